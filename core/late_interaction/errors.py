@@ -1,0 +1,100 @@
+"""The library's own errors: one shallow tree, so that one `except` catches what we raise on purpose.
+
+A wrong argument is a plain `ValueError` or `TypeError`; everything that depends on data, on an index or on
+the world outside is a `LateInteractionError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class LateInteractionError(Exception):
+    """Base of every error that this library raises on purpose."""
+
+
+class MissingExtraError(LateInteractionError, ImportError):
+    """A feature needs packages that are not installed; the message names the extra that brings them."""
+
+    def __init__(self, feature: str, extra: str, missing: str | None = None) -> None:
+        what = f" ({missing} is not installed)" if missing else ""
+        super().__init__(f"{feature} needs an extra{what}: pip install 'late-interaction[{extra}]'")
+        self.extra = extra
+
+
+class ModelError(LateInteractionError):
+    """A checkpoint cannot be loaded, or is not one that the chosen class can encode with."""
+
+
+class FilterError(LateInteractionError, ValueError):
+    """A metadata filter is not well formed; the message says where."""
+
+
+class StoreError(LateInteractionError):
+    """A store could not do what was asked: unreachable, damaged, full, closed."""
+
+
+class StoreLockedError(StoreError):
+    """Another process is writing to this index; the message names it where that is known."""
+
+
+class IndexNotFoundError(StoreError):
+    """There is no index of this name where one was expected."""
+
+
+class IndexMismatchError(StoreError):
+    """The index that is there was built otherwise; the message names each field that differs.
+
+    Attributes:
+        differences: field name -> (value in the index, value asked for).
+    """
+
+    def __init__(self, index: str, differences: dict[str, tuple[object, object]]) -> None:
+        lines = [
+            f"  {name}: the index has {have!r}, this pipeline has {want!r}"
+            for name, (have, want) in differences.items()
+        ]
+        super().__init__(
+            f"The index {index} was built otherwise than this pipeline would build it:\n"
+            + "\n".join(lines)
+            + "\nOpen it with the settings it was built with, or choose another base_table_name, "
+            "or drop it and index again."
+        )
+        self.differences = differences
+
+
+@dataclass(frozen=True, slots=True)
+class RowFailure:
+    """One row that could not be indexed: its position in the call, its id where it has one, and why."""
+
+    row: int
+    doc_id: str | None
+    reason: str
+
+    def __str__(self) -> str:
+        name = f"row {self.row}" if self.doc_id is None else f"row {self.row} (doc_id {self.doc_id!r})"
+        return f"{name}: {self.reason}"
+
+
+class DocumentError(LateInteractionError, ValueError):
+    """Some rows could not be indexed; every other row of the call is in the index.
+
+    Attributes:
+        failures: the rows that failed, each with its reason.
+        indexed: the ids of the rows that are in the index, in the order of the call.
+    """
+
+    SHOWN = 10
+
+    def __init__(self, failures: Sequence[RowFailure], indexed: Sequence[str] = ()) -> None:
+        self.failures = list(failures)
+        self.indexed = list(indexed)
+        shown = [f"  {failure}" for failure in self.failures[: self.SHOWN]]
+        if len(self.failures) > self.SHOWN:
+            shown.append(f"  … and {len(self.failures) - self.SHOWN} more (see .failures)")
+        count = len(self.failures)
+        super().__init__(
+            f"{count} {'row was' if count == 1 else 'rows were'} not indexed "
+            f"({len(self.indexed)} others are in the index, see .indexed):\n" + "\n".join(shown)
+        )

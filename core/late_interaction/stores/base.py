@@ -1,0 +1,132 @@
+"""The one seam: what a store must do. Everything that differs between engines stands behind it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.candidates import Scaling
+from late_interaction.filters import Filter
+from late_interaction.types import Document, EncodedDocument, IndexSpec, QueryVectors, RaggedTokens
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What stage 1 found, best first.
+
+    Attributes:
+        doc_ids: the candidates.
+        scores: (n,) float32, approximate MaxSim, or exact where `exact` says so.
+        exact: (n,) bool: this document's score is its exact MaxSim already; stage 2 need not score it.
+        certain: no document outside the candidates can belong before one inside (after exact scoring).
+        exhausted: every document that the filter leaves is among the candidates or was scored exactly;
+            larger parameters find nothing more.
+        n_ann_tokens: the depth used per query vector; None where every document was scored.
+    """
+
+    doc_ids: list[str]
+    scores: NDArray[np.float32]
+    exact: NDArray[np.bool_]
+    certain: bool
+    exhausted: bool
+    n_ann_tokens: int | None
+
+
+class Store(ABC):
+    """Documents and their token matrices, and the candidates of a query.
+
+    Every method is safe to call from several tasks at once. A method that fails raises `StoreError` or one
+    of its children and leaves every document either as it was or as it was asked to be.
+    """
+
+    scaling: Scaling
+    """How stage-1 parameters grow with k on this engine, and their limits."""
+
+    @property
+    @abstractmethod
+    def location(self) -> str:
+        """Where the index is, for messages; without secrets."""
+
+    @abstractmethod
+    async def open(self, spec: IndexSpec) -> None:
+        """Create the index, or attach to it.
+
+        Raises:
+            IndexMismatchError: what is there was built with another spec.
+        """
+
+    @abstractmethod
+    async def upsert(self, documents: Sequence[EncodedDocument]) -> None:
+        """Write documents; each wholly or not at all. Idempotent; the last write of an id wins.
+
+        Ids are unique within the call.
+        """
+
+    @abstractmethod
+    async def candidates(
+        self, query: QueryVectors, n: int, *, n_ann_tokens: int, filter: Filter | None = None
+    ) -> Candidates:
+        """Stage 1: up to `n` documents that may score best, best first.
+
+        Args:
+            query: the pooled query.
+            n: how many documents to hand over at most.
+            n_ann_tokens: how many stored tokens to look at for each query vector.
+            filter: only documents whose metadata match.
+        """
+
+    @abstractmethod
+    async def matrices(self, doc_ids: Sequence[str]) -> tuple[list[str], RaggedTokens]:
+        """The token matrices of documents, in the order asked.
+
+        Returns:
+            The ids that are there (a document deleted meanwhile is left out), and their matrices.
+        """
+
+    @abstractmethod
+    async def documents(self, doc_ids: Sequence[str]) -> list[Document]:
+        """The stored documents, in the order asked; ids that are not there are left out."""
+
+    @abstractmethod
+    async def find(self, filter: Filter | None = None, *, limit: int | None = None) -> list[Document]:
+        """Documents whose metadata match, in the order they were written; no vectors involved."""
+
+    @abstractmethod
+    async def existing(self, doc_ids: Sequence[str]) -> set[str]:
+        """Those of the ids that are in the index."""
+
+    @abstractmethod
+    def scan(self, *, batch_size: int = 100) -> AsyncIterator[list[EncodedDocument]]:
+        """Every document with its token matrix, in a stable order, `batch_size` at a time."""
+
+    @abstractmethod
+    async def update_metadata(self, doc_id: str, metadata: dict[str, object]) -> bool:
+        """Replace a document's metadata, leaving content and vectors; False where there is no such id."""
+
+    @abstractmethod
+    async def delete(self, selection: Sequence[str] | Filter) -> int:
+        """Delete documents by id, or all that match a filter; returns how many there were."""
+
+    @abstractmethod
+    async def count(self, filter: Filter | None = None) -> int:
+        """How many documents there are (that match)."""
+
+    @abstractmethod
+    async def clear(self) -> None:
+        """Delete every document; the index stays."""
+
+    @abstractmethod
+    async def drop(self) -> None:
+        """Delete the index, and nothing else; the store is closed by it."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let go of connections and locks; may be called twice."""
+
+    async def optimize(self, *, show_progress: bool = False) -> None:
+        """Bring search structures up to date after a bulk load. A store with nothing to do does nothing."""
+        return

@@ -1,0 +1,230 @@
+"""The plain data that travels between the modules: documents, token matrices, queries, results, an index's spec."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatMatrix: TypeAlias = NDArray[np.float32]
+DocId: TypeAlias = "str | uuid.UUID"
+PackingDtype: TypeAlias = Literal["int8", "float16", "float32"]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A stored document.
+
+    Attributes:
+        doc_id: its id, unique in the index.
+        content: its text, or, for another content type, what stands for it (a path, a caption).
+        content_type: "text" or "image".
+        metadata: JSON values by key; types are kept.
+    """
+
+    doc_id: str
+    content: str
+    content_type: str = "text"
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedDocument:
+    """A document with its token matrix, as a store takes it.
+
+    Attributes:
+        document: the document.
+        matrix: (n_tokens, dim) float32, unit rows, n_tokens ≥ 1.
+    """
+
+    document: Document
+    matrix: FloatMatrix
+
+
+@dataclass(frozen=True, slots=True)
+class QueryVectors:
+    """A query as the search takes it: vectors, and how many query tokens each one stands for.
+
+    Attributes:
+        vectors: (n, dim) float32, unit rows, n ≥ 1.
+        weights: (n,) float32, > 0. 1 for a token; a pooled vector carries its cluster's size.
+    """
+
+    vectors: FloatMatrix
+    weights: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class RaggedTokens:
+    """Token matrices of many documents in one packed array: never padded, never a list of arrays.
+
+    Document i is rows `offsets[i]:offsets[i + 1]`. Rows are float32, or as stored (float16, or int8 codes
+    with a scale per row: row r is `tokens[r] * scales[r]`), so that scoring can widen them a tile at a time.
+
+    Attributes:
+        tokens: (n_tokens, dim) float32, float16 or int8.
+        offsets: (n_docs + 1,) int64, ascending from 0; no document is empty.
+        scales: (n_tokens,) float32 for int8 tokens, else None.
+    """
+
+    tokens: NDArray[Any]
+    offsets: NDArray[np.int64]
+    scales: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        if self.tokens.ndim != 2:
+            raise ValueError(f"tokens must have shape (n_tokens, dim), not {self.tokens.shape}.")
+        if len(self.offsets) == 0 or self.offsets[0] != 0 or self.offsets[-1] != len(self.tokens):
+            raise ValueError(f"offsets must run from 0 to the number of tokens, {len(self.tokens)}.")
+        if np.any(np.diff(self.offsets) <= 0):
+            raise ValueError("every document must have at least one token: offsets must strictly ascend.")
+        if (self.tokens.dtype == np.int8) != (self.scales is not None):
+            raise ValueError("int8 tokens come with scales, other tokens without.")
+        if self.scales is not None and self.scales.shape != (len(self.tokens),):
+            raise ValueError(f"scales must have shape ({len(self.tokens)},), not {self.scales.shape}.")
+
+    @classmethod
+    def from_matrices(cls, matrices: Sequence[FloatMatrix], dim: int | None = None) -> RaggedTokens:
+        """Pack float32 matrices; `dim` is needed only where there may be no matrix at all."""
+        if not matrices:
+            return cls(np.empty((0, dim or 0), np.float32), np.zeros(1, np.int64))
+        offsets = np.zeros(len(matrices) + 1, np.int64)
+        np.cumsum([len(matrix) for matrix in matrices], out=offsets[1:])
+        return cls(np.concatenate(matrices).astype(np.float32, copy=False), offsets)
+
+    def __len__(self) -> int:
+        """The number of documents."""
+        return len(self.offsets) - 1
+
+    def matrix(self, index: int) -> FloatMatrix:
+        """Document `index` as a (n_tokens, dim) float32 matrix."""
+        rows = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
+        matrix = self.tokens[rows].astype(np.float32)
+        if self.scales is not None:
+            matrix *= self.scales[rows, None]
+        return matrix
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """One document found; unpacks as `doc_id, score, content`.
+
+    Attributes:
+        score: raw MaxSim over the query's tokens, higher is better.
+    """
+
+    doc_id: str
+    score: float
+    content: str
+    content_type: str = "text"
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.doc_id, self.score, self.content))
+
+
+@dataclass(slots=True)
+class SearchStats:
+    """What a search did.
+
+    Attributes:
+        n_query_tokens: query vectors before pooling.
+        n_query_vectors: query vectors after pooling.
+        n_ann_tokens: stage 1's depth per query vector in the last round; None where the store scored
+            every document that the filter leaves.
+        n_candidates: documents that stage 1 handed over.
+        n_scored: documents scored exactly, over all rounds.
+        escalations: rounds beyond the first, each with larger stage-1 parameters.
+        certain: True where the top k is proved to be the exact top k of what is stored.
+        encode_s, candidates_s, maxsim_s, documents_s: seconds per stage (maxsim_s includes fetching the
+            matrices).
+    """
+
+    n_query_tokens: int = 0
+    n_query_vectors: int = 0
+    n_ann_tokens: int | None = None
+    n_candidates: int = 0
+    n_scored: int = 0
+    escalations: int = 0
+    certain: bool = False
+    encode_s: float = 0.0
+    candidates_s: float = 0.0
+    maxsim_s: float = 0.0
+    documents_s: float = 0.0
+
+    @property
+    def total_s(self) -> float:
+        """Seconds over all stages."""
+        return self.encode_s + self.candidates_s + self.maxsim_s + self.documents_s
+
+
+class SearchResults(list[SearchResult]):
+    """The documents found, best first, and how the search went.
+
+    Attributes:
+        stats: counts and seconds per stage.
+    """
+
+    def __init__(self, results: Sequence[SearchResult] = (), stats: SearchStats | None = None) -> None:
+        super().__init__(results)
+        self.stats = stats if stats is not None else SearchStats()
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSpec:
+    """What an index was built with; an index opens only for the same spec.
+
+    Attributes:
+        name: the index's name (`base_table_name`).
+        dim: width of a token vector.
+        encoder: the model's fingerprint: JSON values by field.
+        pooling: document pooling: algorithm, factor, protected tokens.
+        packing: how token matrices are stored.
+        format_version: version of the stored layout.
+    """
+
+    name: str
+    dim: int
+    encoder: Mapping[str, Any]
+    pooling: Mapping[str, Any]
+    packing: PackingDtype = "int8"
+    format_version: int = 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """The spec as JSON values."""
+        return {
+            "name": self.name,
+            "dim": self.dim,
+            "encoder": dict(self.encoder),
+            "pooling": dict(self.pooling),
+            "packing": self.packing,
+            "format_version": self.format_version,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> IndexSpec:
+        """The inverse of `to_dict`."""
+        return cls(**values)
+
+    def differences(self, wanted: IndexSpec) -> dict[str, tuple[object, object]]:
+        """Each field that differs: name -> (here, wanted). Nested fields are named `encoder.model`."""
+        here, there = _flatten(self.to_dict()), _flatten(wanted.to_dict())
+        return {
+            name: (here.get(name), there.get(name))
+            for name in sorted(here.keys() | there.keys())
+            if here.get(name) != there.get(name)
+        }
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat
