@@ -1,0 +1,359 @@
+"""Metadata filters: one small language, parsed once into a tree that every store reads.
+
+A filter is written as MongoDB and astrapy users know it: a mapping whose entries must all hold.
+
+    {"lang": "en", "year": {"$gte": 2000, "$lt": 2010}}
+    {"$or": [{"tags": {"$in": ["physics", "optics"]}}, {"author.name": "Ada"}]}
+
+`field: value` is `$eq`. A field takes `$eq $ne $gt $gte $lt $lte $in $nin $exists $not`; whole filters are
+combined by `$and`, `$or` and `$not`. What they mean is what `matches` does:
+
+- A field that holds a list matches when the list matches or any one of its elements does. So `$eq` of a
+  list finds the equal list (and a list of lists that has it as an element).
+- `$ne`, `$nin` and `$not` are exact negations, so they match where the field is missing.
+- `$eq` of None (and `$in` with None) matches null, and where the field is missing. `$exists` tells the two
+  apart: it holds for null.
+- Equal are equal JSON values: 1 and 1.0 are, 1 and True are not. Objects are not compared whole; `"a.b"`
+  reaches into them.
+- `$gt $gte $lt $lte` compare two numbers (True is not one), or two strings by code point; anything else does
+  not match.
+- `"a.b"` is the field `b` of the object in field `a`, unless there is a top-level field that is called
+  "a.b": that one comes first. A dotted name does not reach through lists.
+
+`$ne`, `$nin` and `{"$exists": False}` are parsed as `Not` of their opposite, so that a reader of the tree has
+five classes to deal with.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import operator
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, cast
+
+from late_interaction.errors import FilterError
+
+Operator: TypeAlias = Literal["$eq", "$in", "$gt", "$gte", "$lt", "$lte"]
+Value: TypeAlias = "bool | int | float | str | tuple[Value, ...] | None"
+
+MAX_DEPTH = 32
+"""How deep `$and`, `$or`, `$not` and lists may nest."""
+MAX_CONDITIONS = 1000
+"""How many conditions on fields a filter may have; a `$in` is one, however long its list."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A field compared with a value.
+
+    Two comparisons are equal when they mean the same: `$eq` 1 and 1.0 are, 1 and True are not.
+
+    Attributes:
+        field: the field's name, dotted where it reaches into objects.
+        op: the operator.
+        value: a JSON value with tuples for lists; for `$in` the tuple of values.
+        keys: what stands for the value (for `$in`: each of its values) in tests of equality.
+    """
+
+    field: str
+    op: Operator
+    value: Value = dataclasses.field(compare=False)
+    keys: frozenset[Hashable] = dataclasses.field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        values = cast("tuple[Value, ...]", self.value) if self.op == "$in" else (self.value,)
+        object.__setattr__(self, "keys", frozenset(map(_key, values)))
+
+
+@dataclass(frozen=True, slots=True)
+class Exists:
+    """The field is there, be it null."""
+
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class And:
+    """Every one of the filters holds."""
+
+    filters: tuple[Filter, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Or:
+    """At least one of the filters holds."""
+
+    filters: tuple[Filter, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """The filter does not hold."""
+
+    filter: Filter
+
+
+Filter: TypeAlias = Comparison | Exists | And | Or | Not
+
+
+def parse_filter(spec: Mapping[str, Any] | Filter | None) -> Filter | None:
+    """Parse a filter, checking all of it.
+
+    Args:
+        spec: the filter as a mapping; one parsed already is returned as it is.
+
+    Returns:
+        The filter's tree, or None for no filter at all: None or an empty mapping.
+
+    Raises:
+        FilterError: the filter is not well formed; the message says where and why.
+    """
+    if spec is None or isinstance(spec, Filter):
+        return spec
+    if not isinstance(spec, Mapping):
+        raise FilterError(f"A filter is a mapping such as {{'lang': 'en'}}, not {_type(spec)}.")
+    if not spec:
+        return None
+    parsed = _parse(spec, "filter", 1)
+    if (conditions := sum(1 for _ in _leaves(parsed))) > MAX_CONDITIONS:
+        raise FilterError(
+            f"The filter has {conditions} conditions, more than {MAX_CONDITIONS}. "
+            "Many values for one field are one condition when written with '$in'."
+        )
+    return parsed
+
+
+def matches(filter: Filter, metadata: Mapping[str, Any]) -> bool:  # noqa: A002 - what it is
+    """Whether the metadata (JSON values by field) match the filter."""
+    match filter:
+        case And(filters):
+            return all(matches(one, metadata) for one in filters)
+        case Or(filters):
+            return any(matches(one, metadata) for one in filters)
+        case Not(negated):
+            return not matches(negated, metadata)
+        case Exists(field):
+            return _lookup(metadata, field) is not _MISSING
+        case Comparison():
+            found = _lookup(metadata, filter.field)
+            value = None if found is _MISSING else found
+            return _holds(filter, value) or (
+                isinstance(value, list | tuple) and any(_holds(filter, element) for element in value)
+            )
+
+
+def fields(filter: Filter) -> set[str]:  # noqa: A002 - what it is
+    """The names of the fields that the filter looks at."""
+    return {leaf.field for leaf in _leaves(filter)}
+
+
+def to_spec(filter: Filter) -> dict[str, Any]:  # noqa: A002 - what it is
+    """The filter as a mapping again: `parse_filter(to_spec(parsed)) == parsed`."""
+    match filter:
+        case And(filters):
+            return {"$and": [to_spec(one) for one in filters]}
+        case Or(filters):
+            return {"$or": [to_spec(one) for one in filters]}
+        case Not(negated):
+            return {"$not": to_spec(negated)}
+        case Exists(field):
+            return {field: {"$exists": True}}
+        case Comparison():
+            return {filter.field: {filter.op: _thaw(filter.value)}}
+
+
+_MISSING = object()
+_ORDER: dict[str, Callable[[Any, Any], bool]] = {
+    "$gt": operator.gt,
+    "$gte": operator.ge,
+    "$lt": operator.lt,
+    "$lte": operator.le,
+}
+_ON_FIELDS = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$not")
+_ON_FILTERS = ("$and", "$or", "$not")
+
+
+def _lookup(metadata: Mapping[str, Any], name: str) -> Any:
+    if name in metadata:
+        return metadata[name]
+    node: Any = metadata
+    for part in name.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            return _MISSING
+        node = node[part]
+    return node
+
+
+def _holds(comparison: Comparison, value: Any) -> bool:
+    """Whether the comparison holds for one value, without looking into a list."""
+    if comparison.op in ("$eq", "$in"):
+        return _key(value) in comparison.keys
+    return _kind(value) == _kind(comparison.value) and _ORDER[comparison.op](value, comparison.value)
+
+
+def _kind(value: Any) -> str:
+    """The JSON type of a value, with one name for all numbers: Python's True is 1, JSON's is not."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "boolean"
+        case int() | float():
+            return "number"
+        case str():
+            return "string"
+        case list() | tuple():
+            return "array"
+        case _:
+            return "object"
+
+
+def _key(value: Any) -> Hashable:
+    """What is equal for equal JSON values, and only for them. Objects are all the same: none is compared."""
+    match kind := _kind(value):
+        case "array":
+            return kind, tuple(map(_key, value))
+        case "object":
+            return kind
+        case _:
+            return kind, value
+
+
+def _leaves(filter: Filter) -> Iterable[Comparison | Exists]:  # noqa: A002 - what it is
+    match filter:
+        case And(filters) | Or(filters):
+            for one in filters:
+                yield from _leaves(one)
+        case Not(negated):
+            yield from _leaves(negated)
+        case _:
+            yield filter
+
+
+def _parse(spec: object, place: str, depth: int) -> Filter:
+    """A filter given as a mapping; `depth` counts the filters around it, this one included."""
+    _check_depth(depth, place)
+    if not isinstance(spec, Mapping):
+        raise FilterError(f"{place}: a filter is a mapping such as {{'lang': 'en'}}, not {_type(spec)}.")
+    conditions: list[Filter] = []
+    for name, operand in spec.items():
+        if not isinstance(name, str):
+            raise FilterError(f"{place}: a field's name is a string, not {_type(name)}.")
+        here = f"{place}[{name!r}]"
+        match name:
+            case "$and":
+                conditions.append(_all(_parse_list(operand, here, depth), here))
+            case "$or":
+                alternatives = _parse_list(operand, here, depth)
+                conditions.append(alternatives[0] if len(alternatives) == 1 else Or(tuple(alternatives)))
+            case "$not":
+                conditions.append(Not(_parse(operand, here, depth + 1)))
+            case _ if name in _ON_FIELDS:
+                raise FilterError(f"{here}: {name!r} belongs to a field, as in {{'field': {{{name!r}: …}}}}.")
+            case _ if name.startswith("$"):
+                raise FilterError(f"{here}: {_unknown(name, _ON_FILTERS)}")
+            case _:
+                conditions += _parse_field(name, operand, here, depth)
+    return _all(conditions, place)
+
+
+def _parse_list(operand: object, place: str, depth: int) -> list[Filter]:
+    if not isinstance(operand, list | tuple) or not operand:
+        what = "an empty one" if operand in ([], ()) else _type(operand)
+        raise FilterError(f"{place}: takes a list of at least one filter, not {what}.")
+    return [_parse(one, f"{place}[{index}]", depth + 1) for index, one in enumerate(operand)]
+
+
+def _parse_field(field: str, condition: object, place: str, depth: int) -> list[Filter]:
+    """The conditions on one field, which must all hold."""
+    _check_depth(depth, place)
+    if not isinstance(condition, Mapping):
+        return [Comparison(field, "$eq", _value(condition, place))]
+    if not condition:
+        raise FilterError(f"{place}: an empty mapping is no condition. " + _ABOUT_OBJECTS)
+    return [
+        _parse_operator(field, op, operand, f"{place}[{op!r}]", depth) for op, operand in condition.items()
+    ]
+
+
+def _parse_operator(field: str, op: object, operand: object, place: str, depth: int) -> Filter:
+    match op:
+        case "$eq":
+            return Comparison(field, op, _value(operand, place))
+        case "$ne":
+            return Not(Comparison(field, "$eq", _value(operand, place)))
+        case "$in" | "$nin":
+            if not isinstance(operand, list | tuple):
+                raise FilterError(f"{place}: takes a list of values, not {_type(operand)}.")
+            among = Comparison(field, "$in", _value(operand, place))
+            return among if op == "$in" else Not(among)
+        case "$gt" | "$gte" | "$lt" | "$lte":
+            if _kind(operand) not in ("number", "string"):
+                raise FilterError(f"{place}: takes a number or a string, not {_type(operand)}.")
+            return Comparison(field, op, _value(operand, place))
+        case "$exists":
+            if not isinstance(operand, bool):
+                raise FilterError(f"{place}: takes True or False, not {_type(operand)}.")
+            return Exists(field) if operand else Not(Exists(field))
+        case "$not":
+            if not isinstance(operand, Mapping):
+                raise FilterError(f"{place}: takes operators, as in {{'$gt': 3}}; for a value use '$ne'.")
+            return Not(_all(_parse_field(field, operand, place, depth + 1), place))
+        case "$and" | "$or":
+            raise FilterError(f"{place}: {op!r} combines filters: {{{op!r}: [{{{field!r}: …}}, …]}}.")
+        case str() if op.startswith("$"):
+            raise FilterError(f"{place}: {_unknown(op, _ON_FIELDS)}")
+        case _:
+            near = f" Did you mean '${op}'?" if f"${op}" in _ON_FIELDS else ""
+            raise FilterError(f"{place}: is not an operator.{near} " + _ABOUT_OBJECTS)
+
+
+_ABOUT_OBJECTS = "Objects are not compared whole; reach into them with a dotted name, 'a.b'."
+
+
+def _all(conditions: Sequence[Filter], place: str) -> Filter:
+    if not conditions:
+        raise FilterError(f"{place}: an empty mapping is no condition.")
+    return conditions[0] if len(conditions) == 1 else And(tuple(conditions))
+
+
+def _value(value: object, place: str) -> Value:
+    """A JSON value, as it would come back from where metadata are stored."""
+    try:
+        stored = json.loads(json.dumps(value, allow_nan=False))
+    except TypeError:
+        raise FilterError(f"{place}: {_type(value)} is not, or does not hold only, JSON values.") from None
+    except (ValueError, RecursionError) as error:
+        raise FilterError(f"{place}: not a JSON value: {error}.") from None
+    return _freeze(stored, place, 1)
+
+
+def _freeze(value: Any, place: str, depth: int) -> Value:
+    _check_depth(depth, place)
+    if isinstance(value, dict):
+        raise FilterError(f"{place}: {_ABOUT_OBJECTS}")
+    if isinstance(value, list):
+        return tuple(_freeze(element, place, depth + 1) for element in value)
+    return cast("Value", value)
+
+
+def _thaw(value: Value) -> Any:
+    return [_thaw(element) for element in value] if isinstance(value, tuple) else value
+
+
+def _check_depth(depth: int, place: str) -> None:
+    if depth > MAX_DEPTH:
+        raise FilterError(f"{place}: nested more than {MAX_DEPTH} deep.")
+
+
+def _unknown(op: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(op.lower(), known, n=1)
+    suggestion = f" Did you mean {near[0]!r}?" if near else ""
+    return f"there is no operator {op!r} here.{suggestion} There are {', '.join(known)}."
+
+
+def _type(value: object) -> str:
+    return "None" if value is None else f"{type(value).__name__} {value!r:.80}"
