@@ -1,1 +1,121 @@
-"""x"""
+"""Late-interaction retrieval (ColBERT, ColPali): from a folder on a laptop to Astra DB.
+
+The names below are imported on first use, so that `import late_interaction` costs nothing: torch, transformers
+and astrapy are loaded when something needs them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from late_interaction.encoders.base import LateInteractionModel
+    from late_interaction.encoders.colbert import ColBERTModel
+    from late_interaction.errors import (
+        DocumentError,
+        FilterError,
+        IndexMismatchError,
+        IndexNotFoundError,
+        LateInteractionError,
+        MissingExtraError,
+        ModelError,
+        RowFailure,
+        StoreError,
+        StoreLockedError,
+    )
+    from late_interaction.pipeline import LateInteractionPipeline
+    from late_interaction.stores.base import Candidates, Store
+    from late_interaction.stores.local import LocalStore
+    from late_interaction.sync import SyncPipeline
+    from late_interaction.types import (
+        Document,
+        EncodedDocument,
+        IndexSpec,
+        QueryVectors,
+        RaggedTokens,
+        SearchResult,
+        SearchResults,
+        SearchStats,
+    )
+
+    __version__: str
+
+_HOMES = {
+    "late_interaction.encoders.base": ("LateInteractionModel",),
+    "late_interaction.encoders.colbert": ("ColBERTModel",),
+    "late_interaction.errors": (
+        "DocumentError",
+        "FilterError",
+        "IndexMismatchError",
+        "IndexNotFoundError",
+        "LateInteractionError",
+        "MissingExtraError",
+        "ModelError",
+        "RowFailure",
+        "StoreError",
+        "StoreLockedError",
+    ),
+    "late_interaction.pipeline": ("LateInteractionPipeline",),
+    "late_interaction.stores.base": ("Candidates", "Store"),
+    "late_interaction.stores.local": ("LocalStore",),
+    "late_interaction.sync": ("SyncPipeline",),
+    "late_interaction.types": (
+        "Document",
+        "EncodedDocument",
+        "IndexSpec",
+        "QueryVectors",
+        "RaggedTokens",
+        "SearchResult",
+        "SearchResults",
+        "SearchStats",
+    ),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Candidates",
+    "ColBERTModel",
+    "Document",
+    "DocumentError",
+    "EncodedDocument",
+    "FilterError",
+    "IndexMismatchError",
+    "IndexNotFoundError",
+    "IndexSpec",
+    "LateInteractionError",
+    "LateInteractionModel",
+    "LateInteractionPipeline",
+    "LocalStore",
+    "MissingExtraError",
+    "ModelError",
+    "QueryVectors",
+    "RaggedTokens",
+    "RowFailure",
+    "SearchResult",
+    "SearchResults",
+    "SearchStats",
+    "Store",
+    "StoreError",
+    "StoreLockedError",
+    "SyncPipeline",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from its home on first use."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: object = version("late-interaction")
+    elif name in _HOME_OF:
+        value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(globals().keys() | set(__all__))
