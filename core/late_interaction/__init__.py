@@ -1,7 +1,7 @@
 """Late-interaction retrieval (ColBERT, ColPali): from a folder on a laptop to Astra DB.
 
-The names below are imported on first use, so that `import late_interaction` costs nothing: torch, transformers
-and astrapy are loaded when something needs them.
+The names below are imported on first use, so that `import late_interaction` costs nothing: torch,
+transformers and astrapy are loaded when something needs them.
 """
 
 from __future__ import annotations

@@ -30,14 +30,16 @@ QUESTIONS = (
 )
 
 # First what most people know: these answer most questions, and a small --limit takes from them only.
-WELL_KNOWN = """
-    pathlib shutil subprocess json random re difflib asyncio datetime tempfile csv collections functools
-    contextlib dataclasses enum typing os glob fnmatch statistics fractions decimal heapq bisect
-    calendar textwrap string pprint copy urllib http html socket ssl email smtplib logging argparse
-    configparser threading queue concurrent multiprocessing zipfile tarfile gzip pickle shelve sqlite3
-    tomllib xml hashlib hmac secrets base64 uuid ipaddress inspect traceback timeit unittest doctest
-    warnings weakref locale getpass webbrowser platform types operator
-""".split()
+WELL_KNOWN = (
+    "pathlib", "shutil", "subprocess", "json", "random", "re", "difflib", "asyncio", "datetime",
+    "tempfile", "csv", "collections", "functools", "contextlib", "dataclasses", "enum", "typing", "os",
+    "glob", "fnmatch", "statistics", "fractions", "decimal", "heapq", "bisect", "calendar", "textwrap",
+    "string", "pprint", "copy", "urllib", "http", "html", "socket", "ssl", "email", "smtplib",
+    "logging", "argparse", "configparser", "threading", "queue", "concurrent", "multiprocessing",
+    "zipfile", "tarfile", "gzip", "pickle", "shelve", "sqlite3", "tomllib", "xml", "hashlib", "hmac",
+    "secrets", "base64", "uuid", "ipaddress", "inspect", "traceback", "timeit", "unittest", "doctest",
+    "warnings", "weakref", "locale", "getpass", "webbrowser", "platform", "types", "operator",
+)  # fmt: skip
 
 # Modules whose Python source stands under another name.
 _PUBLIC_NAME = {
@@ -46,9 +48,10 @@ _PUBLIC_NAME = {
     "_pydecimal": "decimal",
     "pathlib._local": "pathlib",
 }
-_LEFT_OUT = set(
-    "antigravity ensurepip idle_test idlelib lib2to3 pydoc_data test tests this turtledemo".split()
-)
+_LEFT_OUT = {
+    "antigravity", "ensurepip", "idle_test", "idlelib", "lib2to3", "pydoc_data", "test", "tests", "this",
+    "turtledemo",
+}  # fmt: skip
 
 _Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
