@@ -117,13 +117,13 @@ def test_jsonl_rows_keep_types_and_take_ids_from_the_file(tmp_path: Path) -> Non
     file = write(
         tmp_path,
         "a.jsonl",
-        '\ufeff{"_id": 7, "text": "first", "year": 1999, "tags": ["x"]}\n\n{"content": "second", "source": "me"}\n',
+        '\ufeff{"_id": 7, "text": "first", "n": 1999, "tags": ["x"]}\n\n{"content": "2nd", "source": "me"}\n',
     )
     rows, problems = read(file)
     assert problems == []
     assert rows == [
-        {"source": str(file), "line": 1, "year": 1999, "tags": ["x"], "content": "first", "doc_id": "7"},
-        {"source": "me", "line": 3, "content": "second", "doc_id": f"{file}:3"},
+        {"source": str(file), "line": 1, "n": 1999, "tags": ["x"], "content": "first", "doc_id": "7"},
+        {"source": "me", "line": 3, "content": "2nd", "doc_id": f"{file}:3"},
     ]
 
 
