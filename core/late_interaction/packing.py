@@ -35,7 +35,8 @@ def pack(matrix: FloatMatrix, dtype: PackingDtype = "int8") -> bytes:
     n_tokens, dim = matrix.shape
     header = _HEADER.pack(_MAGIC, _VERSION, _CODES[dtype], n_tokens, dim)
     if dtype != "int8":
-        return header + matrix.astype(np.dtype(dtype).newbyteorder("<")).tobytes()
+        rows: bytes = matrix.astype(np.dtype(dtype).newbyteorder("<")).tobytes()
+        return header + rows
     peaks = np.abs(matrix).max(axis=1, keepdims=True)
     codes = np.rint(matrix * (127 / np.where(peaks > 0, peaks, 1)))
     lengths = np.linalg.norm(codes, axis=1)

@@ -179,7 +179,6 @@ class IndexSpec:
     """What an index was built with; an index opens only for the same spec.
 
     Attributes:
-        name: the index's name (`base_table_name`).
         dim: width of a token vector.
         encoder: the model's fingerprint: JSON values by field.
         pooling: document pooling: algorithm, factor, protected tokens.
@@ -187,7 +186,6 @@ class IndexSpec:
         format_version: version of the stored layout.
     """
 
-    name: str
     dim: int
     encoder: Mapping[str, Any]
     pooling: Mapping[str, Any]
@@ -197,7 +195,6 @@ class IndexSpec:
     def to_dict(self) -> dict[str, Any]:
         """The spec as JSON values."""
         return {
-            "name": self.name,
             "dim": self.dim,
             "encoder": dict(self.encoder),
             "pooling": dict(self.pooling),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +53,10 @@ class Store(ABC):
         """Where the index is, for messages; without secrets."""
 
     @abstractmethod
+    async def spec(self) -> IndexSpec | None:
+        """What the index that is there was built with; None where there is no index. Creates nothing."""
+
+    @abstractmethod
     async def open(self, spec: IndexSpec) -> None:
         """Create the index, or attach to it.
 
@@ -74,7 +79,7 @@ class Store(ABC):
 
         Args:
             query: the pooled query.
-            n: how many documents to hand over at most.
+            n: how many documents to hand over at most, those already scored exactly not counted.
             n_ann_tokens: how many stored tokens to look at for each query vector.
             filter: only documents whose metadata match.
         """
@@ -104,7 +109,7 @@ class Store(ABC):
         """Every document with its token matrix, in a stable order, `batch_size` at a time."""
 
     @abstractmethod
-    async def update_metadata(self, doc_id: str, metadata: dict[str, object]) -> bool:
+    async def update_metadata(self, doc_id: str, metadata: dict[str, Any]) -> bool:
         """Replace a document's metadata, leaving content and vectors; False where there is no such id."""
 
     @abstractmethod
@@ -127,6 +132,10 @@ class Store(ABC):
     async def close(self) -> None:
         """Let go of connections and locks; may be called twice."""
 
+    @abstractmethod
+    async def info(self) -> dict[str, Any]:
+        """Counts, sizes and the state of the index, as JSON values by name."""
+
+    @abstractmethod
     async def optimize(self, *, show_progress: bool = False) -> None:
-        """Bring search structures up to date after a bulk load. A store with nothing to do does nothing."""
-        return
+        """Bring search structures up to date after a bulk load; nothing where they are already."""

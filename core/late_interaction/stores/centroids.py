@@ -1,0 +1,221 @@
+"""The embedded store's index: centroids of the token vectors, and for each centroid the documents near it.
+
+It is disposable: it holds nothing that SQLite does not, it is written to a temporary file and renamed, and a
+file that does not fit the documents is not used. The idea is PLAID's (Santhanam et al., CIKM 2022): a token is
+approximated by its nearest centroid, so a document's best match for a query vector is approximated by the
+best centroid it has a token at. For a document met at none of the centroids probed, the similarity of the
+first centroid not probed is imputed (Lee et al., "Rethinking the role of token retrieval", 2023).
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.types import FloatMatrix, QueryVectors, RaggedTokens
+
+_FORMAT = 1
+_ASSIGN_ROWS = 4096
+_TRAIN_ROWS = 16384
+
+
+@dataclass(frozen=True, slots=True)
+class CentroidIndex:
+    """An immutable snapshot; searches may go on in it while the next one is built.
+
+    Attributes:
+        index_id: identity of the SQLite file it belongs to.
+        centroids: (n_centroids, dim) float32 unit rows.
+        starts: (n_centroids + 1,) int64; centroid c's documents are `postings[starts[c]:starts[c + 1]]`.
+        postings: int32 positions into `rids`, ascending for each centroid.
+        rids: (n_docs,) int64 row ids, ascending.
+        trained_tokens: how many token vectors there were when the centroids were trained.
+    """
+
+    index_id: str
+    centroids: FloatMatrix
+    starts: NDArray[np.int64]
+    postings: NDArray[np.int32]
+    rids: NDArray[np.int64]
+    trained_tokens: int
+
+    def approximate(self, query: QueryVectors, n_ann_tokens: int) -> NDArray[np.float32]:
+        """Approximate MaxSim of every document.
+
+        Args:
+            query: the query's vectors and weights.
+            n_ann_tokens: for each query vector the nearest centroids are probed until their lists hold this
+                many entries (a document is one entry in each list it is in).
+
+        Returns:
+            (n_docs,) float32, in the order of `rids`.
+        """
+        similarities = query.vectors @ self.centroids.T
+        probes = self._probes(similarities, n_ann_tokens)
+        scores = np.zeros(len(self.rids), np.float32)
+        best = np.empty_like(scores)
+        for row, weight, (centroids, unprobed) in zip(similarities, query.weights, probes, strict=True):
+            best.fill(unprobed)
+            # Farthest list first: where a document is in several, the nearest centroid's value stays.
+            starts, stops = self.starts[centroids], self.starts[centroids + 1]
+            positions = np.concatenate([self.postings[a:b] for a, b in zip(starts, stops, strict=True)])
+            best[positions] = np.repeat(row[centroids], stops - starts)
+            scores += weight * best
+        return scores
+
+    def _probes(
+        self, similarities: FloatMatrix, n_ann_tokens: int
+    ) -> Iterator[tuple[NDArray[np.int64], np.float32]]:
+        """For each query vector: the centroids to probe, farthest first, and the next one's similarity."""
+        n_centroids = len(self.centroids)
+        sizes = np.diff(self.starts)
+        width = min(n_centroids, 1 + 2 * -(-n_ann_tokens * n_centroids // max(1, len(self.postings))))
+        while True:
+            nearest = np.argpartition(similarities, n_centroids - width, axis=1)[:, n_centroids - width :]
+            order = np.argsort(-np.take_along_axis(similarities, nearest, axis=1), axis=1)
+            nearest = np.take_along_axis(nearest, order, axis=1)
+            filled = np.cumsum(sizes[nearest], axis=1)
+            if width == n_centroids or bool(np.all(filled[:, -2] >= n_ann_tokens)):
+                break
+            width = min(n_centroids, 2 * width)
+        for row, centroids, entries in zip(similarities, nearest, filled, strict=True):
+            count = min(int(np.searchsorted(entries, n_ann_tokens)) + 1, width)
+            unprobed = row[centroids[min(count, width - 1)]]
+            yield centroids[:count][::-1], unprobed
+
+    def save(self, path: Path) -> None:
+        """Write to a temporary file beside `path`, then rename: a reader sees the old file or the new."""
+        temporary = path.with_name(path.name + ".tmp")
+        with temporary.open("wb") as file:
+            np.savez(
+                file,
+                format=np.int64(_FORMAT),
+                index_id=np.array(self.index_id),
+                centroids=self.centroids.astype(np.float16),
+                starts=self.starts.astype(np.int64),
+                postings=self.postings,
+                rids=self.rids,
+                trained_tokens=np.int64(self.trained_tokens),
+            )
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: Path, index_id: str) -> CentroidIndex | None:
+        """Read an index; None where there is none, or one of another format or another SQLite file."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                if int(file["format"]) != _FORMAT or str(file["index_id"]) != index_id:
+                    return None
+                return cls(
+                    index_id=index_id,
+                    centroids=file["centroids"].astype(np.float32),
+                    starts=file["starts"],
+                    postings=file["postings"],
+                    rids=file["rids"],
+                    trained_tokens=int(file["trained_tokens"]),
+                )
+        except (FileNotFoundError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return None
+
+    def keep(self, alive: NDArray[np.bool_]) -> CentroidIndex:
+        """The index without the documents that are not `alive`, a mask in the order of `rids`."""
+        kept = alive[self.postings]
+        centroid_of = np.repeat(np.arange(len(self.centroids)), np.diff(self.starts))[kept]
+        moved = np.cumsum(alive, dtype=np.int32) - 1
+        return self._replace(centroid_of, moved[self.postings[kept]], self.rids[alive])
+
+    def extend(self, batches: Iterable[tuple[NDArray[np.int64], RaggedTokens]]) -> CentroidIndex:
+        """The index with more documents at the same centroids.
+
+        Args:
+            batches: row ids, ascending and all above those of this index, with their token matrices.
+        """
+        centroid_of = [np.repeat(np.arange(len(self.centroids)), np.diff(self.starts))]
+        positions, rids, count = [self.postings], [self.rids], len(self.rids)
+        for batch_rids, documents in batches:
+            nearest = nearest_centroids(documents, self.centroids)
+            document_of = np.repeat(np.arange(len(documents)), np.diff(documents.offsets))
+            pairs = np.unique(document_of * len(self.centroids) + nearest)
+            centroid_of.append(pairs % len(self.centroids))
+            positions.append((count + pairs // len(self.centroids)).astype(np.int32))
+            rids.append(batch_rids)
+            count += len(batch_rids)
+        return self._replace(np.concatenate(centroid_of), np.concatenate(positions), np.concatenate(rids))
+
+    def _replace(
+        self,
+        centroid_of: NDArray[np.int64],
+        positions: NDArray[np.int32],
+        rids: NDArray[np.int64],
+    ) -> CentroidIndex:
+        order = np.argsort(centroid_of, kind="stable")
+        starts = np.zeros(len(self.centroids) + 1, np.int64)
+        np.cumsum(np.bincount(centroid_of, minlength=len(self.centroids)), out=starts[1:])
+        return CentroidIndex(
+            index_id=self.index_id,
+            centroids=self.centroids,
+            starts=starts,
+            postings=positions[order],
+            rids=rids,
+            trained_tokens=self.trained_tokens,
+        )
+
+
+def empty_index(index_id: str, centroids: FloatMatrix, trained_tokens: int) -> CentroidIndex:
+    """An index with centroids and no document, to be extended."""
+    return CentroidIndex(
+        index_id=index_id,
+        # As they come back from the file, so that documents are assigned to the centroids they are found at.
+        centroids=centroids.astype(np.float16).astype(np.float32),
+        starts=np.zeros(len(centroids) + 1, np.int64),
+        postings=np.empty(0, np.int32),
+        rids=np.empty(0, np.int64),
+        trained_tokens=trained_tokens,
+    )
+
+
+def nearest_centroids(documents: RaggedTokens, centroids: FloatMatrix) -> NDArray[np.int64]:
+    """The centroid of largest dot product for each token. A positive scale per token does not change it."""
+    nearest = np.empty(len(documents.tokens), np.int64)
+    for first in range(0, len(nearest), _ASSIGN_ROWS):
+        rows = documents.tokens[first : first + _ASSIGN_ROWS].astype(np.float32)
+        nearest[first : first + _ASSIGN_ROWS] = (rows @ centroids.T).argmax(axis=1)
+    return nearest
+
+
+def train_centroids(
+    sample: FloatMatrix, n_centroids: int, *, epochs: int = 8, tick: Callable[[], None] = lambda: None
+) -> FloatMatrix:
+    """Mini-batch k-means (scikit-learn) on unit vectors; the same sample gives the same centroids.
+
+    Args:
+        sample: (n, dim) float32 unit rows, n ≥ n_centroids.
+        n_centroids: how many.
+        epochs: passes over the sample.
+        tick: called after each mini-batch; an exception it raises stops the training.
+
+    Returns:
+        (n_centroids, dim) float32 unit rows.
+    """
+    from sklearn.cluster import MiniBatchKMeans
+
+    kmeans = MiniBatchKMeans(n_centroids, init="random", n_init=1, reassignment_ratio=0.0, random_state=0)
+    rng = np.random.default_rng(0)
+    rows = max(_TRAIN_ROWS, n_centroids)
+    for _ in range(epochs):
+        order = rng.permutation(len(sample))
+        for first in range(0, max(1, len(sample) - rows + 1), rows):
+            kmeans.partial_fit(sample[order[first : first + rows]])
+            tick()
+    centroids: FloatMatrix = kmeans.cluster_centers_.astype(np.float32)
+    lengths = np.linalg.norm(centroids, axis=1, keepdims=True)
+    centroids /= np.where(lengths > 0, lengths, 1)
+    return centroids
