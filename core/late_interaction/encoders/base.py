@@ -1,0 +1,124 @@
+"""What the pipeline needs of a model. Subclass `LateInteractionModel` to bring your own encoder."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Literal, TypeVar
+
+from late_interaction.types import FloatMatrix
+
+T = TypeVar("T")
+Role = Literal["query", "document"]
+
+
+class LateInteractionModel(ABC):
+    """An encoder that gives one unit vector per token.
+
+    A subclass sets `dim`, `model_name` and `fingerprint` and implements `encode_queries` and
+    `encode_documents`; everything else has a sensible default, and there is no `__init__` to call.
+
+    Attributes:
+        dim: width of a token vector.
+        model_name: the checkpoint's name or path, for messages.
+        supports_images: True where documents may be images.
+        protected_tokens: how many leading vectors of a document (its [CLS] and marker) pooling leaves alone.
+    """
+
+    dim: int
+    model_name: str
+    supports_images: bool = False
+    protected_tokens: int = 0
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> Mapping[str, Any]:
+        """All that decides what a text's vectors are, as JSON values by name.
+
+        It is kept with the index, and an index opens only with a model whose fingerprint is the same.
+        """
+
+    @abstractmethod
+    def encode_queries(self, queries: Sequence[str]) -> list[FloatMatrix]:
+        """One (n_tokens, dim) float32 matrix of unit rows per query, in the order given.
+
+        Raises:
+            ValueError: a query is empty or only white space (`check_texts` sees to that).
+        """
+
+    @abstractmethod
+    def encode_documents(self, documents: Sequence[str]) -> list[FloatMatrix]:
+        """One (n_tokens, dim) float32 matrix of unit rows per document, in the order given.
+
+        Raises:
+            ValueError: a document is empty or only white space (`check_texts` sees to that).
+        """
+
+    def count_truncated(self, documents: Sequence[str]) -> int:
+        """How many of the documents are longer than the model reads, and so lose their end."""
+        return 0
+
+    async def aencode_queries(self, queries: Sequence[str]) -> list[FloatMatrix]:
+        """`encode_queries` on the model's own thread, so that the event loop stays free."""
+        return await self.run(self.encode_queries, queries)
+
+    async def aencode_documents(self, documents: Sequence[str]) -> list[FloatMatrix]:
+        """`encode_documents` on the model's own thread, so that the event loop stays free."""
+        return await self.run(self.encode_documents, documents)
+
+    async def run(self, fn: Callable[..., T], *args: Any) -> T:
+        """`fn(*args)` on the model's own thread: one call at a time, from any number of event loops.
+
+        The thread starts at the first call, sees the caller's context variables, and ends with `close()`,
+        with the model, or with the interpreter. It is not the event loop's default executor, where a long
+        encoding would hold up everybody else's work.
+        """
+        call = partial(contextvars.copy_context().run, fn, *args)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+
+    def close(self) -> None:
+        """End the model's thread once it has done what it was given; a later call starts another."""
+        executor = vars(self).pop(_executor_name(), None)
+        if executor is not None:
+            executor.shutdown(wait=False)
+
+    @property
+    def _executor(self) -> ThreadPoolExecutor:
+        # One for each process, since a fork copies the executor but not its thread. It is kept without a
+        # lock, which a fork could copy while it is held: `setdefault` is atomic, and an executor that
+        # comes second has started no thread. Made here, not in `__init__`, so that no subclass has to
+        # call ours.
+        name = _executor_name()
+        executor: ThreadPoolExecutor | None = vars(self).get(name)
+        if executor is None:
+            made = ThreadPoolExecutor(1, thread_name_prefix=type(self).__name__)
+            executor = vars(self).setdefault(name, made)
+        return executor
+
+
+def check_texts(texts: Iterable[str], role: Role) -> list[str]:
+    """The texts as a list, once each one is known to hold something to encode.
+
+    Raises:
+        TypeError: `texts` is a bare str, or an item is no str.
+        ValueError: an item is empty or only white space. The message names its position.
+    """
+    if isinstance(texts, str):
+        plural = "queries" if role == "query" else "documents"
+        raise TypeError(f"Pass a list of {plural}, not a bare str: [{texts[:40]!r}].")
+    checked = list(texts)
+    for position, text in enumerate(checked):
+        if not isinstance(text, str):
+            raise TypeError(f"The {role} at position {position} is not a str but {type(text).__name__}.")
+        if not text.strip():
+            raise ValueError(f"The {role} at position {position} is empty or only white space.")
+    return checked
+
+
+def _executor_name() -> str:
+    return f"_executor_{os.getpid()}"

@@ -1,0 +1,172 @@
+"""A checkpoint before anything is loaded from it: where its files are, what it is, a hash of its content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from late_interaction.errors import ModelError
+
+TextFamily = Literal["multi-vector", "pylate", "stanford", "plain"]
+
+_DOWNLOAD = ("*.json", "*.txt", "*.model", "*.jinja", "*.py", "*.safetensors", "artifact.metadata")
+_CONTENT = (
+    "*.safetensors",
+    "*config*.json",
+    "modules.json",
+    "artifact.metadata",
+    "tokenizer.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+)
+_PYLATE_KEYS = frozenset(
+    {
+        "query_prefix",
+        "document_prefix",
+        "do_query_expansion",
+        "attend_to_expansion_tokens",
+        "skiplist_words",
+    }
+)
+
+
+def find_checkpoint(model_name: str, revision: str | None = None, exports: Sequence[str] = ()) -> Path:
+    """The folder that holds a checkpoint; a model on the hub is downloaded to the Hugging Face cache.
+
+    Pickled weights are not downloaded. Without a connection, what is in the cache is used.
+
+    Args:
+        model_name: a folder, or a model id on the hub (`organisation/name`).
+        revision: branch, tag or commit on the hub; None for the main branch.
+        exports: patterns of further files to download.
+
+    Raises:
+        ModelError: there is no such folder, or the hub's files cannot be had.
+        ValueError: a revision for a local folder.
+    """
+    folder = Path(model_name).expanduser()
+    if folder.is_dir():
+        if revision is not None:
+            raise ValueError(f"revision={revision!r} is for models on the hub; {model_name} is a folder.")
+        return folder
+    if folder.exists():
+        raise ModelError(f"{model_name} is a file. Give the folder of a model, or a model id on the hub.")
+    if folder.is_absolute() or model_name.startswith(".") or "\\" in model_name or model_name.count("/") > 1:
+        raise ModelError(f"There is no folder {model_name}.")
+
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(
+                model_name,
+                revision=revision,
+                allow_patterns=[*_DOWNLOAD, *exports],
+                ignore_patterns="checkpoint-*/*",
+            )
+        )
+    except Exception as error:
+        at = f" at revision {revision!r}" if revision else ""
+        raise ModelError(
+            f"{model_name}{at} is no folder here, and could not be had from the Hugging Face hub. Check the "
+            "name, the connection and, for a private or gated model, that you are logged in "
+            f"(`hf auth login`). The hub's client said: {error}"
+        ) from error
+
+
+def text_family(folder: Path) -> TextFamily:
+    """What kind of text encoder a checkpoint is, by its config files, never by its name.
+
+    "multi-vector" is sentence-transformers' own late-interaction format, "stanford" that of colbert-ai, and
+    "plain" a transformer without a late-interaction head.
+
+    Raises:
+        ModelError: it is no model, or one of a kind that `ColBERTModel` does not encode with.
+    """
+    config = read_json(folder / "config.json")
+    settings = read_json(folder / "config_sentence_transformers.json")
+    modules = (folder / "modules.json").is_file()
+    if not (config or modules):
+        raise ModelError(f"{folder} holds no model: it has neither a config.json nor a modules.json.")
+    architectures = config.get("architectures") or []
+    if "vision_config" in config or any(name.endswith("ForRetrieval") for name in architectures):
+        named = f" ({', '.join(architectures)})" if architectures else ""
+        raise ModelError(f"{folder} is a model of images{named}: open it with ColPaliModel.")
+    kind = settings.get("model_type")
+    if modules and kind == "MultiVectorEncoder":
+        return "multi-vector"
+    if modules and (kind == "ColBERT" or settings.keys() & _PYLATE_KEYS):
+        return "pylate"
+    if "HF_ColBERT" in architectures:
+        return "stanford"
+    if (folder / "artifact.metadata").is_file():
+        raise ModelError(
+            f"{folder} has colbert-ai's artifact.metadata, but the architectures in its config.json are "
+            f"{architectures}, without HF_ColBERT: its projection would not be loaded."
+        )
+    if kind not in (None, "SentenceTransformer"):
+        raise ModelError(f"{folder} is a {kind}, which has no token vectors to search with.")
+    return "plain"
+
+
+def module_entries(folder: Path) -> list[dict[str, Any]]:
+    """The entries of a sentence-transformers modules.json, in order; none where there is no such file."""
+    entries: list[dict[str, Any]] = read_json(folder / "modules.json") or []
+    return entries
+
+
+def require_safetensors(folder: Path, family: TextFamily) -> None:
+    """See to it that no weights would be read from a pickle.
+
+    Raises:
+        ModelError: some of the checkpoint's weights are not in safetensors files.
+    """
+    entries = module_entries(folder)
+    backbone = folder / entries[0]["path"] if entries else folder
+    heads = [folder / entry["path"] for entry in entries[1:]]
+    # The head's loader reads model.safetensors or else a pickle, and a Stanford head lies with the backbone.
+    whole = [*(head for head in heads if (head / "pytorch_model.bin").exists())]
+    if family == "stanford":
+        whole.append(backbone)
+    lacking = [part for part in whole if not (part / "model.safetensors").is_file()]
+    if not any(backbone.glob("*.safetensors")):
+        lacking.insert(0, backbone)
+    if lacking:
+        raise ModelError(
+            f"{lacking[0]} has no weights in model.safetensors. Weights in a pickle (pytorch_model.bin) can "
+            "run code when they are loaded and are refused: convert the checkpoint to safetensors."
+        )
+
+
+def content_hash(folder: Path) -> str:
+    """A SHA-256 over the files that decide what the vectors are: weights, configs, vocabulary.
+
+    It stays the same when the folder moves or its model card changes. An export for another backend is left
+    out: it computes the same vectors.
+    """
+    parts = {folder, *(folder / entry["path"] for entry in module_entries(folder))}
+    files = {file for part in parts for pattern in _CONTENT for file in part.glob(pattern) if file.is_file()}
+    digest = hashlib.sha256()
+    for file in sorted(files, key=lambda file: file.relative_to(folder).as_posix()):
+        with file.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest.update(f"{file.relative_to(folder).as_posix()} {content}\n".encode())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def read_json(file: Path) -> Any:
+    """What a JSON file holds; an empty dict where there is no file.
+
+    Raises:
+        ModelError: the file is damaged.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file} cannot be read: {error}") from error

@@ -1,0 +1,418 @@
+"""`ColBERTModel`: text encoders of the ColBERT kind, on sentence-transformers' `MultiVectorEncoder`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from late_interaction.encoders.base import LateInteractionModel, Role, check_texts
+from late_interaction.encoders.checkpoint import (
+    TextFamily,
+    content_hash,
+    find_checkpoint,
+    module_entries,
+    read_json,
+    require_safetensors,
+    text_family,
+)
+from late_interaction.errors import ModelError
+from late_interaction.types import FloatMatrix
+
+if TYPE_CHECKING:
+    import torch
+    from sentence_transformers import MultiVectorEncoder
+    from sentence_transformers.base.modules import Transformer
+
+logger = logging.getLogger(__name__)
+
+Backend = Literal["torch", "onnx", "openvino"]
+
+_EXPORTS: Mapping[Backend, Sequence[str]] = {
+    "torch": (),
+    "onnx": ("model.onnx*", "onnx/model.onnx*"),
+    "openvino": ("openvino_model.*", "openvino/openvino_model.*"),
+}
+_LOADERS = ("modeling_utils", "distributed.tensor_parallel")
+_DTYPES = ("float32", "float16", "bfloat16")
+
+
+class ColBERTModel(LateInteractionModel):
+    """A late-interaction text encoder: one unit vector per token of a query or document.
+
+    Loads what sentence-transformers does: its own `MultiVectorEncoder` checkpoints, PyLate's, and those of
+    colbert-ai (`HF_ColBERT` with `artifact.metadata`). Markers, lengths, query expansion and the skiplist of
+    punctuation come from the checkpoint. Weights are read from safetensors only.
+
+    A plain encoder without a late-interaction head, such as all-MiniLM-L6-v2, is used by the token vectors of
+    its last layer, without those of special tokens; a log line says so. Its pooling is left out, and so is a
+    Dense behind that, which was trained on sentences and not on tokens. Prompts that it names are used.
+
+    A text's vectors do not depend on the texts it is encoded with. One thread encodes at a time. In a process
+    forked after loading, torch computes on one core.
+
+    Args:
+        model_name: a model id on the Hugging Face hub, or the folder of a model.
+        device: "cpu", "cuda", "cuda:1", "mps"; None takes the best there is.
+        dtype: of weights and computation: "float32", "float16", "bfloat16" or the torch dtype. None is the
+            checkpoint's own, but float32 on a CPU. Vectors come out as float32 whatever it is.
+        batch_size: texts per forward pass.
+        query_length: most tokens of a query, markers included, and with query expansion the number to which
+            every query is filled up. None is the checkpoint's own.
+        document_length: most tokens of a document, markers included. None is the checkpoint's own.
+        revision: branch, tag or commit of a model on the hub.
+        trust_remote_code: allow a checkpoint to bring Python code and run it. Only for one you have read.
+        backend: what computes: "torch", or an "onnx" or "openvino" export through optimum, which then has to
+            be installed (`pip install 'sentence-transformers[openvino]'`).
+
+    Attributes:
+        family: the checkpoint's format: "multi-vector", "pylate", "stanford" or "plain".
+        query_length: most tokens of a query; None where the model has no limit.
+        document_length: most tokens of a document; None where the model has no limit.
+
+    Raises:
+        ModelError: the checkpoint cannot be had or loaded, or it is no text encoder.
+        ValueError: an argument that no checkpoint, or not this one, can be loaded with.
+    """
+
+    def __init__(
+        self,
+        model_name: str | os.PathLike[str] = "answerdotai/answerai-colbert-small-v1",
+        *,
+        device: str | None = None,
+        dtype: str | torch.dtype | None = None,
+        batch_size: int = 32,
+        query_length: int | None = None,
+        document_length: int | None = None,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        backend: Backend = "torch",
+    ) -> None:
+        if backend not in get_args(Backend):
+            raise ValueError(f"backend must be one of {', '.join(get_args(Backend))}, not {backend!r}.")
+        if dtype is not None and backend != "torch":
+            raise ValueError(f"dtype is for the torch backend; an {backend} export has its own.")
+        dtype_name = None if dtype is None else str(dtype).removeprefix("torch.")
+        if dtype_name not in (None, *_DTYPES):
+            raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, not {dtype!r}.")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
+
+        self.model_name = os.fspath(model_name)
+        self.batch_size = batch_size
+        # A fast tokenizer cannot be used by two threads at a time ("Already borrowed").
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        folder = find_checkpoint(self.model_name, revision, _EXPORTS[backend])
+        try:
+            self.family = text_family(folder)
+            if backend == "torch":
+                require_safetensors(folder, self.family)
+            self._encoder = _load(folder, self.family, device, dtype_name, trust_remote_code, backend)
+        except ModelError:
+            raise
+        except Exception as error:
+            raise ModelError(f"{self.model_name} could not be loaded: {error}") from error
+        if self.family == "plain":
+            logger.info(
+                "%s has no late-interaction head: its last layer's token vectors are used, without those of "
+                "special tokens.",
+                self.model_name,
+            )
+
+        self._transformer: Transformer = self._encoder[0]
+        self._tokenizer = self._transformer.tokenizer
+        self._prompts: dict[Role, str] = {role: self._encoder.prompts[role] for role in get_args(Role)}
+        self._skiplist = sorted({word for mask in self._masks() for word in mask.skiplist_words})
+        self._set_lengths(query_length, document_length)
+        self.dim = int(self._encoder.get_embedding_dimension())
+        self.protected_tokens = self._count_leading_special_tokens()
+        is_folder = Path(self.model_name).expanduser().is_dir()
+        self._model_id = folder.resolve().name if is_folder else self.model_name
+        self._content = content_hash(folder)
+
+    def __repr__(self) -> str:
+        return f"ColBERTModel({self.model_name!r}, dim={self.dim}, device={self.device!r})"
+
+    @property
+    def device(self) -> str:
+        """Where the model computes."""
+        return str(self._encoder.device)
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]:
+        """All that decides what a text's vectors are, as JSON values by name.
+
+        `model` is the hub id or the folder's name, `content` a hash of the weights, configs and vocabulary,
+        which stands for the revision, but stays when a folder moves or the model card changes. Left out are
+        device, backend, batch size and dtype: they move a vector by less than storing it as int8 does, and an
+        index built in float16 on a GPU has to serve queries that are encoded in float32 on a CPU.
+        """
+        return {
+            "model": self._model_id,
+            "content": self._content,
+            "family": self.family,
+            "dim": self.dim,
+            "query_prompt": self._prompts["query"],
+            "document_prompt": self._prompts["document"],
+            "query_length": self.query_length,
+            "document_length": self.document_length,
+            "query_expansion": self._transformer.query_expansion,
+            "skiplist": self._skiplist,
+        }
+
+    def encode_queries(self, queries: Sequence[str]) -> list[FloatMatrix]:
+        """One (n_tokens, dim) float32 matrix of unit rows per query, in the order given.
+
+        Raises:
+            TypeError: a bare str, or an item that is no str.
+            ValueError: a query is empty or only white space, or nothing is left of it after tokenisation.
+        """
+        return self._encode(check_texts(queries, "query"), "query")
+
+    def encode_documents(self, documents: Sequence[str]) -> list[FloatMatrix]:
+        """One (n_tokens, dim) float32 matrix of unit rows per document, in the order given.
+
+        A document of nothing but skipped punctuation keeps the vectors of its special tokens.
+
+        Raises:
+            TypeError: a bare str, or an item that is no str.
+            ValueError: a document is empty or only white space, or nothing is left of it after tokenisation.
+        """
+        return self._encode(check_texts(documents, "document"), "document")
+
+    def count_truncated(self, documents: Sequence[str]) -> int:
+        """How many of the documents have more tokens than `document_length`, and so lose their end."""
+        limit = self.document_length
+        if limit is None:
+            return 0
+        # No token is shorter than a byte, so most texts need no tokeniser to be known to fit. The one
+        # more is the word-start mark that some tokenisers put first.
+        room = limit - self._overhead("document") - 1
+        long = [self._prompts["document"] + text for text in documents if len(text.encode()) > room]
+        return sum(n_tokens > limit for n_tokens in self._count_tokens(long))
+
+    def _encode(self, texts: list[str], role: Role) -> list[FloatMatrix]:
+        if os.getpid() != self._pid:
+            import torch
+
+            # OpenMP waits forever for the threads that a forked process does not have.
+            torch.set_num_threads(1)
+        encode = self._encoder.encode_query if role == "query" else self._encoder.encode_document
+        with self._lock:
+            matrices = encode(
+                texts, batch_size=self.batch_size, show_progress_bar=False, convert_to_numpy=True
+            )
+        for position, matrix in enumerate(matrices):
+            if len(matrix) == 0:
+                raise ValueError(
+                    f"The {role} at position {position}, {texts[position][:40]!r}, has no token that "
+                    f"{self.model_name} gives a vector for."
+                )
+        return [_unit_rows(matrix) for matrix in matrices]
+
+    def _masks(self) -> list[Any]:
+        from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
+
+        return [module for module in self._encoder if isinstance(module, MultiVectorMask)]
+
+    def _set_lengths(self, query_length: int | None, document_length: int | None) -> None:
+        transformer = self._transformer
+        limit = _position_limit(transformer)
+        wanted: dict[Role, int | None] = {"query": query_length, "document": document_length}
+        for role, length in wanted.items():
+            if length is None:
+                continue
+            least = self._overhead(role) + 1
+            if length < least or (limit is not None and length > limit):
+                most = "" if limit is None else f" and at most {limit}, the positions it has"
+                raise ValueError(
+                    f"{role}_length={length} does not fit {self.model_name}: it has to be at least {least}, "
+                    f"one token beside the special ones{most}."
+                )
+
+        expansion = transformer.query_expansion
+        if query_length is not None:
+            transformer.query_length = None  # the expansion's setter compares with it
+            if expansion is not None:
+                fixed = expansion["strategy"] == "fixed"
+                floor = query_length if fixed else min(query_length, expansion["length"])
+                transformer.query_expansion = {**expansion, "length": floor}
+            transformer.query_length = query_length
+        if document_length is not None:
+            transformer.document_length = document_length
+
+        # A tokeniser that knows no limit has a sentinel of 1e30 for it.
+        longest = transformer.max_seq_length
+        default = longest if longest is not None and longest < 1_000_000 else None
+        self.document_length = transformer.document_length or default
+        self.query_length = transformer.query_length or default
+        if transformer.query_expansion is not None and transformer.query_expansion["strategy"] == "fixed":
+            self.query_length = transformer.query_expansion["length"]
+
+    def _overhead(self, role: Role) -> int:
+        """Tokens that are there before any text: special ones, and the marker or prompt."""
+        return self._count_tokens([self._prompts[role]])[0]
+
+    def _count_tokens(self, texts: list[str]) -> list[int]:
+        if not texts:
+            return []
+        with self._lock:
+            encoded = self._tokenizer(texts, truncation=False, padding=False, verbose=False)
+        return [len(ids) for ids in encoded["input_ids"]]
+
+    def _count_leading_special_tokens(self) -> int:
+        tokenizer = self._tokenizer
+        special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_encoder.values()} - {
+            tokenizer.unk_token_id
+        }
+        skipped = set(tokenizer.convert_tokens_to_ids(self._skiplist))
+        count = 0
+        for token in tokenizer(self._prompts["document"] + "a")["input_ids"]:
+            if token not in special:
+                break
+            count += token not in skipped
+        return count
+
+
+def _load(
+    folder: Path,
+    family: TextFamily,
+    device: str | None,
+    dtype: str | None,
+    trust_remote_code: bool,
+    backend: Backend,
+) -> MultiVectorEncoder:
+    """The encoder, with no weight that is not the checkpoint's own."""
+    import torch
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.util import get_device_name
+
+    device = device or get_device_name()
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "backend": backend}
+    if backend == "torch":
+        if dtype is None:
+            dtype = "float32" if torch.device(device).type == "cpu" else "auto"
+        options["model_kwargs"] = {"dtype": dtype, "use_safetensors": True}
+    load = _load_plain if family == "plain" else _load_multi_vector
+    with _quiet_loading() as missing:
+        encoder = load(folder, device, options)
+    if missing:
+        raise ModelError(
+            f"{folder} lacks weights of its own architecture, which would be random: {', '.join(missing)}."
+        )
+    if not isinstance(encoder[0], Transformer) or encoder.tokenizer is None:
+        raise ModelError(f"{folder} begins with a {type(encoder[0]).__name__}, not with a text transformer.")
+    return encoder
+
+
+def _load_multi_vector(folder: Path, device: str, options: Mapping[str, Any]) -> MultiVectorEncoder:
+    from sentence_transformers import MultiVectorEncoder
+    from sentence_transformers.base.modules import Dense
+
+    encoder = MultiVectorEncoder(str(folder), device=device, **options)
+    # sentence-transformers adds a projection with random weights where it finds none.
+    entries = module_entries(folder)
+    wanted = sum(entry["type"].endswith("Dense") for entry in entries) if entries else 1
+    if sum(isinstance(module, Dense) for module in encoder) != wanted:
+        raise ModelError(
+            f"{folder} is a late-interaction checkpoint without the projection that belongs to it."
+        )
+    return encoder
+
+
+def _load_plain(folder: Path, device: str, options: Mapping[str, Any]) -> MultiVectorEncoder:
+    """Modules put together by hand: sentence-transformers itself would add a random projection."""
+    from sentence_transformers import MultiVectorEncoder
+    from sentence_transformers.base.modules import Normalize, Transformer
+    from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
+
+    first = next(iter(module_entries(folder)), {"type": ".Transformer", "path": ""})
+    if not first["type"].endswith(".Transformer"):
+        raise ModelError(f"{folder} begins with a {first['type']}, which gives no token vectors.")
+    transformer = Transformer.load(str(folder), subfolder=first["path"], **options)
+    tokenizer = transformer.tokenizer
+    special = [token for token in tokenizer.all_special_tokens if token != tokenizer.unk_token]
+    modules = [
+        transformer,
+        MultiVectorMask(special, skiplist_tasks=list(get_args(Role))),
+        Normalize(module_input_name="token_embeddings", module_output_name="token_embeddings"),
+    ]
+    return MultiVectorEncoder(
+        modules=modules, device=device, prompts=_plain_prompts(folder), backend=options["backend"]
+    )
+
+
+def _plain_prompts(folder: Path) -> dict[str, str]:
+    """The prompts of a sentence-transformers model, for queries and for what it calls documents."""
+    prompts = read_json(folder / "config_sentence_transformers.json").get("prompts") or {}
+    names = ("document", "passage", "corpus")
+    document = next((prompts[name] for name in names if prompts.get(name)), "")
+    return {"query": prompts.get("query") or "", "document": document}
+
+
+@contextmanager
+def _quiet_loading() -> Iterator[list[str]]:
+    """Transformers' progress bar and load report off; gives the weights that the report says are missing.
+
+    A missing pooler is not among them: no token vector comes from it.
+    """
+    from transformers.utils import logging as transformers_logging
+
+    missing: list[str] = []
+
+    def read_report(record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        if "LOAD REPORT" in message:
+            keys = re.findall(r"^(\S.*?)\s*\|.*MISSING", message, flags=re.MULTILINE)
+            missing.extend(key for key in keys if "pooler" not in key)
+        # Transformers 5.23 says "not sharded" of every layer, though nobody asked for sharding.
+        return "LOAD REPORT" not in message and "not sharded" not in message
+
+    loggers = [logging.getLogger(f"transformers.{name}") for name in _LOADERS]
+    levels = [loader.level for loader in loggers]
+    hook = transformers_logging.set_tqdm_hook(
+        lambda bar, args, kwargs: bar(*args, **kwargs | {"disable": True})
+    )
+    for loader in loggers:
+        loader.setLevel(logging.WARNING)  # or a user who turned warnings off would get no report
+        loader.addFilter(read_report)
+    try:
+        yield missing
+    finally:
+        transformers_logging.set_tqdm_hook(hook)
+        for loader, level in zip(loggers, levels, strict=True):
+            loader.removeFilter(read_report)
+            loader.setLevel(level)
+
+
+def _position_limit(transformer: Transformer) -> int | None:
+    """How many positions the backbone has for tokens; None where it has no limit."""
+    from torch import nn
+
+    limit = getattr(transformer.config.get_text_config(), "max_position_embeddings", None)
+    if limit is None or limit < 0:
+        return None
+    # RoBERTa and its kin count from padding_idx + 1 on, and have as many positions fewer.
+    if isinstance(transformer.model, nn.Module):
+        for module in transformer.model.modules():
+            padding = getattr(module, "padding_idx", None)
+            if isinstance(padding, int) and isinstance(
+                getattr(module, "position_embeddings", None), nn.Embedding
+            ):
+                return int(limit) - padding - 1
+    return int(limit)
+
+
+def _unit_rows(matrix: np.ndarray[Any, np.dtype[Any]]) -> FloatMatrix:
+    """Rows of exactly unit length in float32, also where they come from a float16 or bfloat16 model."""
+    rows: FloatMatrix = matrix.astype(np.float32)
+    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return rows

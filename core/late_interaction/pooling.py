@@ -1,0 +1,134 @@
+"""Fewer vectors for a document or a query: cluster its token vectors, keep one mean per cluster.
+
+Documents: hierarchical pooling with Ward's criterion (Clavié, Chaffin and Adams, "Reducing the Footprint of
+Multi-Vector Retrieval with Minimal Performance Impact via Token Pooling", 2024). Queries: average linkage up
+to a cosine distance, each mean weighted by its cluster's size, so that the MaxSim sum keeps its scale.
+
+Neither depends on the order of the tokens: they are clustered in an order that their values decide, so a
+permuted matrix gives the same vectors to the last bit. Means are unit vectors again, and stand in the order
+in which the first token of each cluster stands in the text.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.types import FloatMatrix, QueryVectors
+
+POOLING_ALGORITHM = "ward-unit-mean-1"
+"""Name of what `pool_document` does, kept with an index: other libraries' poolings give other vectors, and a
+change to this one has to change the number."""
+
+_NO_DIRECTION = 1e-6
+"""A mean of unit vectors shorter than this is rounding noise and points nowhere."""
+
+
+def pool_document(matrix: FloatMatrix, factor: float, *, protected_tokens: int = 0) -> FloatMatrix:
+    """Pool a document's tokens to one vector for every `factor` of them.
+
+    The first `protected_tokens` rows stay as they are. The other n become exactly `max(1, n // factor)`
+    vectors, floor division: of one token, one stays.
+
+    Args:
+        matrix: (n_tokens, dim) float32, unit rows, n_tokens ≥ 1.
+        factor: ≥ 1; need not be whole. 1 gives the matrix back as it is.
+        protected_tokens: leading rows to leave alone ([CLS], the document marker).
+
+    Returns:
+        (m, dim) float32, unit rows: the protected ones first, then the means.
+
+    Raises:
+        ValueError: no rows, a factor below 1, a negative `protected_tokens`.
+    """
+    _check_matrix(matrix)
+    if not (math.isfinite(factor) and factor >= 1):
+        raise ValueError(f"The pooling factor must be a number of at least 1, not {factor!r}.")
+    if protected_tokens < 0:
+        raise ValueError(f"protected_tokens must not be negative, but is {protected_tokens}.")
+    tokens = matrix[protected_tokens:]
+    n_clusters = max(1, int(len(tokens) // factor))
+    if n_clusters >= len(tokens):
+        return matrix
+
+    from scipy.cluster.hierarchy import fcluster, linkage
+
+    order = _canonical_order(tokens)
+    tree = linkage(np.sqrt(2 * _cosine_distances(tokens[order])), "ward")
+    # The n-th merge at height n: cutting by height then cuts by the number of merges. Cut by its own
+    # heights, where merges can tie, the tree may give fewer clusters than asked for.
+    tree[:, 2] = np.arange(1, len(tokens))
+    labels = fcluster(tree, len(tokens) - n_clusters, criterion="distance")
+    means, _ = _cluster_means(tokens, order, labels)
+    return np.concatenate([matrix[:protected_tokens], means])
+
+
+def pool_query(matrix: FloatMatrix, distance: float) -> QueryVectors:
+    """Merge a query's near-duplicate tokens, such as the [MASK]s that expand it.
+
+    Args:
+        matrix: (n_tokens, dim) float32, unit rows, n_tokens ≥ 1.
+        distance: clusters whose average cosine distance (1 − cosine, 0 to 2) is at most this are merged.
+            0 turns pooling off, and every token keeps weight 1.
+
+    Returns:
+        The clusters' unit means, each with its size as weight: weights add up to n_tokens.
+
+    Raises:
+        ValueError: no rows, or a negative distance.
+    """
+    _check_matrix(matrix)
+    if not distance >= 0:
+        raise ValueError(f"The query pooling distance must not be negative, but is {distance!r}.")
+    if distance == 0 or len(matrix) == 1:
+        return QueryVectors(matrix, np.ones(len(matrix), np.float32))
+
+    from scipy.cluster.hierarchy import fcluster, linkage
+
+    order = _canonical_order(matrix)
+    tree = linkage(_cosine_distances(matrix[order]), "average")
+    labels = fcluster(tree, distance, criterion="distance")
+    return QueryVectors(*_cluster_means(matrix, order, labels))
+
+
+def _check_matrix(matrix: FloatMatrix) -> None:
+    if matrix.ndim != 2 or len(matrix) == 0:
+        raise ValueError(f"A token matrix has shape (n_tokens ≥ 1, dim), not {matrix.shape}.")
+
+
+def _canonical_order(matrix: FloatMatrix) -> NDArray[np.intp]:
+    """An order of the rows that depends on their values alone, so that ties in a clustering fall alike."""
+    rows = np.ascontiguousarray(matrix + np.float32(0))  # −0.0 becomes 0.0: equal values, equal bytes
+    return np.argsort(rows.view(f"V{rows.itemsize * rows.shape[1]}").ravel(), kind="stable")
+
+
+def _cosine_distances(matrix: FloatMatrix) -> NDArray[np.float64]:
+    """`1 − cosine` of unit rows for each pair i < j, in scipy's condensed form, never negative."""
+    from scipy.spatial.distance import squareform
+
+    distances: NDArray[np.float64] = squareform((1 - matrix @ matrix.T).astype(np.float64), checks=False)
+    return np.maximum(distances, 0, out=distances)
+
+
+def _cluster_means(
+    matrix: FloatMatrix, order: NDArray[np.intp], labels: NDArray[np.int32]
+) -> tuple[FloatMatrix, NDArray[np.float32]]:
+    """The clusters' unit means and sizes, ordered by each cluster's first row in `matrix`.
+
+    `labels[i]` is the cluster of row `order[i]`. A cluster of one is that row to the last bit; a cluster
+    without a mean direction (opposite vectors) is stood for by its first member in canonical order.
+    """
+    by_label = np.argsort(labels, kind="stable")
+    starts = np.flatnonzero(np.diff(labels[by_label], prepend=-1))
+    rows = order[by_label]
+    sizes = np.diff(starts, append=len(rows))
+    means: FloatMatrix = np.add.reduceat(matrix[rows], starts, axis=0)
+    means /= sizes[:, None]
+    lengths = np.linalg.norm(means, axis=1, keepdims=True)
+    means /= np.maximum(lengths, _NO_DIRECTION)
+    as_it_is = (sizes == 1) | (lengths[:, 0] < _NO_DIRECTION)
+    means[as_it_is] = matrix[rows[starts[as_it_is]]]
+    in_text_order = np.argsort(np.minimum.reduceat(rows, starts))
+    return means[in_text_order], sizes[in_text_order].astype(np.float32)
