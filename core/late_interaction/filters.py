@@ -126,7 +126,7 @@ def parse_filter(spec: Mapping[str, Any] | Filter | None) -> Filter | None:
     return parsed
 
 
-def matches(filter: Filter, metadata: Mapping[str, Any]) -> bool:  # noqa: A002 - what it is
+def matches(filter: Filter, metadata: Mapping[str, Any]) -> bool:
     """Whether the metadata (JSON values by field) match the filter."""
     match filter:
         case And(filters):
@@ -145,12 +145,12 @@ def matches(filter: Filter, metadata: Mapping[str, Any]) -> bool:  # noqa: A002 
             )
 
 
-def fields(filter: Filter) -> set[str]:  # noqa: A002 - what it is
+def fields(filter: Filter) -> set[str]:
     """The names of the fields that the filter looks at."""
     return {leaf.field for leaf in _leaves(filter)}
 
 
-def to_spec(filter: Filter) -> dict[str, Any]:  # noqa: A002 - what it is
+def to_spec(filter: Filter) -> dict[str, Any]:
     """The filter as a mapping again: `parse_filter(to_spec(parsed)) == parsed`."""
     match filter:
         case And(filters):
@@ -222,7 +222,7 @@ def _key(value: Any) -> Hashable:
             return kind, value
 
 
-def _leaves(filter: Filter) -> Iterable[Comparison | Exists]:  # noqa: A002 - what it is
+def _leaves(filter: Filter) -> Iterable[Comparison | Exists]:
     match filter:
         case And(filters) | Or(filters):
             for one in filters:
@@ -242,6 +242,8 @@ def _parse(spec: object, place: str, depth: int) -> Filter:
     for name, operand in spec.items():
         if not isinstance(name, str):
             raise FilterError(f"{place}: a field's name is a string, not {_type(name)}.")
+        if "\0" in name:
+            raise FilterError(f"{place}: the name {name!r} has a NUL character in it; no field's name may.")
         here = f"{place}[{name!r}]"
         match name:
             case "$and":
