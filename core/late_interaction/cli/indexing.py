@@ -1,0 +1,226 @@
+"""`index`, `info`, `optimize` and `copy`: what fills, describes and moves an index."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from tqdm import tqdm
+
+from late_interaction.cli.shared import (
+    DEFAULT_NAME,
+    DbOption,
+    DeviceOption,
+    JsonOption,
+    ModelOption,
+    NameOption,
+    attached,
+    errors_reported,
+    load_model,
+    out,
+    pipeline_for,
+    print_json,
+    report,
+)
+from late_interaction.errors import DocumentError, RowFailure
+from late_interaction.readers import SUFFIXES, TEXT_SUFFIXES, ReadProblem, Row, find_files, read_rows
+from late_interaction.stores.local import LocalStore
+
+_STALE_BATCH = 100
+_NUMBERED_ID = re.compile(r"(.*[#:])(\d+)", re.DOTALL)
+
+
+def index(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(help=f"Files and folders: {', '.join(SUFFIXES)}.", exists=True, show_default=False),
+    ],
+    db: DbOption,
+    name: NameOption = DEFAULT_NAME,
+    model: ModelOption = None,
+    device: DeviceOption = None,
+    pool_factor: Annotated[
+        float | None,
+        typer.Option(min=1, help="Tokens per stored vector. By default the index's own; 2 for a new one."),
+    ] = None,
+    content_column: Annotated[
+        str | None,
+        typer.Option(help="Where the text of a CSV or JSON row is. By default content, else text."),
+    ] = None,
+    id_column: Annotated[
+        str | None,
+        typer.Option(
+            help="Where its id is. By default doc_id, else id, else _id; without one it is file:line."
+        ),
+    ] = None,
+    chunk_words: Annotated[
+        int, typer.Option(min=1, help="Most words in a passage of a text or Markdown file.")
+    ] = 200,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Leave documents that are in the index as they are.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Index files; documents that are in the index already are replaced."""
+    with errors_reported(
+        "Interrupted. What was indexed is kept; the same command with --skip-existing goes on from there."
+    ):
+        files = find_files(paths)
+        problems: list[ReadProblem] = []
+
+        def on_problem(problem: ReadProblem) -> None:
+            problems.append(problem)
+            tqdm.write(str(problem), file=sys.stderr)
+
+        rows = read_rows(
+            files,
+            on_problem,
+            content_column=content_column,
+            id_column=id_column,
+            chunk_words=chunk_words,
+        )
+        last = {f"{file}{'#' if file.suffix.lower() in TEXT_SUFFIXES else ':'}": 0 for file in files}
+
+        async def run() -> tuple[int, list[RowFailure], int]:
+            store = LocalStore(db, name)
+            spec = await store.spec()
+            encoder = load_model(model, device, spec)
+            failures: list[RowFailure] = []
+            async with pipeline_for(store, encoder, spec, pool_factor) as pipeline:
+                try:
+                    ids = await pipeline.index_documents(
+                        _noting_numbers(rows, last), show_progress=True, skip_existing=skip_existing
+                    )
+                except DocumentError as error:
+                    ids, failures = error.indexed, error.failures
+                incomplete = {str(problem.file) for problem in problems}
+                await _delete_stale(
+                    store, {prefix: n for prefix, n in last.items() if prefix[:-1] not in incomplete}
+                )
+                await pipeline.optimize(show_progress=True)
+                return len(ids), failures, await pipeline.count()
+
+        indexed, failures, documents = asyncio.run(run())
+    for failure in failures:
+        report(str(failure))
+    failed = len(problems) + len(failures)
+    if as_json:
+        print_json(
+            {
+                "files": len(files),
+                "indexed": indexed,
+                "documents": documents,
+                "problems": [asdict(problem) | {"file": str(problem.file)} for problem in problems],
+                "failures": [asdict(failure) for failure in failures],
+            }
+        )
+    else:
+        could_not = f", {failed} could not be" if failed else ""
+        out.print(f"{indexed} documents of {len(files)} files indexed{could_not}. The index has {documents}.")
+    if failed:
+        raise typer.Exit(1)
+
+
+def info(db: DbOption, name: NameOption = DEFAULT_NAME, as_json: JsonOption = False) -> None:
+    """Tell what an index was built with, how large it is, and what state it is in."""
+
+    async def run() -> dict[str, Any]:
+        async with attached(db, name) as (store, spec):
+            return {"spec": spec.to_dict(), **await store.info()}
+
+    with errors_reported():
+        described = asyncio.run(run())
+    if as_json:
+        print_json(described)
+        return
+    table = Table(show_header=False)
+    for key, value in _flat(described):
+        table.add_row(
+            key, f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+        )
+    out.print(table)
+
+
+def optimize(db: DbOption, name: NameOption = DEFAULT_NAME, as_json: JsonOption = False) -> None:
+    """Bring the search structures of an index up to date, after many writes from Python."""
+
+    async def run() -> dict[str, Any]:
+        async with attached(db, name) as (store, _):
+            await store.optimize(show_progress=True)
+            return await store.info()
+
+    with errors_reported():
+        state = asyncio.run(run())
+    if as_json:
+        print_json(state)
+    else:
+        out.print(f"{state['location']} is up to date: {state['documents']:,} documents.")
+
+
+def copy(
+    source: Annotated[Path, typer.Argument(help="Folder to copy from.", show_default=False)],
+    target: Annotated[Path, typer.Argument(help="Folder to copy to.", show_default=False)],
+    name: NameOption = DEFAULT_NAME,
+    to_name: Annotated[str | None, typer.Option(help="Name of the copy. By default the same name.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy an index with its vectors: nothing is encoded again. Documents of the target stay."""
+
+    async def run() -> tuple[str, int]:
+        copied = 0
+        async with attached(source, name) as (store, spec):
+            other = LocalStore(target, to_name or name)
+            if other.folder.resolve() == store.folder.resolve():
+                raise ValueError(f"The copy would be the index itself: {store.location}.")
+            await other.open(spec)
+            try:
+                with tqdm(total=await store.count(), desc="copying", unit="doc") as bar:
+                    async for batch in store.scan():
+                        await other.upsert(batch)
+                        copied += len(batch)
+                        bar.update(len(batch))
+                await other.optimize(show_progress=True)
+            finally:
+                await other.close()
+            return other.location, copied
+
+    with errors_reported("Interrupted. What was copied is kept; the same command copies the rest."):
+        location, copied = asyncio.run(run())
+    if as_json:
+        print_json({"location": location, "copied": copied})
+    else:
+        out.print(f"{copied:,} documents copied to {location}.")
+
+
+def _noting_numbers(rows: Iterable[Row], last: dict[str, int]) -> Iterator[Row]:
+    """The rows; meanwhile the number at the end of the last id that each file gave goes into `last`."""
+    for row in rows:
+        match = _NUMBERED_ID.fullmatch(row["doc_id"])
+        if match and match[1] in last:
+            last[match[1]] = int(match[2])
+        yield row
+
+
+async def _delete_stale(store: LocalStore, last: Mapping[str, int]) -> None:
+    """Delete the passages and lines that a file had when it was longer."""
+    for prefix, number in last.items():
+        stale = [f"{prefix}{n}" for n in range(number + 1, number + 1 + _STALE_BATCH)]
+        while await store.existing(stale):
+            await store.delete(stale)
+            number += _STALE_BATCH
+            stale = [f"{prefix}{n}" for n in range(number + 1, number + 1 + _STALE_BATCH)]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

@@ -1,0 +1,156 @@
+"""What the commands share: where they print, how an error ends, which model an index needs, how results look."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from late_interaction import demo
+from late_interaction.encoders.checkpoint import content_hash
+from late_interaction.encoders.colbert import ColBERTModel
+from late_interaction.errors import IndexNotFoundError, LateInteractionError, MissingExtraError, ModelError
+from late_interaction.pipeline import LateInteractionPipeline
+from late_interaction.stores.local import LocalStore
+from late_interaction.types import IndexSpec
+
+logger = logging.getLogger(__name__)
+out = Console()
+err = Console(stderr=True)
+
+DEFAULT_MODEL = "answerdotai/answerai-colbert-small-v1"
+DEFAULT_NAME = "late_interaction"
+DEMO_MODEL = "demo"
+
+DbOption = Annotated[Path, typer.Option("--db", help="Folder of the index.")]
+NameOption = Annotated[str, typer.Option("--name", help="Name of the index in its folder.")]
+DeviceOption = Annotated[
+    str | None, typer.Option("--device", help="cpu, cuda, mps; the best there is by default.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help=f"A model id on the Hugging Face hub, a folder, or {DEMO_MODEL!r} for the {demo.MODEL_NAME} "
+        f"of the demo extra, which needs no connection. By default the one that the index was built with; "
+        f"for a new index {DEFAULT_MODEL}.",
+        show_default=False,
+    ),
+]
+
+
+@contextmanager
+def errors_reported(when_interrupted: str = "Interrupted.") -> Iterator[None]:
+    """End with a message on stderr and code 1 on an error that is no bug, with code 130 on Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        err.print(f"\n{when_interrupted}", style="yellow")
+        raise typer.Exit(130) from None
+    except BrokenPipeError:
+        raise
+    except (LateInteractionError, ValueError, OSError) as error:
+        logger.debug("The command failed.", exc_info=True)
+        report(str(error))
+        raise typer.Exit(1) from None
+
+
+def report(message: str) -> None:
+    """An error message on stderr."""
+    err.print(Text(f"Error: {message}", style="red"))
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """A JSON object on stdout."""
+    typer.echo(json.dumps(value))
+
+
+@asynccontextmanager
+async def attached(db: Path, name: str) -> AsyncIterator[tuple[LocalStore, IndexSpec]]:
+    """An index that is there, open without a model, and what it was built with.
+
+    Raises:
+        IndexNotFoundError: there is none of this name; the message lists those that there are.
+    """
+    store = LocalStore(db, name)
+    spec = await store.spec()
+    if spec is None:
+        raise IndexNotFoundError(f"There is no index {name!r} in {db}: {_names_in(db)}.")
+    await store.open(spec)
+    try:
+        yield store, spec
+    finally:
+        await store.close()
+
+
+def pipeline_for(
+    store: LocalStore, model: ColBERTModel, spec: IndexSpec | None, pool_factor: float | None = None
+) -> LateInteractionPipeline:
+    """A pipeline with the index's own settings, or with the defaults for a new one."""
+    options: dict[str, Any] = {}
+    if spec is not None:
+        options = {"doc_pool_factor": spec.pooling["factor"], "packing": spec.packing}
+    if pool_factor is not None:
+        options["doc_pool_factor"] = pool_factor
+    return LateInteractionPipeline(db=store, model=model, **options)
+
+
+def load_model(
+    name: str | None,
+    device: str | None,
+    spec: IndexSpec | None = None,
+    *,
+    document_length: int | None = None,
+) -> ColBERTModel:
+    """The model that was asked for, else the one of the index, else the default.
+
+    Raises:
+        ModelError: it cannot be had, or the index does not say which one it is.
+        MissingExtraError: the demo's model is not installed.
+    """
+    if name is None:
+        name = DEFAULT_MODEL if spec is None else _model_of(spec)
+    lengths = {"document_length": document_length}
+    if spec is not None:
+        lengths = {key: spec.encoder.get(key) for key in ("query_length", "document_length")}
+    # Warnings of the libraries below are for their own users.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    with err.status("Loading the model"):
+        try:
+            return ColBERTModel(demo.model_folder() if name == DEMO_MODEL else name, device=device, **lengths)
+        except ModelError as error:
+            if name == DEMO_MODEL or Path(name).is_dir():
+                raise
+            raise ModelError(
+                f"{error}\nWithout a connection, give the folder of a model, or --model {DEMO_MODEL} for "
+                f"{demo.MODEL_NAME}, which the demo extra installs."
+            ) from error
+
+
+def _names_in(db: Path) -> str:
+    names = sorted(file.parent.name for file in db.expanduser().glob("*/documents.sqlite3"))
+    return f"there is {', '.join(names)} (--name)" if names else "there is no index in this folder"
+
+
+def _model_of(spec: IndexSpec) -> str:
+    """What to load for an index: a folder here, the demo's model, or an id on the hub."""
+    name, content = spec.encoder.get("model"), spec.encoder.get("content")
+    if not isinstance(name, str) or content is None:
+        raise ModelError("The index was built with an encoder of its own: search it from Python.")
+    try:
+        if content_hash(demo.model_folder()) == content:
+            return DEMO_MODEL
+    except MissingExtraError:
+        pass
+    if "/" in name:
+        return name
+    raise ModelError(f"The index was built with a model in a folder named {name!r}: give it with --model.")
