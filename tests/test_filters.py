@@ -290,7 +290,7 @@ def test_sql_compares_as_matches_does() -> None:
     wrong = differences([{"a": spec} for spec in specs], documents)
     assert not wrong
     found = [sum(matches(parse({"a": spec}), one) for one in documents) for spec in specs]
-    assert min(found[: len(SCALARS)]) >= 2
+    assert min(found[: len(SCALARS)]) >= 1
 
 
 def test_sql_finds_the_fields_that_matches_does() -> None:
