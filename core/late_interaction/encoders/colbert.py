@@ -40,7 +40,7 @@ _EXPORTS: Mapping[Backend, Sequence[str]] = {
     "onnx": ("model.onnx*", "onnx/model.onnx*"),
     "openvino": ("openvino_model.*", "openvino/openvino_model.*"),
 }
-_LOADERS = ("modeling_utils", "distributed.tensor_parallel")
+_LOADERS = ("modeling_utils", "distributed.tensor_parallel", "integrations.tensor_parallel")
 _DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -198,6 +198,27 @@ class ColBERTModel(LateInteractionModel):
         room = limit - self._overhead("document") - 1
         long = [self._prompts["document"] + text for text in documents if len(text.encode()) > room]
         return sum(n_tokens > limit for n_tokens in self._count_tokens(long))
+
+    def document_spans(self, document: str) -> list[tuple[int, int]]:
+        """Where each row of the document's matrix comes from: start and end in characters of `document`.
+
+        A marker or another special token has an empty span.
+        """
+        prompt = self._prompts["document"]
+        with self._lock:
+            encoded = self._tokenizer(
+                prompt + document,
+                truncation=self.document_length is not None,
+                max_length=self.document_length,
+                return_offsets_mapping=True,
+            )
+        skipped = set(self._tokenizer.convert_tokens_to_ids(self._skiplist)) - {self._tokenizer.unk_token_id}
+        spans = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        return [
+            (max(0, start - len(prompt)), max(0, end - len(prompt)))
+            for token, (start, end) in spans
+            if token not in skipped
+        ]
 
     def _encode(self, texts: list[str], role: Role) -> list[FloatMatrix]:
         if os.getpid() != self._pid:
@@ -373,7 +394,7 @@ def _quiet_loading() -> Iterator[list[str]]:
         if "LOAD REPORT" in message:
             keys = re.findall(r"^(\S.*?)\s*\|.*MISSING", message, flags=re.MULTILINE)
             missing.extend(key for key in keys if "pooler" not in key)
-        # Transformers 5.23 says "not sharded" of every layer, though nobody asked for sharding.
+        # Some releases of transformers say "not sharded" of every layer, though nobody asked for it.
         return "LOAD REPORT" not in message and "not sharded" not in message
 
     loggers = [logging.getLogger(f"transformers.{name}") for name in _LOADERS]
