@@ -11,8 +11,12 @@ from tests.data_api.filters import RANGES, Comparison, Junction, comparisons, in
 from tests.data_api.schema import TableSchema
 from tests.data_api.tables import Table
 
-_NE_NEEDS_FILTERING = {"text", "ascii", "boolean", "blob", "uuid"}
-_RANGE_NEEDS_FILTERING = _NIN_NEEDS_FILTERING = {"text", "ascii", "boolean", "uuid"}
+_NOT_SERVED_BY_INDEX = {"text", "ascii", "boolean", "uuid"}  # by $ne, $nin and ranges
+_INEFFICIENT = {
+    "NOT_EQUALS_UNSUPPORTED_BY_INDEXING": {"$ne"},
+    "COMPARISON_FILTER_UNSUPPORTED_BY_INDEXING": set(RANGES),
+    "NOT_IN_FILTER_UNSUPPORTED_BY_INDEXING": {"$nin"},
+}
 _INDEX_NEEDED_BY_ANN = (
     "Ordering on non-clustering column requires each restricted column to be indexed except for"
     " fully-specified partition keys"
@@ -34,24 +38,10 @@ def read_warnings(table: Table, where: Junction) -> list[DataApiError]:
     unindexed = _names(one for one in filters if not only_key and index_for(table, one) is None)
     if unindexed:
         warnings.append(_warning("MISSING_INDEX", f"The filter names columns without an index: {unindexed}."))
-    for code, inefficient in (
-        (
-            "NOT_EQUALS_UNSUPPORTED_BY_INDEXING",
-            _names(one for one in filters if _inefficient(table, one, "$ne")),
-        ),
-        (
-            "COMPARISON_FILTER_UNSUPPORTED_BY_INDEXING",
-            _names(one for one in filters if _inefficient(table, one, *RANGES)),
-        ),
-        (
-            "NOT_IN_FILTER_UNSUPPORTED_BY_INDEXING",
-            _names(one for one in filters if _inefficient(table, one, "$nin")),
-        ),
-    ):
-        if inefficient:
-            warnings.append(
-                _warning(code, f"The index does not serve this operator on columns: {inefficient}.")
-            )
+    inefficient = [one for one in filters if index_for(table, one) and not _index_serves(table, one)]
+    for code, operators in _INEFFICIENT.items():
+        if names := _names(one for one in inefficient if one.operator in operators):
+            warnings.append(_warning(code, f"The index does not serve this operator on columns: {names}."))
     if only_key and (problem := _key_problem(table.schema, filters)):
         warnings.append(_warning("INCOMPLETE_PRIMARY_KEY_FILTER", problem))
     return warnings
@@ -71,7 +61,7 @@ def check_read(table: Table, where: Junction, *, ann: bool) -> None:
             raise invalid_query(
                 f"Restriction on partition key column {comparison.column} must not be nested under OR"
             )
-    uses_index = ann or any(index_for(table, comparison) for comparison, _ in filters)
+    uses_index = ann or any(_index_serves(table, comparison) for comparison, _ in filters)
     if uses_index and any(one.column in partition and one.operator == "$in" for one, _ in filters):
         raise invalid_query(
             "Select on indexed columns and with IN clause for the PRIMARY KEY are not supported"
@@ -83,18 +73,16 @@ def check_read(table: Table, where: Junction, *, ann: bool) -> None:
     for comparison, _ in filters:
         if whole_partition and comparison.column in partition and comparison.operator == "$eq":
             continue
-        inefficient = _inefficient(table, comparison, "$ne", "$nin", *RANGES)
-        if index_for(table, comparison) is None or inefficient:
+        if not _index_serves(table, comparison):
             raise invalid_query(f"{_INDEX_NEEDED_BY_ANN} (column {comparison.column})")
 
 
-def _inefficient(table: Table, comparison: Comparison, *operators: str) -> bool:
-    """Whether the column is indexed, and yet an operator of these needs ALLOW FILTERING on it."""
-    if comparison.operator not in operators or comparison.function or index_for(table, comparison) is None:
+def _index_serves(table: Table, comparison: Comparison) -> bool:
+    """Whether the column is indexed, and the comparison needs no ALLOW FILTERING for its operator."""
+    if index_for(table, comparison) is None:
         return False
-    types = {"$ne": _NE_NEEDS_FILTERING, "$nin": _NIN_NEEDS_FILTERING}
-    name = table.schema.columns[comparison.column].describe()["type"]
-    return name in types.get(comparison.operator, _RANGE_NEEDS_FILTERING)
+    column_type = table.schema.columns[comparison.column].describe()["type"]
+    return comparison.operator in ("$eq", "$in", "$all") or column_type not in _NOT_SERVED_BY_INDEX
 
 
 # writes

@@ -259,7 +259,11 @@ def _slots(table: Table, where: Junction) -> Slots | None:
 
 
 def _in_storage_order(context: Context, query: Query) -> tuple[list[dict[str, Any]], str | None]:
-    """By the token of the partition, then by clustering columns, a page at a time."""
+    """By the token of the partition, then by clustering columns, a page at a time.
+
+    A full page has a page state even where nothing follows, as Cassandra does not look ahead: the last page may
+    be empty.
+    """
     after, remaining = None, query.limit
     if query.page_state:
         state = context.database.pages.find(query.page_state)
@@ -268,12 +272,10 @@ def _in_storage_order(context: Context, query: Query) -> tuple[list[dict[str, An
         after, remaining = state.after, state.remaining
     page_size = context.settings.page_size
     wanted = page_size if remaining is None else min(page_size, remaining)
-    rows = list(islice(_matching(query.table, query.where, after), wanted + 1))
-    more = len(rows) > wanted and (remaining is None or remaining > wanted)
-    rows = rows[:wanted]
+    rows = list(islice(_matching(query.table, query.where, after), wanted))
+    left = None if remaining is None else remaining - wanted
     token = None
-    if more:
-        left = None if remaining is None else remaining - wanted
+    if len(rows) == wanted and left != 0:
         token = context.database.pages.keep(PageState(query.identity, rows[-1].position, left))
     return _documents(query, rows), token
 
