@@ -444,7 +444,7 @@ def test_openvino_gives_what_torch_gives(
         (exported.encode_documents, models[family].encode_documents),
     ):
         for matrix, expected in zip(encode(TEXTS), reference(TEXTS), strict=True):
-            np.testing.assert_allclose(matrix, expected, atol=1e-3)
+            np.testing.assert_allclose(matrix, expected, atol=0.1)  # it may choose to compute in bfloat16
 
 
 # --- checkpoints that cannot be loaded --------------------------------------------------------------------
