@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from late_interaction.types import FloatMatrix, RaggedTokens
 
-TILE_TOKENS = 4096
-"""Tokens per matrix product: the product of a 32-token query with a tile then stays in the CPU's cache."""
+_TILE_VALUES = 4096 * 128
+"""Values widened and multiplied at a time: what they become stays in the CPU's cache (benchmarks/kernels.py)."""
 
 
 class TokenAlignment(NamedTuple):
@@ -59,15 +59,24 @@ def maxsim(
     elif weights.shape != (len(query),):
         raise ValueError(f"weights must have shape ({len(query)},), not {weights.shape}.")
     scores = np.empty(len(documents), np.float32)
-    offsets = documents.offsets
-    for first, last in _tiles(offsets):
-        rows = slice(int(offsets[first]), int(offsets[last]))
-        tile = documents.tokens[rows].astype(np.float32, copy=False)
-        similarities = query @ tile.T
+    offsets, dim = documents.offsets, query.shape[1]
+    tiles = list(_tiles(offsets, max(1, _TILE_VALUES // dim)))
+    # Two buffers for all tiles: fresh ones would cost more in page faults than the maximum costs.
+    longest = max((int(offsets[last] - offsets[first]) for first, last in tiles), default=0)
+    widened = np.empty((longest, dim), np.float32)
+    products = np.empty(longest * len(query), np.float32)
+    transposed = query.T.astype(np.float32)
+    for first, last in tiles:
+        start, stop = int(offsets[first]), int(offsets[last])
+        tile = documents.tokens[start:stop]
+        if tile.dtype != np.float32:
+            np.copyto(widened[: len(tile)], tile)
+            tile = widened[: len(tile)]
+        similarities = products[: len(tile) * len(query)].reshape(len(tile), len(query))
+        np.matmul(tile, transposed, out=similarities)
         if documents.scales is not None:
-            similarities *= documents.scales[rows]
-        best = np.maximum.reduceat(similarities, offsets[first:last] - offsets[first], axis=1)
-        scores[first:last] = weights @ best
+            similarities *= documents.scales[start:stop, None]
+        scores[first:last] = np.maximum.reduceat(similarities, offsets[first:last] - start, axis=0) @ weights
     return scores
 
 
@@ -78,11 +87,11 @@ def token_alignment(query: FloatMatrix, document: FloatMatrix) -> TokenAlignment
     return TokenAlignment(tokens.astype(np.int64), similarities[np.arange(len(query)), tokens])
 
 
-def _tiles(offsets: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Ranges of whole documents of about TILE_TOKENS tokens; a longer document is a tile of its own."""
+def _tiles(offsets: NDArray[np.int64], n_tokens: int) -> Iterator[tuple[int, int]]:
+    """Ranges of whole documents of at most `n_tokens` tokens; a longer document is a tile of its own."""
     first, n_docs = 0, len(offsets) - 1
     while first < n_docs:
-        last = int(np.searchsorted(offsets, offsets[first] + TILE_TOKENS, side="right")) - 1
+        last = int(np.searchsorted(offsets, offsets[first] + n_tokens, side="right")) - 1
         last = max(last, first + 1)
         yield first, last
         first = last

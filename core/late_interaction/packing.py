@@ -1,24 +1,30 @@
 """Token matrices as bytes: the same bytes in SQLite and in Astra's blob column.
 
 Layout, little-endian: a 16-byte header (magic `LIM`, format version, dtype code, 3 zero bytes, n_tokens as
-uint32, dim as uint32), then for int8 one float32 scale per token, then the rows. int8 keeps each row's
-direction: codes are `round(x · 127 / max|x|)`, and the scale is `‖x‖ / ‖codes‖`, so that a unit row comes back
-as a unit row and packing what was unpacked gives the same codes.
+uint32, dim as uint32), then the rows, one per token. An int8 row is its float32 scale and then its codes.
+int8 keeps each row's direction: codes are `round(x · 127 / max|x|)`, and the scale is `‖x‖ / ‖codes‖`, so
+that a unit row comes back as a unit row and packing what was unpacked gives the same codes.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from late_interaction.errors import StoreError
 from late_interaction.types import FloatMatrix, PackingDtype, RaggedTokens
 
-_HEADER = struct.Struct("<3sBB3xII")
+_HEADER = np.dtype(
+    {
+        "names": ["magic", "version", "dtype", "n_tokens", "dim"],
+        "formats": ["S3", "u1", "u1", "<u4", "<u4"],
+        "offsets": [0, 3, 4, 8, 12],
+        "itemsize": 16,
+    }
+)
+_SCALE = np.dtype("<f4")
 _MAGIC = b"LIM"
 _VERSION = 1
 _CODES: dict[str, int] = {"int8": 1, "float16": 2, "float32": 3}
@@ -33,15 +39,17 @@ def pack(matrix: FloatMatrix, dtype: PackingDtype = "int8") -> bytes:
     """
     check_packing(dtype)
     n_tokens, dim = matrix.shape
-    header = _HEADER.pack(_MAGIC, _VERSION, _CODES[dtype], n_tokens, dim)
+    header = np.zeros((), _HEADER)
+    header["magic"], header["version"], header["dtype"] = _MAGIC, _VERSION, _CODES[dtype]
+    header["n_tokens"], header["dim"] = n_tokens, dim
     if dtype != "int8":
-        rows: bytes = matrix.astype(np.dtype(dtype).newbyteorder("<")).tobytes()
-        return header + rows
+        return b"".join((header.tobytes(), matrix.astype(np.dtype(dtype).newbyteorder("<")).tobytes()))
     peaks = np.abs(matrix).max(axis=1, keepdims=True)
     codes = np.rint(matrix * (127 / np.where(peaks > 0, peaks, 1)))
     lengths = np.linalg.norm(codes, axis=1)
     scales = np.linalg.norm(matrix, axis=1) / np.where(lengths > 0, lengths, 1)
-    return header + scales.astype("<f4").tobytes() + codes.astype(np.int8).tobytes()
+    scale_bytes = scales.astype(_SCALE)[:, None].view(np.int8)
+    return b"".join((header.tobytes(), np.hstack([scale_bytes, codes.astype(np.int8)]).tobytes()))
 
 
 def check_packing(dtype: str) -> None:
@@ -71,41 +79,31 @@ def unpack_many(blobs: Sequence[bytes], dim: int | None = None) -> RaggedTokens:
     """
     if not blobs:
         return RaggedTokens.from_matrices([], dim)
-    name, _, width = _read_header(blobs[0])
-    offsets = np.zeros(len(blobs) + 1, np.int64)
-    rows: list[NDArray[Any]] = []
-    scales: list[NDArray[np.float32]] = []
-    dtype = np.dtype(name).newbyteorder("<")
-    for index, blob in enumerate(blobs):
-        this_name, n_tokens, this_width = _read_header(blob)
-        if (this_name, this_width) != (name, width):
-            raise StoreError(
-                f"packed matrices differ: {name} of dim {width} beside {this_name} of dim {this_width}."
-            )
-        offsets[index + 1] = offsets[index] + n_tokens
-        start = _HEADER.size
-        if name == "int8":
-            scales.append(np.frombuffer(blob, "<f4", n_tokens, start))
-            start += 4 * n_tokens
-        rows.append(np.frombuffer(blob, dtype, n_tokens * width, start))
-    tokens = np.concatenate(rows).reshape(-1, width)
-    return RaggedTokens(tokens, offsets, np.concatenate(scales) if scales else None)
-
-
-def _read_header(blob: bytes) -> tuple[str, int, int]:
-    """(dtype name, n_tokens, dim), after checking that the blob is whole."""
-    if len(blob) < _HEADER.size:
-        raise StoreError(f"a packed token matrix is damaged: {len(blob)} bytes, less than its header.")
-    magic, version, code, n_tokens, dim = _HEADER.unpack_from(blob)
-    if magic != _MAGIC or code not in _NAMES:
+    headers = np.frombuffer(b"".join([blob[: _HEADER.itemsize] for blob in blobs]), np.uint8)
+    if len(headers) != len(blobs) * _HEADER.itemsize:
+        raise StoreError("a packed token matrix is damaged: it is shorter than its header.")
+    fields = headers.view(_HEADER)
+    first = fields[0]
+    if first["magic"] != _MAGIC or int(first["dtype"]) not in _NAMES:
         raise StoreError("a packed token matrix is damaged: its header is not one of ours.")
-    if version != _VERSION:
-        raise StoreError(f"a packed token matrix has format {version}; this release reads format {_VERSION}.")
-    name = _NAMES[code]
-    row = dim + 4 if name == "int8" else dim * np.dtype(name).itemsize
-    if len(blob) != _HEADER.size + n_tokens * row:
+    if first["version"] != _VERSION:
         raise StoreError(
-            f"a packed token matrix is damaged: {len(blob)} bytes where {n_tokens} tokens of {dim} {name} need "
-            f"{_HEADER.size + n_tokens * row}."
+            f"packed token matrices have format {first['version']}; this release reads {_VERSION}."
         )
-    return name, n_tokens, dim
+    if np.any(fields[["magic", "version", "dtype", "dim"]] != first[["magic", "version", "dtype", "dim"]]):
+        raise StoreError("packed token matrices differ in format, dtype or dim, or one of them is damaged.")
+    name, width = _NAMES[int(first["dtype"])], int(first["dim"])
+    dtype = np.dtype(name).newbyteorder("<")
+    n_tokens = fields["n_tokens"].astype(np.int64)
+    row_bytes = width * dtype.itemsize + (_SCALE.itemsize if name == "int8" else 0)
+    sizes = np.fromiter(map(len, blobs), np.int64, len(blobs))
+    if np.any(sizes != _HEADER.itemsize + n_tokens * row_bytes):
+        raise StoreError("a packed token matrix is damaged: it has not the length that its header says.")
+    offsets = np.zeros(len(blobs) + 1, np.int64)
+    np.cumsum(n_tokens, out=offsets[1:])
+    joined = b"".join([memoryview(blob)[_HEADER.itemsize :] for blob in blobs])
+    if name != "int8":
+        return RaggedTokens(np.frombuffer(joined, dtype).reshape(-1, width), offsets)
+    rows = np.frombuffer(joined, np.int8).reshape(-1, row_bytes)
+    scales = np.ascontiguousarray(rows[:, : _SCALE.itemsize]).view(_SCALE)[:, 0]
+    return RaggedTokens(rows[:, _SCALE.itemsize :], offsets, scales)

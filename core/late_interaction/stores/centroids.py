@@ -75,7 +75,7 @@ class CentroidIndex:
         """For each query vector: the centroids to probe, farthest first, and the next one's similarity."""
         n_centroids = len(self.centroids)
         sizes = np.diff(self.starts)
-        width = min(n_centroids, 1 + 2 * -(-n_ann_tokens * n_centroids // max(1, len(self.postings))))
+        width = min(n_centroids, 1 + 4 * -(-n_ann_tokens * n_centroids // max(1, len(self.postings))))
         while True:
             nearest = np.argpartition(similarities, n_centroids - width, axis=1)[:, n_centroids - width :]
             order = np.argsort(-np.take_along_axis(similarities, nearest, axis=1), axis=1)
@@ -192,7 +192,7 @@ def nearest_centroids(documents: RaggedTokens, centroids: FloatMatrix) -> NDArra
 
 
 def train_centroids(
-    sample: FloatMatrix, n_centroids: int, *, epochs: int = 8, tick: Callable[[], None] = lambda: None
+    sample: FloatMatrix, n_centroids: int, *, epochs: int = 2, tick: Callable[[], None] = lambda: None
 ) -> FloatMatrix:
     """Mini-batch k-means (scikit-learn) on unit vectors; the same sample gives the same centroids.
 

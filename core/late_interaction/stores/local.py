@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import json
 import logging
 import math
@@ -39,7 +40,14 @@ from late_interaction.stores.base import Candidates, Store
 from late_interaction.stores.centroids import CentroidIndex, empty_index, train_centroids
 from late_interaction.stores.sql_filters import to_json, to_sql
 from late_interaction.stores.sqlite import SQLiteFile
-from late_interaction.types import Document, EncodedDocument, IndexSpec, QueryVectors, RaggedTokens
+from late_interaction.types import (
+    Document,
+    EncodedDocument,
+    FloatMatrix,
+    IndexSpec,
+    QueryVectors,
+    RaggedTokens,
+)
 
 logger = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -49,7 +57,7 @@ EXACT_TOKENS = 80_000
 """Up to so many stored tokens, scoring them all is as fast as going through the index (benchmarks/local.py)."""
 
 _CENTROIDS_PER_ROOT = 4
-_SAMPLE_TOKENS_PER_CENTROID = 32
+_SAMPLE_TOKENS_PER_CENTROID = 64
 _RETRAIN_GROWTH = 4
 _DELETED_SHARE = 0.2
 _BATCH = 500
@@ -109,6 +117,7 @@ class _View:
         index: the index in use, None where there is none.
         indexed: the documents in the index that are still there.
         positions: where each of those stands in `index.rids`.
+        rid_of: the row id of each of those.
         rest: the documents that the index does not cover.
         rest_tokens: their packed matrices, None where they are too many to keep.
     """
@@ -117,6 +126,7 @@ class _View:
     index: CentroidIndex | None
     indexed: _Rows
     positions: NDArray[np.int64]
+    rid_of: dict[str, int]
     rest: _Rows
     rest_tokens: RaggedTokens | None
 
@@ -126,7 +136,7 @@ def _in_thread(
 ) -> Callable[Concatenate[LocalStore, P], Coroutine[Any, Any, T]]:
     """Make a method that blocks on the file one that is awaited, and that needs the index open."""
 
-    async def run(self: LocalStore, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def run(self: LocalStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
         self._opened()
         return await asyncio.to_thread(method, self, *args, **kwargs)
 
@@ -301,12 +311,15 @@ class LocalStore(Store):
     @_in_thread
     def matrices(self, doc_ids: Sequence[str]) -> tuple[list[str], RaggedTokens]:
         """Token matrices in the order asked, as they are packed: nothing is widened yet."""
+        known = {} if self._view is None else self._view.rid_of
+        rids = {known[doc_id]: doc_id for doc_id in doc_ids if doc_id in known}
         with self._file.reading() as connection:
-            found = dict(
-                _select(
-                    connection, "doc_id, packed FROM documents JOIN vectors USING (rid)", "doc_id", doc_ids
-                )
-            )
+            # By row id is three times as fast. A row id is never used again: a stale one finds nothing.
+            by_rid = _select(connection, "rid, packed FROM vectors", "rid", list(rids))
+            found = {rids[rid]: blob for rid, blob in by_rid}
+            others = [doc_id for doc_id in doc_ids if doc_id not in found]
+            by_id = "doc_id, packed FROM documents JOIN vectors USING (rid)"
+            found.update(_select(connection, by_id, "doc_id", others))
         there = [doc_id for doc_id in doc_ids if doc_id in found]
         return there, unpack_many([found[doc_id] for doc_id in there], self._opened().dim)
 
@@ -429,8 +442,12 @@ class LocalStore(Store):
         if tokens is not None and chosen.all():
             return rows.doc_ids, maxsim(query.vectors, tokens, query.weights)
         rows = rows[chosen]
-        batches = [maxsim(query.vectors, batch, query.weights) for _, batch in _read(connection, rows.rids)]
-        return rows.doc_ids, np.concatenate([np.empty(0, np.float32), *batches])
+        scores = np.empty(len(rows), np.float32)
+        packed = (blob for (blob,) in _select(connection, "packed FROM vectors", "rid", rows.rids.tolist()))
+        for first in range(0, len(rows), _BATCH):
+            batch = unpack_many(list(itertools.islice(packed, _BATCH)))
+            scores[first : first + _BATCH] = maxsim(query.vectors, batch, query.weights)
+        return rows.doc_ids, scores
 
     def _current_view(self, connection: sqlite3.Connection) -> _View:
         """The view of what `connection`'s transaction sees; kept until a write or a new index."""
@@ -459,7 +476,8 @@ class LocalStore(Store):
                 len(rows),
                 self.location,
             )
-        self._view, self._filtered = _View(generation, index, indexed, positions, rest, tokens), {}
+        rid_of = dict(zip(indexed.doc_ids, indexed.rids.tolist(), strict=True))
+        self._view, self._filtered = _View(generation, index, indexed, positions, rid_of, rest, tokens), {}
         return self._view
 
     def _current_index(self, connection: sqlite3.Connection) -> CentroidIndex | None:
@@ -498,49 +516,59 @@ class LocalStore(Store):
         await asyncio.to_thread(self._builder.run, show_progress)
 
     def _build_index(self, tick: Callable[[], None], show_progress: bool = False) -> None:
-        """Build or extend the index if it is due; `tick` raises when the build is to stop."""
+        """Build or extend the index if it is due; `tick` raises when the build is to stop.
+
+        No transaction stays open meanwhile, so that the write-ahead log can be emptied: a document that is
+        deleted under the build is not found by it, and one that is written is above the index.
+        """
         with self._file.reading() as connection:
             view = self._current_view(connection)
-            n_tokens = view.indexed.total_tokens() + view.rest.total_tokens()
-            n_deleted = 0 if view.index is None else len(view.index.rids) - len(view.indexed)
-            if view.rest.total_tokens() <= EXACT_TOKENS and n_deleted <= _DELETED_SHARE * len(view.indexed):
-                return
-            self._file.become_writer()
-            index = view.index
-            if n_tokens <= EXACT_TOKENS:
-                self._index_path.unlink(missing_ok=True)
-                return
-            if index is None or n_tokens > _RETRAIN_GROWTH * index.trained_tokens:
-                rows = _Rows.read(connection)
-                base = self._train(connection, rows, tick)
-            else:
-                rows = view.rest
-                alive = np.zeros(len(index.rids), bool)
-                alive[view.positions] = True
-                base = index.keep(alive)
+            rows, index_id = _Rows.read(connection), _property(connection, "index_id")
+        index, n_tokens = view.index, rows.total_tokens()
+        n_deleted = 0 if index is None else len(index.rids) - len(view.indexed)
+        if view.rest.total_tokens() <= EXACT_TOKENS and n_deleted <= _DELETED_SHARE * len(view.indexed):
+            return
+        self._file.become_writer()
+        if n_tokens <= EXACT_TOKENS:
+            self._index_path.unlink(missing_ok=True)
+            return
+        if index is None or n_tokens > _RETRAIN_GROWTH * index.trained_tokens:
+            base = empty_index(index_id, self._train(rows, tick), n_tokens)
+        else:
+            alive = np.zeros(len(index.rids), bool)
+            alive[view.positions] = True
+            base, rows = index.keep(alive), view.rest
+        with tqdm(desc="Indexing", total=len(rows), unit="doc", disable=not show_progress) as bar:
 
             def batches() -> Iterator[tuple[NDArray[np.int64], RaggedTokens]]:
-                with tqdm(desc="Indexing", total=len(rows), unit="doc", disable=not show_progress) as bar:
-                    for rids, documents in _read(connection, rows.rids):
-                        yield rids, documents
-                        bar.update(len(rids))
-                        tick()
+                for rids, documents in self._read(rows.rids):
+                    yield rids, documents
+                    bar.update(len(rids))
+                    tick()
 
             base.extend(batches()).save(self._index_path)
 
-    def _train(self, connection: sqlite3.Connection, rows: _Rows, tick: Callable[[], None]) -> CentroidIndex:
-        """Centroids of a sample of the documents, the same sample each time."""
+    def _train(self, rows: _Rows, tick: Callable[[], None]) -> FloatMatrix:
+        """Centroids of a sample of the token vectors, the same sample each time."""
         n_centroids = 2 ** round(math.log2(_CENTROIDS_PER_ROOT * math.sqrt(rows.total_tokens())))
-        order = np.random.default_rng(0).permutation(len(rows))
-        wanted = n_centroids * _SAMPLE_TOKENS_PER_CENTROID
-        enough = int(np.searchsorted(np.cumsum(rows.n_tokens[order]), wanted)) + 1
-        sample = [
-            batch.matrix(i)
-            for _, batch in _read(connection, np.sort(rows.rids[order[:enough]]))
-            for i in range(len(batch))
-        ]
-        centroids = train_centroids(np.concatenate(sample), n_centroids, tick=tick)
-        return empty_index(_property(connection, "index_id"), centroids, rows.total_tokens())
+        share = min(1.0, n_centroids * _SAMPLE_TOKENS_PER_CENTROID / rows.total_tokens())
+        rng, sample = np.random.default_rng(0), []
+        # A few tokens of many documents: neighbours in one document are much alike, and teach less.
+        for _, documents in self._read(rows.rids):
+            chosen = np.flatnonzero(rng.random(len(documents.tokens)) < share)
+            tokens = documents.tokens[chosen].astype(np.float32)
+            sample.append(tokens if documents.scales is None else tokens * documents.scales[chosen, None])
+            tick()
+        return train_centroids(np.concatenate(sample), n_centroids, tick=tick)
+
+    def _read(self, rids: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], RaggedTokens]]:
+        """Those of the row ids that are there, and their token matrices, a batch and a transaction at a time."""
+        for first in range(0, len(rids), _BATCH):
+            batch = rids[first : first + _BATCH].tolist()
+            with self._file.reading() as connection:
+                found = list(_select(connection, "rid, packed FROM vectors", "rid", batch))
+            if found:
+                yield np.array([rid for rid, _ in found], np.int64), unpack_many([blob for _, blob in found])
 
 
 def _part(
@@ -575,18 +603,6 @@ def _select(
         yield from connection.execute(f"SELECT {what} WHERE {key} IN ({marks})", batch)
 
 
-def _read(
-    connection: sqlite3.Connection, rids: NDArray[np.int64]
-) -> Iterator[tuple[NDArray[np.int64], RaggedTokens]]:
-    """The token matrices of ascending row ids, a batch at a time."""
-    for first in range(0, len(rids), _BATCH):
-        batch = rids[first : first + _BATCH]
-        packed = _select(connection, "packed FROM vectors", "rid", batch.tolist())
-        yield batch, unpack_many([blob for (blob,) in packed])
-
-
 def _delete(connection: sqlite3.Connection, doc_ids: Sequence[str]) -> int:
-    marks = "SELECT value FROM json_each(?)"
-    return connection.execute(
-        f"DELETE FROM documents WHERE doc_id IN ({marks})", (json.dumps(list(doc_ids)),)
-    ).rowcount
+    query = "DELETE FROM documents WHERE doc_id IN (SELECT value FROM json_each(?))"
+    return connection.execute(query, (json.dumps(list(doc_ids)),)).rowcount
