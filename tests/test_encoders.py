@@ -339,6 +339,11 @@ def test_a_bare_str_or_another_type_is_refused(models: dict[str, ColBERTModel]) 
         models["plain"].encode_documents(["cat", 3])  # type: ignore[list-item]
 
 
+def test_half_a_surrogate_pair_is_refused(models: dict[str, ColBERTModel]) -> None:
+    with pytest.raises(ValueError, match="document at position 1 is not valid Unicode"):
+        models["plain"].encode_documents(["cat", "caf\udce9"])
+
+
 def test_a_text_without_any_token_is_refused(models: dict[str, ColBERTModel]) -> None:
     with pytest.raises(ValueError, match=r"document at position 1, .* has no token"):
         models["plain"].encode_documents(["cat", "\u200b"])
@@ -531,7 +536,7 @@ def drop_weights(folder: Path, fragment: str) -> None:
             ),
             "begins with a .*StaticEmbedding",
         ),
-        ("pylate", lambda f: (f / "1_Dense" / "model.safetensors").unlink(), "could not be loaded"),
+        ("pylate", lambda f: (f / "1_Dense" / "model.safetensors").unlink(), "1_Dense has no weights"),
         ("stanford", checkpoints.pickle_weights, "pickle"),
         ("plain", checkpoints.pickle_weights, "pickle"),
         ("pylate", lambda f: checkpoints.pickle_weights(f / "1_Dense"), "1_Dense has no weights .* pickle"),

@@ -106,7 +106,8 @@ def check_texts(texts: Iterable[str], role: Role) -> list[str]:
 
     Raises:
         TypeError: `texts` is a bare str, or an item is no str.
-        ValueError: an item is empty or only white space. The message names its position.
+        ValueError: an item is empty or only white space, or holds half a surrogate pair, which no tokeniser
+            and no store takes. The message names its position.
     """
     if isinstance(texts, str):
         plural = "queries" if role == "query" else "documents"
@@ -117,6 +118,10 @@ def check_texts(texts: Iterable[str], role: Role) -> list[str]:
             raise TypeError(f"The {role} at position {position} is not a str but {type(text).__name__}.")
         if not text.strip():
             raise ValueError(f"The {role} at position {position} is empty or only white space.")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"The {role} at position {position} is not valid Unicode: {error}.") from error
     return checked
 
 

@@ -127,11 +127,13 @@ def require_safetensors(folder: Path, family: TextFamily) -> None:
     """
     entries = module_entries(folder)
     backbone = folder / entries[0]["path"] if entries else folder
-    heads = [folder / entry["path"] for entry in entries[1:]]
-    # The head's loader reads model.safetensors or else a pickle, and a Stanford head lies with the backbone.
-    whole = [*(head for head in heads if (head / "pytorch_model.bin").exists())]
-    if family == "stanford":
-        whole.append(backbone)
+    # These are read from model.safetensors or else from a pickle; a Stanford head lies with its backbone.
+    # A plain encoder's heads are not read at all.
+    whole = [backbone] if family == "stanford" else []
+    for entry in entries[1:] if family != "plain" else []:
+        part = folder / entry["path"]
+        if entry["type"].endswith("Dense") or (part / "pytorch_model.bin").exists():
+            whole.append(part)
     lacking = [part for part in whole if not (part / "model.safetensors").is_file()]
     if not any(backbone.glob("*.safetensors")):
         lacking.insert(0, backbone)

@@ -131,7 +131,9 @@ class ColBERTModel(LateInteractionModel):
         self._transformer: Transformer = self._encoder[0]
         self._tokenizer = self._transformer.tokenizer
         self._prompts: dict[Role, str] = {role: self._encoder.prompts[role] for role in get_args(Role)}
-        self._skiplist = sorted({word for mask in self._masks() for word in mask.skiplist_words})
+        self._skiplist = sorted(
+            {word for part in self._encoder for word in getattr(part, "skiplist_words", ())}
+        )
         self._set_lengths(query_length, document_length)
         self.dim = int(self._encoder.get_embedding_dimension())
         self.protected_tokens = self._count_leading_special_tokens()
@@ -240,11 +242,6 @@ class ColBERTModel(LateInteractionModel):
                 )
         return [_unit_rows(matrix) for matrix in matrices]
 
-    def _masks(self) -> list[Any]:
-        from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
-
-        return [module for module in self._encoder if isinstance(module, MultiVectorMask)]
-
     def _set_lengths(self, query_length: int | None, document_length: int | None) -> None:
         transformer = self._transformer
         limit = _position_limit(transformer)
@@ -292,9 +289,8 @@ class ColBERTModel(LateInteractionModel):
 
     def _count_leading_special_tokens(self) -> int:
         tokenizer = self._tokenizer
-        special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_encoder.values()} - {
-            tokenizer.unk_token_id
-        }
+        special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_encoder.values()}
+        special.discard(tokenizer.unk_token_id)
         skipped = set(tokenizer.convert_tokens_to_ids(self._skiplist))
         count = 0
         for token in tokenizer(self._prompts["document"] + "a")["input_ids"]:
