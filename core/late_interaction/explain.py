@@ -12,11 +12,11 @@ from late_interaction.maxsim import token_alignment
 Span: TypeAlias = tuple[int, int]
 """Start and end of a word, in characters."""
 
-_WORD = re.compile(r"\w+")
+_WORD = re.compile(r"[^\W_]+")
 
 
 def matched_words(
-    model: ColBERTModel, query: str, documents: Sequence[str], *, min_similarity: float = 0.5
+    model: ColBERTModel, query: str, documents: Sequence[str], *, min_similarity: float = 0.6
 ) -> list[list[Span]]:
     """The words of each document that answer a token of the query best.
 
