@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from late_interaction.encoders.base import LateInteractionModel
     from late_interaction.encoders.colbert import ColBERTModel
+    from late_interaction.encoders.precomputed import PrecomputedEmbeddings
     from late_interaction.errors import (
         DocumentError,
         FilterError,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "late_interaction.encoders.base": ("LateInteractionModel",),
     "late_interaction.encoders.colbert": ("ColBERTModel",),
+    "late_interaction.encoders.precomputed": ("PrecomputedEmbeddings",),
     "late_interaction.errors": (
         "DocumentError",
         "FilterError",
@@ -89,6 +91,7 @@ __all__ = [
     "LocalStore",
     "MissingExtraError",
     "ModelError",
+    "PrecomputedEmbeddings",
     "QueryVectors",
     "RaggedTokens",
     "RowFailure",

@@ -47,6 +47,9 @@ class Store(ABC):
     scaling: Scaling
     """How stage-1 parameters grow with k on this engine, and their limits."""
 
+    name: str
+    """The index's name."""
+
     @property
     @abstractmethod
     def location(self) -> str:
@@ -110,7 +113,7 @@ class Store(ABC):
 
     @abstractmethod
     async def update_metadata(self, doc_id: str, metadata: dict[str, Any]) -> bool:
-        """Replace a document's metadata, leaving content and vectors; False where there is no such id."""
+        """Set these metadata keys, leaving the others, content and vectors; False where there is no such id."""
 
     @abstractmethod
     async def delete(self, selection: Sequence[str] | Filter) -> int:

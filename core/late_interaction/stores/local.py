@@ -162,6 +162,7 @@ class LocalStore(Store):
                 f"an index's name has 1 to 100 letters, digits, '_', '-' or '.' and begins with no dot; {name!r} "
                 "does not."
             )
+        self.name = name
         self.folder = Path(path).expanduser() / name
         self._file = SQLiteFile(self.folder / "documents.sqlite3")
         self._index_path = self.folder / "centroids.npz"
@@ -276,12 +277,16 @@ class LocalStore(Store):
 
     @_in_thread
     def update_metadata(self, doc_id: str, metadata: dict[str, Any]) -> bool:
-        """Replace a document's metadata; False where there is no such id."""
+        """Set these metadata keys, leaving the others; False where there is no such id."""
         with self._changing() as connection:
-            cursor = connection.execute(
-                "UPDATE documents SET metadata = ? WHERE doc_id = ?", (to_json(metadata), doc_id)
-            )
-            return cursor.rowcount == 1
+            row = connection.execute(
+                "SELECT rid, metadata FROM documents WHERE doc_id = ?", (doc_id,)
+            ).fetchone()
+            if row is None:
+                return False
+            merged = to_json({**json.loads(row[1]), **metadata})
+            connection.execute("UPDATE documents SET metadata = ? WHERE rid = ?", (merged, row[0]))
+            return True
 
     @_in_thread
     def delete(self, selection: Sequence[str] | Filter) -> int:

@@ -1,0 +1,188 @@
+"""One call that indexes rows: check, encode, write, and account for every row."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from late_interaction.encoders.base import LateInteractionModel
+from late_interaction.errors import DocumentError, RowFailure
+from late_interaction.rows import document_from_row
+from late_interaction.stores.base import Store
+from late_interaction.types import Document, FloatMatrix
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Row: TypeAlias = Mapping[str, Any]
+Write: TypeAlias = Callable[[Sequence[Document], Sequence[FloatMatrix]], Awaitable[None]]
+
+_UNIT_TOLERANCE = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class _Accepted:
+    """A row that passed the checks, and its vectors where they were given."""
+
+    number: int
+    document: Document
+    matrix: FloatMatrix | None
+
+
+class Load:
+    """Batches of rows on their way into a store: one is encoded while the one before it is written.
+
+    Args:
+        model: encodes the rows that come without vectors.
+        store: asked for ids that are there already, and to optimize at the end.
+        write: writes encoded documents.
+        skip_existing: leave rows alone whose id is in the store.
+    """
+
+    def __init__(
+        self, model: LateInteractionModel, store: Store, write: Write, *, skip_existing: bool = False
+    ) -> None:
+        self._model = model
+        self._store = store
+        self._write = write
+        self._skip_existing = skip_existing
+        self._accepted: list[tuple[int, str]] = []
+        self._failures: dict[int, RowFailure] = {}
+        self._n_rows = 0
+        self._n_truncated = 0
+        self._writing: asyncio.Future[None] | None = None
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[None]:
+        """However the block ends, the write under way is waited for."""
+        try:
+            yield
+            await self._written()
+        finally:
+            if self._writing is not None:
+                await asyncio.wait([self._writing])
+
+    async def add(self, rows: Sequence[Row], matrices: Sequence[ArrayLike] | None = None) -> None:
+        """Check and encode a batch while the last one is written; then begin to write it."""
+        batch: dict[str, _Accepted] = {}
+        for position, row in enumerate(rows):
+            number, self._n_rows = self._n_rows, self._n_rows + 1
+            try:
+                accepted = self._accept(number, row, None if matrices is None else matrices[position])
+            except (ValueError, TypeError) as error:
+                doc_id = row.get("doc_id") if isinstance(row, Mapping) else None
+                self._fail(number, None if doc_id is None else str(doc_id), error)
+            else:
+                doc_id = accepted.document.doc_id
+                self._accepted.append((number, doc_id))
+                batch.pop(doc_id, None)  # so that the last one takes the last place too
+                batch[doc_id] = accepted
+        if self._skip_existing:
+            for doc_id in await self._store.existing(list(batch)):
+                del batch[doc_id]
+        encoded = await self._encode(list(batch.values()))
+        await self._written()
+        if encoded:
+            documents, vectors = zip(*encoded, strict=True)
+            self._writing = asyncio.ensure_future(self._write(documents, vectors))
+
+    async def finish(self, *, show_progress: bool = False) -> list[str]:
+        """The id of each row, in order.
+
+        Raises:
+            DocumentError: some rows failed.
+        """
+        if self._n_truncated:
+            logger.warning(
+                "%d of %d documents are longer than %s reads: their ends were not encoded.",
+                self._n_truncated,
+                self._n_rows,
+                self._model.model_name,
+            )
+        await self._store.optimize(show_progress=show_progress)
+        doc_ids = [doc_id for number, doc_id in self._accepted if number not in self._failures]
+        if self._failures:
+            failures = [self._failures[number] for number in sorted(self._failures)]
+            raise DocumentError(failures, list(dict.fromkeys(doc_ids)))
+        return doc_ids
+
+    def _accept(self, number: int, row: Row, matrix: ArrayLike | None) -> _Accepted:
+        document = document_from_row(row)
+        if matrix is not None:
+            return _Accepted(number, document, check_matrix(matrix, self._model.dim))
+        if document.content_type != "text":
+            raise ValueError(
+                f"{self._model.model_name} encodes text, not documents of type {document.content_type!r}."
+            )
+        return _Accepted(number, document, None)
+
+    async def _encode(self, batch: Sequence[_Accepted]) -> list[tuple[Document, FloatMatrix]]:
+        given = [(row.document, row.matrix) for row in batch if row.matrix is not None]
+        if given or not batch:
+            return given
+        texts = [row.document.content for row in batch]
+        try:
+            matrices = await self._model.aencode_documents(texts)
+        except ValueError as error:
+            if len(batch) > 1:
+                # One text spoils the batch: find it, and keep the others.
+                return [pair for row in batch for pair in await self._encode([row])]
+            self._fail(batch[0].number, batch[0].document.doc_id, error)
+            return []
+        self._n_truncated += await self._model.run(self._model.count_truncated, texts)
+        return [(row.document, matrix) for row, matrix in zip(batch, matrices, strict=True)]
+
+    async def _written(self) -> None:
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            await writing
+
+    def _fail(self, number: int, doc_id: str | None, error: Exception) -> None:
+        self._failures[number] = RowFailure(number, doc_id, str(error))
+
+
+async def batches(items: Iterable[T] | AsyncIterable[T], size: int) -> AsyncIterator[list[T]]:
+    """Lists of `size` items, the last one shorter; nothing is taken ahead of the batch asked for."""
+    batch: list[T] = []
+    async for item in _each(items):
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+async def _each(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item
+
+
+def check_matrix(matrix: ArrayLike, dim: int) -> FloatMatrix:
+    """Vectors made elsewhere as (n_tokens, dim) float32.
+
+    Raises:
+        ValueError: the shape is another, there is no token, or a row is not a unit vector.
+    """
+    array = np.asarray(matrix, dtype=np.float32)
+    if array.ndim != 2 or array.shape[1] != dim or not len(array):
+        raise ValueError(f"token vectors must have shape (n_tokens ≥ 1, {dim}), not {array.shape}.")
+    lengths = np.linalg.norm(array, axis=1)
+    wrong = np.flatnonzero(~(np.abs(lengths - 1) <= _UNIT_TOLERANCE))
+    if len(wrong):
+        raise ValueError(
+            f"token vectors must have length 1, and row {wrong[0]} has {lengths[wrong[0]]:.4g}: divide each row by "
+            "its length."
+        )
+    return array

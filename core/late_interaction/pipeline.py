@@ -1,0 +1,528 @@
+"""LateInteractionPipeline: encode, pool, store; encode, pool, find candidates, score them exactly."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import weakref
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence, Sized
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+from numpy.typing import ArrayLike
+from tqdm.auto import tqdm
+
+from late_interaction.encoders.base import LateInteractionModel
+from late_interaction.filters import Filter, parse_filter
+from late_interaction.loading import Load, Row, batches, check_matrix
+from late_interaction.maxsim import maxsim
+from late_interaction.packing import check_packing
+from late_interaction.pooling import POOLING_ALGORITHM, pool_document, pool_query
+from late_interaction.rows import check_doc_id, check_metadata
+from late_interaction.stores.base import Candidates, Store
+from late_interaction.stores.local import LocalStore
+from late_interaction.types import (
+    DocId,
+    Document,
+    EncodedDocument,
+    FloatMatrix,
+    IndexSpec,
+    PackingDtype,
+    QueryVectors,
+    SearchResult,
+    SearchResults,
+    SearchStats,
+)
+
+Rows: TypeAlias = Iterable[Row] | AsyncIterable[Row]
+FilterSpec: TypeAlias = Mapping[str, Any] | Filter
+
+DEFAULT_NAME = "late_interaction"
+_ESCALATION = 4
+
+
+class LateInteractionPipeline:
+    """An index of documents by their token vectors, and searches in it.
+
+    All methods that touch the index are coroutines; `SyncPipeline` has the same ones for callers without an
+    event loop. Call `initialize` first, or use it as an async context manager.
+
+    Args:
+        db: a folder for the embedded store (str or Path), or any `Store`.
+        model: encodes queries and documents.
+        base_table_name: the index's name, "late_interaction" by default; not with a `Store`, which has its own.
+        doc_pool_factor: documents keep about one vector in so many (≥ 1; 1 keeps every vector). Part of the index.
+        query_pool_distance: query vectors closer than this cosine distance are pooled; 0 keeps every vector.
+        packing: how token matrices are stored: "int8", "float16" or "float32". Part of the index.
+        concurrency: how many searches and writes of this pipeline are in flight at a time.
+    """
+
+    def __init__(
+        self,
+        db: str | Path | Store,
+        model: LateInteractionModel,
+        base_table_name: str | None = None,
+        *,
+        doc_pool_factor: float = 2,
+        query_pool_distance: float = 0.03,
+        packing: PackingDtype = "int8",
+        concurrency: int = 16,
+    ) -> None:
+        if not isinstance(model, LateInteractionModel):
+            raise TypeError(
+                f"model must be a LateInteractionModel such as ColBERTModel({model!r:.60}), not {type(model).__name__}."
+            )
+        if doc_pool_factor < 1:
+            raise ValueError(f"doc_pool_factor must be at least 1, not {doc_pool_factor}.")
+        if query_pool_distance < 0:
+            raise ValueError(f"query_pool_distance must not be negative, as {query_pool_distance} is.")
+        if concurrency < 1:
+            raise ValueError(f"concurrency must be at least 1, not {concurrency}.")
+        check_packing(packing)
+        self.model = model
+        self.store = _store(db, base_table_name)
+        self.doc_pool_factor = doc_pool_factor
+        self.query_pool_distance = query_pool_distance
+        self.packing = packing
+        self.concurrency = concurrency
+        # An asyncio.Semaphore belongs to one event loop; a pipeline on a store that allows it may serve several.
+        self._slots: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    def __repr__(self) -> str:
+        return f"LateInteractionPipeline({self.store!r}, {self.model!r})"
+
+    @property
+    def spec(self) -> IndexSpec:
+        """What this pipeline builds an index with."""
+        pooling = {
+            "algorithm": POOLING_ALGORITHM if self.doc_pool_factor > 1 else "none",
+            "factor": float(self.doc_pool_factor),
+            "protected_tokens": self.model.protected_tokens,
+        }
+        return IndexSpec(self.model.dim, dict(self.model.fingerprint), pooling, self.packing)
+
+    # --- opening and closing
+
+    async def initialize(self) -> None:
+        """Create the index, or attach to the one that is there.
+
+        Raises:
+            IndexMismatchError: the one that is there was built with another model, pooling or packing.
+        """
+        await self.store.open(self.spec)
+
+    async def aclose(self) -> None:
+        """Let go of the store; the model is yours and stays open. May be called twice."""
+        await self.store.close()
+
+    async def __aenter__(self) -> Self:
+        await self.initialize()
+        return self
+
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def clear(self) -> None:
+        """Delete every document; the index stays."""
+        await self.store.clear()
+
+    async def drop(self) -> None:
+        """Delete the index and nothing else; `initialize` makes a new one."""
+        await self.store.drop()
+
+    # --- indexing
+
+    async def index_document(self, row: Row) -> str:
+        """Index one row, replacing the document of the same id.
+
+        Args:
+            row: `{"content": str, "doc_id"?: str | UUID, …metadata}`; metadata are JSON values and keep their types.
+
+        Returns:
+            The document's id.
+
+        Raises:
+            DocumentError: the row cannot be indexed; it says why.
+        """
+        return (await self.index_documents([row]))[0]
+
+    async def index_documents(
+        self, rows: Rows, *, batch_size: int = 128, show_progress: bool = False, skip_existing: bool = False
+    ) -> list[str]:
+        """Index rows, each replacing the document of the same id.
+
+        Rows are taken from the iterable a batch at a time, and while one batch is encoded the last one is
+        written, so memory is bounded by the batch. Where an id comes twice, the last row wins. An interrupted run
+        can be run again: what was written stays.
+
+        Args:
+            rows: an iterable or async iterable of rows, as for `index_document`.
+            batch_size: rows encoded and written together.
+            show_progress: show a progress bar.
+            skip_existing: leave rows alone whose id is in the index already; with stable ids a run that was
+                interrupted then does only what is missing.
+
+        Returns:
+            The id of each row, in order.
+
+        Raises:
+            DocumentError: some rows could not be indexed; it names each, and the others are in the index.
+            StoreError: the store failed; batches written before are in the index.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
+        load = Load(self.model, self.store, self._write, skip_existing=skip_existing)
+        total = len(rows) if isinstance(rows, Sized) else None
+        with tqdm(desc="Indexing", total=total, unit="doc", disable=not show_progress) as bar:
+            async with load.writing():
+                async for batch in batches(rows, batch_size):
+                    await load.add(batch)
+                    bar.update(len(batch))
+        return await load.finish(show_progress=show_progress)
+
+    async def bulk_index_documents(
+        self, rows: Rows, *, batch_size: int = 128, show_progress: bool = False, skip_existing: bool = False
+    ) -> list[str]:
+        """Another name of `index_documents`."""
+        return await self.index_documents(
+            rows, batch_size=batch_size, show_progress=show_progress, skip_existing=skip_existing
+        )
+
+    async def index_embeddings(self, rows: Iterable[Row], matrices: Iterable[ArrayLike]) -> list[str]:
+        """Index rows whose token vectors were made elsewhere; they are pooled as encoded ones are.
+
+        Args:
+            rows: as for `index_documents`.
+            matrices: for each row (n_tokens, dim) unit rows, n_tokens ≥ 1.
+
+        Returns:
+            The id of each row, in order.
+
+        Raises:
+            DocumentError: some rows could not be indexed; it names each, and the others are in the index.
+            ValueError: there are more rows than matrices, or fewer.
+        """
+        load = Load(self.model, self.store, self._write)
+        async with load.writing():
+            async for batch in batches(zip(rows, matrices, strict=True), 128):
+                await load.add([row for row, _ in batch], [matrix for _, matrix in batch])
+        return await load.finish()
+
+    async def optimize(self, *, show_progress: bool = False) -> None:
+        """Bring the store's search structures up to date; `index_documents` does so at its end."""
+        await self.store.optimize(show_progress=show_progress)
+
+    async def copy_to(
+        self,
+        other: LateInteractionPipeline | Store | str | Path,
+        *,
+        batch_size: int = 100,
+        show_progress: bool = False,
+        skip_existing: bool = False,
+    ) -> int:
+        """Copy every document with its vectors into another index; nothing is encoded again.
+
+        Args:
+            other: where to; created if it is not there. A pipeline or store stays open; a folder (then the index
+                gets this one's name) is closed at the end.
+            batch_size: documents read and written together.
+            show_progress: show a progress bar.
+            skip_existing: leave documents alone whose id is there already, to go on with a copy that was
+                interrupted.
+
+        Returns:
+            How many documents were written.
+
+        Raises:
+            IndexMismatchError: the other index is there and was built otherwise.
+        """
+        target = (
+            other.store if isinstance(other, LateInteractionPipeline) else _copy_target(other, self.store)
+        )
+        written = 0
+        try:
+            await target.open(self.spec)
+            with tqdm(
+                desc="Copying", total=await self.store.count(), unit="doc", disable=not show_progress
+            ) as bar:
+                async for batch in self.store.scan(batch_size=batch_size):
+                    there = (
+                        await target.existing([d.document.doc_id for d in batch]) if skip_existing else set()
+                    )
+                    missing = [document for document in batch if document.document.doc_id not in there]
+                    if missing:
+                        await target.upsert(missing)
+                    written += len(missing)
+                    bar.update(len(batch))
+            await target.optimize(show_progress=show_progress)
+        finally:
+            if isinstance(other, str | Path):
+                await target.close()
+        return written
+
+    async def _write(self, documents: Sequence[Document], matrices: Sequence[FloatMatrix]) -> None:
+        """Pool and store; the matrices are in the order of the documents."""
+
+        def pool() -> list[EncodedDocument]:
+            protected = self.model.protected_tokens
+            return [
+                EncodedDocument(
+                    document, pool_document(matrix, self.doc_pool_factor, protected_tokens=protected)
+                )
+                for document, matrix in zip(documents, matrices, strict=True)
+            ]
+
+        async with self._slot():
+            await self.store.upsert(await asyncio.to_thread(pool))
+
+    # --- searching
+
+    async def search(
+        self,
+        query: str,
+        k: int = 10,
+        *,
+        n_ann_tokens: int | None = None,
+        n_maxsim_candidates: int | None = None,
+        filter: FilterSpec | None = None,
+        exact: bool = False,
+    ) -> SearchResults:
+        """The `k` documents with the highest MaxSim, best first.
+
+        Stage 1 finds candidates by their token vectors, stage 2 scores the candidates exactly. Where fewer than
+        `k` come back and the store has more, stage 1 is done again with larger parameters.
+
+        Args:
+            query: what to look for.
+            k: how many documents, at least 1.
+            n_ann_tokens: stored tokens to look at for each query vector; grows with `k` by default.
+            n_maxsim_candidates: documents to score exactly; grows with `k` by default. The defaults are the
+                store's, fitted so that at least 97 % of the exact top k are found.
+            filter: only documents whose metadata match, for example `{"year": {"$gte": 2000}, "lang": "en"}`.
+            exact: go on until the top k is certain, however long it takes.
+
+        Returns:
+            Results that unpack as `doc_id, score, content`; `.stats` says how the search went.
+
+        Raises:
+            ValueError: the query is empty, or a number is out of range.
+            FilterError: the filter is not well formed.
+        """
+        return (
+            await self.search_many(
+                [query],
+                k,
+                n_ann_tokens=n_ann_tokens,
+                n_maxsim_candidates=n_maxsim_candidates,
+                filter=filter,
+                exact=exact,
+            )
+        )[0]
+
+    async def search_many(
+        self,
+        queries: Sequence[str],
+        k: int = 10,
+        *,
+        n_ann_tokens: int | None = None,
+        n_maxsim_candidates: int | None = None,
+        filter: FilterSpec | None = None,
+        exact: bool = False,
+    ) -> list[SearchResults]:
+        """`search` for several queries: encoded together, searched `concurrency` at a time."""
+        plan = self._plan(k, n_ann_tokens, n_maxsim_candidates, filter, exact)
+        started = time.perf_counter()
+        matrices = await self.model.aencode_queries(queries)
+        encode_s = (time.perf_counter() - started) / max(1, len(matrices))
+        return list(await asyncio.gather(*(self._search(matrix, plan, encode_s) for matrix in matrices)))
+
+    async def search_with_embeddings(
+        self,
+        matrix: ArrayLike,
+        k: int = 10,
+        *,
+        n_ann_tokens: int | None = None,
+        n_maxsim_candidates: int | None = None,
+        filter: FilterSpec | None = None,
+        exact: bool = False,
+    ) -> SearchResults:
+        """`search` for a query whose (n_tokens, dim) unit vectors were made elsewhere."""
+        plan = self._plan(k, n_ann_tokens, n_maxsim_candidates, filter, exact)
+        return await self._search(check_matrix(matrix, self.model.dim), plan, 0.0)
+
+    def _plan(
+        self,
+        k: int,
+        n_ann_tokens: int | None,
+        n_maxsim_candidates: int | None,
+        filter: FilterSpec | None,
+        exact: bool,
+    ) -> _Plan:
+        for name, value in (
+            ("k", k),
+            ("n_ann_tokens", n_ann_tokens),
+            ("n_maxsim_candidates", n_maxsim_candidates),
+        ):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}.")
+        scaling = self.store.scaling
+        return _Plan(
+            k,
+            scaling.n_ann_tokens(k) if n_ann_tokens is None else scaling.clamp_ann_tokens(n_ann_tokens),
+            max(k, scaling.n_maxsim_candidates(k) if n_maxsim_candidates is None else n_maxsim_candidates),
+            parse_filter(filter),
+            exact,
+        )
+
+    async def _search(self, matrix: FloatMatrix, plan: _Plan, encode_s: float) -> SearchResults:
+        async with self._slot():
+            stats = SearchStats(n_query_tokens=len(matrix), encode_s=encode_s)
+            query = pool_query(matrix, self.query_pool_distance)
+            stats.n_query_vectors = len(query.vectors)
+            best = await self._best(query, plan, stats)
+            started = time.perf_counter()
+            documents = await self.store.documents([doc_id for doc_id, _ in best])
+            stats.documents_s = time.perf_counter() - started
+        scores = dict(best)
+        return SearchResults(
+            [
+                SearchResult(d.doc_id, scores[d.doc_id], d.content, d.content_type, d.metadata)
+                for d in documents
+            ],
+            stats,
+        )
+
+    async def _best(self, query: QueryVectors, plan: _Plan, stats: SearchStats) -> list[tuple[str, float]]:
+        """The ids and exact scores of the top k."""
+        n_ann_tokens, n = plan.n_ann_tokens, plan.n_candidates
+        if plan.exact:
+            n = max(n, await self.store.count())
+        scores: dict[str, float] = {}
+        while True:
+            started = time.perf_counter()
+            candidates = await self.store.candidates(query, n, n_ann_tokens=n_ann_tokens, filter=plan.filter)
+            stats.candidates_s += time.perf_counter() - started
+            started = time.perf_counter()
+            await self._score(query, candidates, scores)
+            stats.maxsim_s += time.perf_counter() - started
+            stats.n_ann_tokens, stats.n_candidates = candidates.n_ann_tokens, len(candidates.doc_ids)
+            stats.n_scored, stats.certain = len(scores), candidates.certain
+            enough = candidates.certain if plan.exact else len(scores) >= plan.k
+            larger = self.store.scaling.clamp_ann_tokens(n_ann_tokens * _ESCALATION), n * _ESCALATION
+            if enough or candidates.exhausted or (plan.exact and larger[0] == n_ann_tokens):
+                break
+            n_ann_tokens, n = larger
+            stats.escalations += 1
+        return sorted(scores.items(), key=lambda item: -item[1])[: plan.k]
+
+    async def _score(self, query: QueryVectors, candidates: Candidates, scores: dict[str, float]) -> None:
+        """Add each candidate's exact score to `scores`."""
+        unscored = []
+        for doc_id, score, exact in zip(candidates.doc_ids, candidates.scores, candidates.exact, strict=True):
+            if exact:
+                scores[doc_id] = float(score)
+            elif doc_id not in scores:
+                unscored.append(doc_id)
+        if unscored:
+            doc_ids, documents = await self.store.matrices(unscored)
+            values = await asyncio.to_thread(maxsim, query.vectors, documents, query.weights)
+            scores.update(zip(doc_ids, values.tolist(), strict=True))
+
+    # --- documents
+
+    async def get_documents(self, doc_ids: Sequence[DocId]) -> list[Document]:
+        """The documents of these ids, in their order; ids that are not in the index are left out."""
+        return await self.store.documents(_check_doc_ids(doc_ids))
+
+    async def find(self, filter: FilterSpec | None = None, *, limit: int | None = None) -> list[Document]:
+        """Documents by metadata alone: those that match, in the order they were written; all by default."""
+        if limit is not None and limit < 0:
+            raise ValueError(f"limit must not be negative, as {limit} is.")
+        return await self.store.find(parse_filter(filter), limit=limit)
+
+    async def count(self, filter: FilterSpec | None = None) -> int:
+        """How many documents there are (that match)."""
+        return await self.store.count(parse_filter(filter))
+
+    async def update_metadata(self, doc_id: DocId, metadata: Mapping[str, Any]) -> bool:
+        """Set these metadata keys of a document; its other keys, content and vectors stay.
+
+        Returns:
+            False where there is no such document.
+
+        Raises:
+            ValueError: a value is no JSON value.
+        """
+        return await self.store.update_metadata(check_doc_id(doc_id), check_metadata(metadata))
+
+    async def delete_document(self, doc_id: DocId) -> bool:
+        """Delete one document; False where there is none of this id."""
+        return await self.store.delete([check_doc_id(doc_id)]) == 1
+
+    async def delete_documents(self, selection: Sequence[DocId] | FilterSpec) -> int:
+        """Delete documents by id, or all that match a filter.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            ValueError: the filter is empty; `clear` deletes everything.
+        """
+        if isinstance(selection, Sequence):
+            return await self.store.delete(_check_doc_ids(selection))
+        matching = parse_filter(selection)
+        if matching is None:
+            raise ValueError("An empty filter would delete every document: call clear() if that is meant.")
+        return await self.store.delete(matching)
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        """One of the `concurrency` places in flight."""
+        loop = asyncio.get_running_loop()
+        if (semaphore := self._slots.get(loop)) is None:
+            semaphore = self._slots.setdefault(loop, asyncio.Semaphore(self.concurrency))
+        async with semaphore:
+            yield
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What one search is to do, checked."""
+
+    k: int
+    n_ann_tokens: int
+    n_candidates: int
+    filter: Filter | None
+    exact: bool
+
+
+def _store(db: object, name: str | None) -> Store:
+    if isinstance(db, Store):
+        if name is not None:
+            raise ValueError("a Store has a name of its own: leave base_table_name out.")
+        return db
+    if isinstance(db, str | Path):
+        return LocalStore(db, DEFAULT_NAME if name is None else name)
+    raise TypeError(f"db must be a folder (str or Path) or a Store, not {type(db).__name__}.")
+
+
+def _copy_target(other: str | Path | Store, source: Store) -> Store:
+    if isinstance(other, Store):
+        return other
+    return LocalStore(other, source.name)
+
+
+def _check_doc_ids(doc_ids: Sequence[DocId]) -> list[str]:
+    if isinstance(doc_ids, str):
+        raise TypeError(f"pass a list of ids, not a bare str: [{doc_ids!r:.40}].")
+    return [check_doc_id(doc_id) for doc_id in doc_ids]
