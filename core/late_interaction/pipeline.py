@@ -444,6 +444,15 @@ class LateInteractionPipeline:
         """The documents of these ids, in their order; ids that are not in the index are left out."""
         return await self.store.documents(_check_doc_ids(doc_ids))
 
+    async def get_matrices(self, doc_ids: Sequence[DocId]) -> dict[str, FloatMatrix]:
+        """The token vectors of these documents, as stored: pooled, and rounded by the packing.
+
+        Returns:
+            (n_tokens, dim) float32 by id, in the order asked; ids that are not in the index are left out.
+        """
+        there, tokens = await self.store.matrices(list(dict.fromkeys(_check_doc_ids(doc_ids))))
+        return {doc_id: tokens.matrix(position) for position, doc_id in enumerate(there)}
+
     async def find(self, filter: FilterSpec | None = None, *, limit: int | None = None) -> list[Document]:
         """Documents by metadata alone: those that match, in the order they were written; all by default."""
         if limit is not None and limit < 0:
