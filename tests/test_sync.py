@@ -1,18 +1,24 @@
 import asyncio
 import contextvars
+import inspect
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from late_interaction.errors import LateInteractionError
-from late_interaction.sync import LoopPortal
+from late_interaction.encoders.base import LateInteractionModel
+from late_interaction.errors import DocumentError, LateInteractionError, StoreError
+from late_interaction.pipeline import LateInteractionPipeline
+from late_interaction.sync import LoopPortal, SyncPipeline
+from late_interaction.types import FloatMatrix
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 
@@ -241,7 +247,7 @@ async def test_starts_at_the_first_call_and_never_on_the_callers_loop(
     assert portal_threads() == before
 
 
-async def test_closed() -> None:
+async def test_closed_portal() -> None:
     portal = LoopPortal()
     portal.run(asyncio.sleep, 0)
     portal.close()
@@ -385,3 +391,303 @@ print("end")
     ended = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
     assert ended.stdout.split() == ["end", "cancelled"]
     assert ended.stderr == ""
+
+
+# --- the pipeline -----------------------------------------------------------------------------------------------
+
+
+class WordModel(LateInteractionModel):
+    """Each word has its own vector, the same in every process."""
+
+    dim = 16
+    model_name = "words"
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]:
+        return {"model": self.model_name}
+
+    def encode_documents(self, documents: Sequence[str]) -> list[FloatMatrix]:
+        return [np.stack([self._vector(word) for word in text.split()]) for text in documents]
+
+    encode_queries = encode_documents
+
+    def _vector(self, word: str) -> FloatMatrix:
+        vector = np.random.default_rng(list(word.encode())).standard_normal(self.dim)
+        return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+ROWS = [{"doc_id": f"d{n}", "content": f"word{n} shared", "n": n} for n in range(30)]
+
+
+def make(folder: Path, **options: Any) -> SyncPipeline:
+    return SyncPipeline(folder, WordModel(), doc_pool_factor=1, **options)
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Iterator[SyncPipeline]:
+    with make(tmp_path) as pipeline:
+        yield pipeline
+
+
+@pytest.fixture
+def filled(pipeline: SyncPipeline) -> SyncPipeline:
+    pipeline.index_documents(ROWS)
+    return pipeline
+
+
+def public_methods(of: type) -> dict[str, Any]:
+    return {name: value for name, value in vars(of).items() if inspect.isfunction(value) and name[0] != "_"}
+
+
+def test_it_has_the_methods_of_the_async_pipeline() -> None:
+    ours, theirs = public_methods(SyncPipeline), public_methods(LateInteractionPipeline)
+    assert ours.keys() - theirs.keys() == {"close", "ainitialize", "run", "arun"}
+    assert theirs.keys() <= ours.keys()
+    differ = {"index_documents": {"rows"}, "bulk_index_documents": {"rows"}, "copy_to": {"other"}}
+    for name in theirs:
+        mine, async_ones = (inspect.signature(methods[name]) for methods in (ours, theirs))
+        assert list(mine.parameters) == list(async_ones.parameters)
+        assert mine.return_annotation == async_ones.return_annotation
+        for parameter in mine.parameters.keys() - differ.get(name, set()):
+            assert mine.parameters[parameter] == async_ones.parameters[parameter], name
+    *same, portal = inspect.signature(SyncPipeline).parameters.values()
+    assert same == list(inspect.signature(LateInteractionPipeline).parameters.values())
+    assert portal.name == "portal"
+
+
+def test_every_method(pipeline: SyncPipeline, tmp_path: Path) -> None:
+    assert pipeline.index_document({"doc_id": "a", "content": "alpha beta", "n": 1}) == "a"
+    assert pipeline.index_documents([{"doc_id": "b", "content": "beta gamma", "n": 2}], batch_size=5) == ["b"]
+    assert pipeline.bulk_index_documents(iter([{"doc_id": "c", "content": "delta"}]), skip_existing=True) == [
+        "c"
+    ]
+    (vectors,) = WordModel().encode_documents(["epsilon zeta"])
+    assert pipeline.index_embeddings(iter([{"doc_id": "e", "content": "given"}]), iter([vectors])) == ["e"]
+    pipeline.optimize()
+    assert [
+        doc_id for doc_id, _, _ in pipeline.search("alpha", k=1, n_ann_tokens=50, n_maxsim_candidates=5)
+    ] == ["a"]
+    assert [found[0].doc_id for found in pipeline.search_many(["alpha", "gamma"], 1)] == ["a", "b"]
+    assert pipeline.search("beta", filter={"n": {"$gt": 1}}, exact=True)[0].doc_id == "b"
+    assert pipeline.search_with_embeddings(vectors, k=1)[0].doc_id == "e"
+    assert [document.doc_id for document in pipeline.get_documents(["c", "x", "a"])] == ["c", "a"]
+    assert [document.doc_id for document in pipeline.find({"n": {"$exists": True}}, limit=1)] == ["a"]
+    assert pipeline.update_metadata("a", {"n": 3})
+    assert pipeline.count({"n": 3}) == 1
+    assert pipeline.delete_document("c")
+    assert pipeline.delete_documents({"n": 3}) == 1
+    assert pipeline.delete_documents(["e", "x"]) == 1
+    assert pipeline.count() == 1
+    assert pipeline.copy_to(tmp_path / "copy") == 1
+    with make(tmp_path / "other") as other:
+        assert pipeline.copy_to(other) == 1
+        assert other.count() == 1
+    pipeline.clear()
+    assert pipeline.count() == 0
+    pipeline.drop()
+    with pytest.raises(StoreError, match="not open"):
+        pipeline.count()
+    pipeline.initialize()
+    assert pipeline.count() == 0
+
+
+def test_copy_needs_one_portal(filled: SyncPipeline, portal: LoopPortal, tmp_path: Path) -> None:
+    with make(tmp_path / "other", portal=portal) as other, pytest.raises(ValueError, match="one portal"):
+        filled.copy_to(other)
+
+
+async def test_inside_a_running_loop_and_from_async_code(filled: SyncPipeline) -> None:
+    assert filled.search("word7", k=1)[0].doc_id == "d7"
+    found = await asyncio.gather(
+        *(filled.arun(lambda pipeline, n=n: pipeline.search(f"word{n}", k=1)) for n in range(30))
+    )
+    assert [results[0].doc_id for results in found] == [row["doc_id"] for row in ROWS]
+
+
+def test_from_threads_and_other_loops(filled: SyncPipeline) -> None:
+    def search(n: int) -> str:
+        if n % 2:
+            return asyncio.run(filled.arun(lambda pipeline: pipeline.search(f"word{n}", k=1)))[0].doc_id
+        return filled.search(f"word{n}", k=1)[0].doc_id
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(search, range(30))) == [row["doc_id"] for row in ROWS]
+
+
+async def test_opened_and_closed_by_async_code(tmp_path: Path) -> None:
+    pipeline = make(tmp_path)
+    await pipeline.ainitialize()
+    assert await pipeline.arun(lambda pipeline: pipeline.count()) == 0
+    await pipeline.aclose()
+    await pipeline.aclose()
+    with pytest.raises(LateInteractionError, match="closed"):
+        await pipeline.arun(lambda pipeline: pipeline.count())
+
+
+def test_the_last_pipeline_closes_the_shared_portal(tmp_path: Path) -> None:
+    before = portal_threads()
+    first, second = make(tmp_path / "first"), make(tmp_path / "second")
+    first.initialize()
+    second.initialize()
+    assert len(portal_threads()) == len(before) + 1
+    first.close()
+    first.close()
+    with pytest.raises(LateInteractionError, match="closed"):
+        first.count()
+    with pytest.raises(LateInteractionError, match="closed"):
+        first.index_documents(ROWS)
+    assert second.count() == 0
+    second.close()
+    assert portal_threads() == before
+    with make(tmp_path / "first") as again:
+        assert again.count() == 0
+
+
+def test_a_given_portal_stays_open(portal: LoopPortal, tmp_path: Path) -> None:
+    with make(tmp_path, portal=portal) as pipeline:
+        assert pipeline.count() == 0
+    assert portal.run(asyncio.sleep, 0, "open") == "open"
+
+
+def test_a_context_that_cannot_open_lets_go(tmp_path: Path) -> None:
+    before = portal_threads()
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises((LateInteractionError, OSError)), make(tmp_path / "file"):
+        pass
+    assert portal_threads() == before
+
+
+def test_errors_come_through(pipeline: SyncPipeline) -> None:
+    with pytest.raises(DocumentError) as caught:
+        pipeline.index_documents([ROWS[0], {"content": ""}, ROWS[1]])
+    assert caught.value.indexed == ["d0", "d1"]
+    with pytest.raises(ValueError, match="k must be"):
+        pipeline.search("x", k=0)
+
+
+# --- rows from a generator --------------------------------------------------------------------------------------
+
+
+def test_a_generator_runs_in_the_callers_thread_and_leaves_the_portal_free(pipeline: SyncPipeline) -> None:
+    threads, counted_by_others = set(), []
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for row in ROWS:
+            threads.add(threading.get_ident())
+            with ThreadPoolExecutor(1) as other:  # while this generator waits, others are served
+                counted_by_others.append(other.submit(pipeline.count).result(timeout=10))
+            pipeline.search("word1")  # and it may call the pipeline that waits for it
+            yield row
+
+    assert pipeline.index_documents(rows(), batch_size=7) == [row["doc_id"] for row in ROWS]
+    assert threads == {threading.get_ident()}
+    assert counted_by_others[0] == 0
+    assert counted_by_others[-1] >= 7
+    assert pipeline.count() == 30
+
+
+def test_a_generator_is_taken_a_batch_at_a_time(pipeline: SyncPipeline) -> None:
+    taken = 0
+
+    def rows() -> Iterator[dict[str, Any]]:
+        nonlocal taken
+        for row in ROWS:
+            assert taken - pipeline.count() <= 3 * 4
+            taken += 1
+            yield row
+
+    pipeline.index_documents(rows(), batch_size=4)
+    assert taken == 30
+
+
+@pytest.mark.parametrize("n", [0, 1, 4, 5, 8])
+def test_any_number_of_rows(pipeline: SyncPipeline, n: int) -> None:
+    assert len(pipeline.index_documents(iter(ROWS[:n]), batch_size=4)) == n
+    assert pipeline.count() == n
+
+
+def test_rows_that_know_their_number_show_it(
+    pipeline: SyncPipeline, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Sized:
+        def __len__(self) -> int:
+            return 30
+
+        def __iter__(self) -> Iterator[dict[str, Any]]:
+            return iter(ROWS)
+
+    pipeline.index_documents(Sized(), show_progress=True)  # type: ignore[arg-type]
+    assert "30/30" in capfd.readouterr().err
+
+
+def test_an_error_of_the_generator_comes_through(pipeline: SyncPipeline) -> None:
+    class OwnError(Exception):
+        pass
+
+    def rows() -> Iterator[dict[str, Any]]:
+        yield from ROWS[:10]
+        raise OwnError("why")
+
+    with pytest.raises(OwnError, match="why"):
+        pipeline.index_documents(rows(), batch_size=4)
+    assert pipeline.count() in (8, 10)
+    assert pipeline.index_documents(ROWS, skip_existing=True) == [row["doc_id"] for row in ROWS]
+
+
+def test_an_interrupt_in_the_generator_ends_the_call(pipeline: SyncPipeline) -> None:
+    def rows() -> Iterator[dict[str, Any]]:
+        yield from ROWS[:10]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.index_documents(rows(), batch_size=4)
+    assert pipeline.index_documents(ROWS) == [row["doc_id"] for row in ROWS]
+    assert pipeline.count() == 30
+
+
+def test_a_portal_that_closes_ends_the_call(tmp_path: Path) -> None:
+    portal = LoopPortal()
+    pipeline = make(tmp_path, portal=portal)
+    pipeline.initialize()
+
+    def rows() -> Iterator[dict[str, Any]]:
+        yield ROWS[0]
+        with ThreadPoolExecutor(1) as other:
+            other.submit(portal.close).result()
+        yield ROWS[1]
+
+    with pytest.raises(LateInteractionError, match="portal is closed"):
+        pipeline.index_documents(rows(), batch_size=1)
+
+
+# --- the pipeline after a fork ----------------------------------------------------------------------------------
+
+
+@needs_fork
+def test_a_child_opens_the_index_anew(filled: SyncPipeline) -> None:
+    def search() -> list[Any]:
+        with ThreadPoolExecutor(4) as threads:
+            found = list(threads.map(lambda n: filled.search(f"word{n}", k=1)[0].doc_id, range(4)))
+        return [*found, filled.count()]
+
+    assert filled.search("word3", k=1)[0].doc_id == "d3"
+    assert in_child(search) == repr(["d0", "d1", "d2", "d3", 30])
+    assert in_child(filled.close) == "None"
+    filled.index_document({"doc_id": "later", "content": "later"})
+    assert in_child(lambda: filled.search("later", k=1)[0].doc_id) == "'later'"
+    assert filled.count() == 31
+
+
+@needs_fork
+def test_a_child_of_a_pipeline_that_was_not_open(tmp_path: Path) -> None:
+    pipeline = make(tmp_path)
+
+    def use() -> list[str]:
+        with pytest.raises(StoreError, match="not open"):
+            pipeline.count()
+        with pipeline:
+            return pipeline.index_documents(iter(ROWS[:2]))
+
+    assert in_child(use) == "['d0', 'd1']"
+    with pipeline:
+        assert pipeline.count() == 2
