@@ -253,6 +253,10 @@ async def test_closed_portal() -> None:
     portal.close()
     portal.close()
     await portal.aclose()
+    for _ in range(20):  # A new thread may be given the ident of the portal's thread, which has ended.
+        closer = threading.Thread(target=portal.close)
+        closer.start()
+        closer.join()
     for _ in range(2):
         with pytest.raises(LateInteractionError, match="portal is closed"):
             portal.run(asyncio.sleep, 0)
@@ -470,6 +474,7 @@ def test_every_method(pipeline: SyncPipeline, tmp_path: Path) -> None:
     assert [found[0].doc_id for found in pipeline.search_many(["alpha", "gamma"], 1)] == ["a", "b"]
     assert pipeline.search("beta", filter={"n": {"$gt": 1}}, exact=True)[0].doc_id == "b"
     assert pipeline.search_with_embeddings(vectors, k=1)[0].doc_id == "e"
+    assert np.allclose(pipeline.get_matrices(["x", "e"])["e"], vectors, atol=0.02)
     assert [document.doc_id for document in pipeline.get_documents(["c", "x", "a"])] == ["c", "a"]
     assert [document.doc_id for document in pipeline.find({"n": {"$exists": True}}, limit=1)] == ["a"]
     assert pipeline.update_metadata("a", {"n": 3})

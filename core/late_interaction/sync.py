@@ -31,7 +31,7 @@ from late_interaction.errors import LateInteractionError
 from late_interaction.loading import Row
 from late_interaction.pipeline import FilterSpec, LateInteractionPipeline
 from late_interaction.stores.base import Store
-from late_interaction.types import DocId, Document, PackingDtype, SearchResults
+from late_interaction.types import DocId, Document, FloatMatrix, PackingDtype, SearchResults
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -157,7 +157,7 @@ class LoopPortal:
             )
 
     def _is_inside(self) -> bool:
-        return self._running is not None and self._running.thread.ident == threading.get_ident()
+        return self._running is not None and self._running.thread is threading.current_thread()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -550,6 +550,10 @@ class SyncPipeline:
     def get_documents(self, doc_ids: Sequence[DocId]) -> list[Document]:
         """As `LateInteractionPipeline.get_documents`."""
         return self.run(lambda pipeline: pipeline.get_documents(doc_ids))
+
+    def get_matrices(self, doc_ids: Sequence[DocId]) -> dict[str, FloatMatrix]:
+        """As `LateInteractionPipeline.get_matrices`."""
+        return self.run(lambda pipeline: pipeline.get_matrices(doc_ids))
 
     def find(self, filter: FilterSpec | None = None, *, limit: int | None = None) -> list[Document]:
         """As `LateInteractionPipeline.find`."""
