@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from late_interaction.encoders.base import LateInteractionModel
 from late_interaction.errors import DocumentError, RowFailure
-from late_interaction.rows import document_from_row
+from late_interaction.rows import Row, document_from_row, row_id
 from late_interaction.stores.base import Store
 from late_interaction.types import Document, FloatMatrix
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Row: TypeAlias = Mapping[str, Any]
 Write: TypeAlias = Callable[[Sequence[Document], Sequence[FloatMatrix]], Awaitable[None]]
 
 _UNIT_TOLERANCE = 0.02
@@ -77,8 +76,7 @@ class Load:
             try:
                 accepted = self._accept(number, row, None if matrices is None else matrices[position])
             except (ValueError, TypeError) as error:
-                doc_id = row.get("doc_id") if isinstance(row, Mapping) else None
-                self._fail(number, None if doc_id is None else str(doc_id), error)
+                self._fail(number, row_id(row), error)
             else:
                 doc_id = accepted.document.doc_id
                 self._accepted.append((number, doc_id))

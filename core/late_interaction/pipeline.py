@@ -17,11 +17,11 @@ from tqdm.auto import tqdm
 
 from late_interaction.encoders.base import LateInteractionModel
 from late_interaction.filters import Filter, parse_filter
-from late_interaction.loading import Load, Row, batches, check_matrix
+from late_interaction.loading import Load, batches, check_matrix
 from late_interaction.maxsim import maxsim
 from late_interaction.packing import check_packing
 from late_interaction.pooling import POOLING_ALGORITHM, pool_document, pool_query
-from late_interaction.rows import check_doc_id, check_metadata
+from late_interaction.rows import Row, check_doc_id, check_metadata
 from late_interaction.stores.base import Candidates, Store
 from late_interaction.stores.local import LocalStore
 from late_interaction.types import (
@@ -146,7 +146,8 @@ class LateInteractionPipeline:
         """Index one row, replacing the document of the same id.
 
         Args:
-            row: `{"content": str, "doc_id"?: str | UUID, …metadata}`; metadata are JSON values and keep their types.
+            row: `{"content": str, "doc_id"?: str | UUID, …metadata}`, or a `Document`; metadata are JSON values and
+                keep their types.
 
         Returns:
             The document's id.

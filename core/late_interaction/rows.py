@@ -5,40 +5,59 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from late_interaction.types import Document
+
+Row: TypeAlias = Mapping[str, Any] | Document
 
 RESERVED = ("content", "doc_id", "content_type")
 CONTENT_TYPES = ("text", "image")
 
 
-def document_from_row(row: Mapping[str, Any]) -> Document:
-    """Check a row `{"content": str, "doc_id"?: str | UUID, "content_type"?: str, …metadata}`.
+def document_from_row(row: Row) -> Document:
+    """Check a row `{"content": str, "doc_id"?: str | UUID, "content_type"?: str, …metadata}`, or a `Document`.
 
     A row without `doc_id` gets a random one. Every other key is metadata and must hold JSON values, which keep
-    their types (a tuple comes back as a list).
+    their types (a tuple comes back as a list). A `Document` may have metadata of any name.
 
     Raises:
         ValueError, TypeError: what is wrong with the row.
     """
+    if isinstance(row, Document):
+        return _check(row.doc_id, row.content, row.content_type, row.metadata)
     if not isinstance(row, Mapping):
-        raise TypeError(f"a row is a mapping with a 'content', not a {type(row).__name__}.")
+        raise TypeError(f"a row is a mapping with a 'content', or a Document, not a {type(row).__name__}.")
     if "content" not in row:
         raise ValueError(f"there is no 'content'; the row has {_names(row)}.")
-    content = row["content"]
+    return _check(
+        row.get("doc_id", uuid.uuid4()),
+        row["content"],
+        row.get("content_type", "text"),
+        {key: value for key, value in row.items() if key not in RESERVED},
+    )
+
+
+def row_id(row: object) -> str | None:
+    """A row's id as far as it has one, for messages."""
+    doc_id = (
+        row.doc_id if isinstance(row, Document) else row.get("doc_id") if isinstance(row, Mapping) else None
+    )
+    return None if doc_id is None else str(doc_id)
+
+
+def _check(doc_id: object, content: object, content_type: object, metadata: Mapping[str, Any]) -> Document:
     if not isinstance(content, str):
         raise TypeError(f"'content' is a {type(content).__name__}, not a str.")
     if not content.strip():
         raise ValueError("'content' is empty or only white space.")
-    content_type = row.get("content_type", "text")
     if content_type not in CONTENT_TYPES:
         raise ValueError(f"'content_type' is one of {', '.join(CONTENT_TYPES)}, not {content_type!r}.")
     return Document(
-        doc_id=check_doc_id(row.get("doc_id", uuid.uuid4())),
-        content=_check_unicode(content, "content"),
-        content_type=content_type,
-        metadata=check_metadata({key: value for key, value in row.items() if key not in RESERVED}),
+        check_doc_id(doc_id),
+        _check_unicode(content, "content"),
+        str(content_type),
+        check_metadata(metadata),
     )
 
 

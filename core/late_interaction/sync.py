@@ -28,8 +28,8 @@ from numpy.typing import ArrayLike
 
 from late_interaction.encoders.base import LateInteractionModel
 from late_interaction.errors import LateInteractionError
-from late_interaction.loading import Row
 from late_interaction.pipeline import FilterSpec, LateInteractionPipeline
+from late_interaction.rows import Row
 from late_interaction.stores.base import Store
 from late_interaction.types import DocId, Document, FloatMatrix, PackingDtype, SearchResults
 
