@@ -96,5 +96,5 @@ class DocumentError(LateInteractionError, ValueError):
         count = len(self.failures)
         super().__init__(
             f"{count} {'row was' if count == 1 else 'rows were'} not indexed "
-            f"({len(self.indexed)} others are in the index, see .indexed):\n" + "\n".join(shown)
+            f"(indexed: {len(self.indexed)}, see .indexed):\n" + "\n".join(shown)
         )
