@@ -68,6 +68,9 @@ def pool_document(matrix: FloatMatrix, factor: float, *, protected_tokens: int =
 def pool_query(matrix: FloatMatrix, distance: float) -> QueryVectors:
     """Merge a query's near-duplicate tokens, such as the [MASK]s that expand it.
 
+    At a distance of 0.03, 99.999 % of the scores of Cranfield's queries stay within 1 % and the furthest
+    moves by 1.5 % (all-MiniLM-L6-v2, benchmarks/query_pooling.py); without the weights it would be 27 %.
+
     Args:
         matrix: (n_tokens, dim) float32, unit rows, n_tokens ≥ 1.
         distance: clusters whose average cosine distance (1 − cosine, 0 to 2) is at most this are merged.
