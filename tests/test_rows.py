@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from late_interaction import Document, DocumentError, LateInteractionPipeline
+from late_interaction import (
+    Document,
+    DocumentError,
+    EncodedDocument,
+    LateInteractionPipeline,
+    LocalStore,
+    StoreError,
+)
 from tests.models import HashModel
 
 
@@ -23,3 +31,25 @@ async def test_a_wrong_document_is_named(tmp_path: Path) -> None:
         with pytest.raises(DocumentError, match=r"'b'.*empty") as caught:
             await pipeline.index_documents([Document("a", "one"), Document("b", " ")])
         assert (caught.value.indexed, caught.value.failures[0].doc_id) == (["a"], "b")
+
+
+class FailsAtItsThirdWrite(LocalStore):
+    writes = 0
+
+    async def upsert(self, documents: Sequence[EncodedDocument]) -> None:
+        self.writes += 1
+        if self.writes == 3:
+            raise StoreError("out of order")
+        await super().upsert(documents)
+
+
+async def test_when_the_store_fails_its_error_says_what_was_written(tmp_path: Path) -> None:
+    rows = [
+        {"doc_id": name, "content": text} for name, text in zip("abcdefgh", ["one"] * 7 + [" "], strict=True)
+    ]
+    rows[1]["content"] = ""
+    async with LateInteractionPipeline(FailsAtItsThirdWrite(tmp_path), HashModel()) as pipeline:
+        with pytest.raises(StoreError, match="out of order") as caught:
+            await pipeline.index_documents(rows, batch_size=2)
+        assert caught.value.indexed == ["a", "c", "d"]
+        assert [document.doc_id for document in await pipeline.find()] == ["a", "c", "d"]

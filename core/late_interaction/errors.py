@@ -32,7 +32,14 @@ class FilterError(LateInteractionError, ValueError):
 
 
 class StoreError(LateInteractionError):
-    """A store could not do what was asked: unreachable, damaged, full, closed."""
+    """A store could not do what was asked: unreachable, damaged, full, closed.
+
+    Attributes:
+        indexed: where it ended a call that indexes, the ids of the rows that were written before, in their order.
+            Of the others some may be in the index too; all of them may be indexed again.
+    """
+
+    indexed: Sequence[str] = ()
 
 
 class StoreLockedError(StoreError):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from late_interaction.encoders.base import LateInteractionModel
-from late_interaction.errors import DocumentError, RowFailure
+from late_interaction.errors import DocumentError, RowFailure, StoreError
 from late_interaction.rows import Row, document_from_row, row_id
 from late_interaction.stores.base import Store
 from late_interaction.types import Document, FloatMatrix
@@ -57,13 +57,18 @@ class Load:
         self._n_rows = 0
         self._n_truncated = 0
         self._writing: asyncio.Future[None] | None = None
+        self._n_being_written = 0
+        self._n_written = 0
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[None]:
-        """However the block ends, the write under way is waited for."""
+        """However the block ends, the write under way is waited for, and a store's error says what was written."""
         try:
             yield
             await self._written()
+        except StoreError as error:
+            error.indexed = self._indexed(self._n_written)
+            raise
         finally:
             if self._writing is not None:
                 await asyncio.wait([self._writing])
@@ -90,6 +95,7 @@ class Load:
         if encoded:
             documents, vectors = zip(*encoded, strict=True)
             self._writing = asyncio.ensure_future(self._write(documents, vectors))
+            self._n_being_written = self._n_rows
 
     async def finish(self, *, show_progress: bool = False) -> list[str]:
         """The id of each row, in order.
@@ -105,7 +111,7 @@ class Load:
                 self._model.model_name,
             )
         await self._store.optimize(show_progress=show_progress)
-        doc_ids = [doc_id for number, doc_id in self._accepted if number not in self._failures]
+        doc_ids = self._indexed(self._n_rows)
         if self._failures:
             failures = [self._failures[number] for number in sorted(self._failures)]
             raise DocumentError(failures, list(dict.fromkeys(doc_ids)))
@@ -141,6 +147,13 @@ class Load:
         if self._writing is not None:
             writing, self._writing = self._writing, None
             await writing
+            self._n_written = self._n_being_written
+
+    def _indexed(self, n_rows: int) -> list[str]:
+        """The ids of those of the first rows that did not fail."""
+        return [
+            doc_id for number, doc_id in self._accepted if number < n_rows and number not in self._failures
+        ]
 
     def _fail(self, number: int, doc_id: str | None, error: Exception) -> None:
         self._failures[number] = RowFailure(number, doc_id, str(error))

@@ -178,7 +178,7 @@ class LateInteractionPipeline:
 
         Raises:
             DocumentError: some rows could not be indexed; it names each, and the others are in the index.
-            StoreError: the store failed; batches written before are in the index.
+            StoreError: the store failed; batches written before are in the index, and its `.indexed` has their ids.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}.")

@@ -125,9 +125,9 @@ class LoopPortal:
         """
         self.check_not_inside()
         with self._lock:
-            if self._running is not None and not self._closed:
+            already, self._closed = self._closed, True
+            if self._running is not None and not already:
                 self._running.loop.call_soon_threadsafe(self._running.stop.set)
-            self._closed = True
         if self._running is not None:
             self._running.thread.join()
 
@@ -286,6 +286,11 @@ class SyncPipeline:
 
     def __repr__(self) -> str:
         return f"SyncPipeline({self._pipeline!r})"
+
+    @property
+    def model(self) -> LateInteractionModel:
+        """What encodes queries and documents."""
+        return self._pipeline.model
 
     # --- running
 
