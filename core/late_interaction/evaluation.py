@@ -233,8 +233,7 @@ async def _evaluate_factor(
     store = LocalStore(folder)
     async with LateInteractionPipeline(db=store, model=model, doc_pool_factor=factor) as pipeline:
         rows = [{"doc_id": doc_id, "content": text} for doc_id, text in collection.documents.items()]
-        await pipeline.index_embeddings(rows, [documents.matrix(index) for index in range(len(documents))])
-        await pipeline.optimize()
+        await pipeline.index_embeddings(rows, (documents.matrix(index) for index in range(len(documents))))
         runs: dict[int, Run] = {10: {}, 100: {}}
         n_scored, seconds = [], []
         for query_id, query in queries.items():

@@ -85,7 +85,6 @@ async def _index(folder: Path, model: ColBERTModel, limit: int, *, quiet: bool) 
         await pipeline.initialize()
     before, start = await pipeline.count(), time.perf_counter()
     await pipeline.index_documents(corpus.stdlib_rows(limit), show_progress=True, skip_existing=True)
-    await pipeline.optimize(show_progress=True)
     count = await pipeline.count()
     if not quiet:
         new = (

@@ -15,7 +15,6 @@ from rich.table import Table
 from tqdm import tqdm
 
 from late_interaction.cli.shared import (
-    DEFAULT_NAME,
     DbOption,
     DeviceOption,
     JsonOption,
@@ -30,9 +29,18 @@ from late_interaction.cli.shared import (
     report,
 )
 from late_interaction.errors import DocumentError, RowFailure
+from late_interaction.pipeline import DEFAULT_NAME
 from late_interaction.readers import SUFFIXES, TEXT_SUFFIXES, ReadProblem, Row, find_files, read_rows
+from late_interaction.stores.copying import copy_index
 from late_interaction.stores.local import LocalStore
 
+SkipExistingOption = Annotated[
+    bool, typer.Option("--skip-existing", help="Leave documents that are there already as they are.")
+]
+
+INTERRUPTED = (
+    "Interrupted. What was written is kept; the same command with --skip-existing goes on from there."
+)
 _STALE_BATCH = 100
 _NUMBERED_ID = re.compile(r"(.*[#:])(\d+)", re.DOTALL)
 
@@ -63,15 +71,11 @@ def index(
     chunk_words: Annotated[
         int, typer.Option(min=1, help="Most words in a passage of a text or Markdown file.")
     ] = 200,
-    skip_existing: Annotated[
-        bool, typer.Option("--skip-existing", help="Leave documents that are in the index as they are.")
-    ] = False,
+    skip_existing: SkipExistingOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Index files; documents that are in the index already are replaced."""
-    with errors_reported(
-        "Interrupted. What was indexed is kept; the same command with --skip-existing goes on from there."
-    ):
+    with errors_reported(INTERRUPTED):
         files = find_files(paths)
         problems: list[ReadProblem] = []
 
@@ -104,7 +108,6 @@ def index(
                 await _delete_stale(
                     store, {prefix: n for prefix, n in last.items() if prefix[:-1] not in incomplete}
                 )
-                await pipeline.optimize(show_progress=True)
                 return len(ids), failures, await pipeline.count()
 
         indexed, failures, documents = asyncio.run(run())
@@ -122,7 +125,7 @@ def index(
             }
         )
     else:
-        could_not = f", {failed} could not be" if failed else ""
+        could_not = f", {failed} could not be read or indexed" if failed else ""
         out.print(f"{indexed} documents of {len(files)} files indexed{could_not}. The index has {documents}.")
     if failed:
         raise typer.Exit(1)
@@ -168,30 +171,26 @@ def copy(
     source: Annotated[Path, typer.Argument(help="Folder to copy from.", show_default=False)],
     target: Annotated[Path, typer.Argument(help="Folder to copy to.", show_default=False)],
     name: NameOption = DEFAULT_NAME,
-    to_name: Annotated[str | None, typer.Option(help="Name of the copy. By default the same name.")] = None,
+    to_name: Annotated[str | None, typer.Option(help="Name of the copy. By default the same.")] = None,
+    skip_existing: SkipExistingOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Copy an index with its vectors: nothing is encoded again. Documents of the target stay."""
+    """Copy an index with its vectors: nothing is encoded again. Other documents of the target stay."""
 
     async def run() -> tuple[str, int]:
-        copied = 0
-        async with attached(source, name) as (store, spec):
-            other = LocalStore(target, to_name or name)
-            if other.folder.resolve() == store.folder.resolve():
-                raise ValueError(f"The copy would be the index itself: {store.location}.")
-            await other.open(spec)
+        target_store = LocalStore(target, to_name or name)
+        async with attached(source, name) as (store, _):
             try:
-                with tqdm(total=await store.count(), desc="copying", unit="doc") as bar:
-                    async for batch in store.scan():
-                        await other.upsert(batch)
-                        copied += len(batch)
-                        bar.update(len(batch))
-                await other.optimize(show_progress=True)
+                written = await copy_index(
+                    store, target_store, show_progress=True, skip_existing=skip_existing
+                )
             finally:
-                await other.close()
-            return other.location, copied
+                await target_store.close()
+        return target_store.location, written
 
-    with errors_reported("Interrupted. What was copied is kept; the same command copies the rest."):
+    with errors_reported(
+        "Interrupted. What was copied is kept; the same command with --skip-existing goes on from there."
+    ):
         location, copied = asyncio.run(run())
     if as_json:
         print_json({"location": location, "copied": copied})

@@ -36,11 +36,11 @@ def print_results(
         label: what to call a result.
         shown: which part of a text to show, given the words that matched.
     """
-    table = Table(title=Text(query), title_justify="left", caption=_caption(results.stats), expand=True)
-    table.caption_justify = "left"
+    title = Text(query, style="bold")
+    table = Table(title=title, title_justify="left", caption=_caption(results.stats), caption_justify="left")
     table.add_column("Score", justify="right", no_wrap=True)
-    table.add_column("Document", ratio=2, overflow="fold")
-    table.add_column("Text (words that matched)", ratio=3)
+    table.add_column("Document", max_width=42, overflow="fold")
+    table.add_column("Text, matching words marked")
     texts = [result.content for result in results]
     for result, words in zip(results, matched_words(model, query, texts) if texts else [], strict=True):
         start, end = shown(result.content, words)

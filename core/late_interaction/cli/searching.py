@@ -10,7 +10,6 @@ import typer
 
 from late_interaction.cli.results import excerpt, place, print_results, results_json
 from late_interaction.cli.shared import (
-    DEFAULT_NAME,
     DbOption,
     DeviceOption,
     JsonOption,
@@ -24,6 +23,7 @@ from late_interaction.cli.shared import (
     print_json,
 )
 from late_interaction.encoders.colbert import ColBERTModel
+from late_interaction.pipeline import DEFAULT_NAME
 from late_interaction.types import SearchResults
 
 

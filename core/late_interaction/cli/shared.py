@@ -27,7 +27,6 @@ out = Console()
 err = Console(stderr=True)
 
 DEFAULT_MODEL = "answerdotai/answerai-colbert-small-v1"
-DEFAULT_NAME = "late_interaction"
 DEMO_MODEL = "demo"
 
 DbOption = Annotated[Path, typer.Option("--db", help="Folder of the index.")]
@@ -66,7 +65,7 @@ def errors_reported(when_interrupted: str = "Interrupted.") -> Iterator[None]:
 
 def report(message: str) -> None:
     """An error message on stderr."""
-    err.print(Text(f"Error: {message}", style="red"))
+    err.print(Text(f"Error: {message}", style="red"), soft_wrap=True)
 
 
 def print_json(value: Mapping[str, Any]) -> None:
@@ -119,16 +118,24 @@ def load_model(
     """
     if name is None:
         name = DEFAULT_MODEL if spec is None else _model_of(spec)
-    lengths = {"document_length": document_length}
+    query_length = None
     if spec is not None:
-        lengths = {key: spec.encoder.get(key) for key in ("query_length", "document_length")}
+        query_length, document_length = spec.encoder.get("query_length"), spec.encoder.get("document_length")
     # Warnings of the libraries below are for their own users.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     with err.status("Loading the model"):
+        if name == DEMO_MODEL:
+            encoder = ColBERTModel(
+                demo.model_folder(), device=device, query_length=query_length, document_length=document_length
+            )
+            encoder.model_name = demo.MODEL_NAME  # rather than a folder inside a package
+            return encoder
         try:
-            return ColBERTModel(demo.model_folder() if name == DEMO_MODEL else name, device=device, **lengths)
+            return ColBERTModel(
+                name, device=device, query_length=query_length, document_length=document_length
+            )
         except ModelError as error:
-            if name == DEMO_MODEL or Path(name).is_dir():
+            if Path(name).is_dir():
                 raise
             raise ModelError(
                 f"{error}\nWithout a connection, give the folder of a model, or --model {DEMO_MODEL} for "
