@@ -1,0 +1,170 @@
+"""LlamaIndex's metadata filters: what they mean, and what of it a store can do before it searches.
+
+They mean what `llama_index.core.vector_stores.utils.build_metadata_filter_fn` does, LlamaIndex's own
+implementation, with nesting on top of it:
+
+- A key is one top-level key; a dot in it is a dot.
+- A missing key is the same as None: only `NE`, `NIN` and `IS_EMPTY` match it.
+- `EQ` and the like compare the whole value: a list is not equal to one of its elements. `CONTAINS`, `ANY` and
+  `ALL` look for elements of a list, and for substrings of a string.
+- `NOT` matches where none of its filters does.
+
+Where that function raises for a document whose value is of another type than the filter's, the document does not
+match, and True is not the number 1.
+
+The core's filters differ from this in lists (there `$eq` also finds an element), so what is pushed down finds a
+document too many now and then, never one too few, and `matches` has the last word.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from llama_index.core.vector_stores.types import (
+    FilterCondition,
+    FilterOperator,
+    MetadataFilter,
+    MetadataFilters,
+)
+
+from late_interaction.errors import FilterError
+from late_interaction.filters import And, Filter, Or, parse_filter
+from llamaindex_lateint.nodes import PARENT, PARENT_NAMES, stored_key
+
+_ORDER: dict[FilterOperator, Callable[[Any, Any], bool]] = {
+    FilterOperator.GT: operator.gt,
+    FilterOperator.GTE: operator.ge,
+    FilterOperator.LT: operator.lt,
+    FilterOperator.LTE: operator.le,
+}
+_OF_A_LIST = (FilterOperator.IN, FilterOperator.NIN, FilterOperator.ANY, FilterOperator.ALL)
+_OF_A_STRING = (FilterOperator.TEXT_MATCH, FilterOperator.TEXT_MATCH_INSENSITIVE)
+_PUSHED = {
+    FilterOperator.EQ: "$eq",
+    FilterOperator.GT: "$gt",
+    FilterOperator.GTE: "$gte",
+    FilterOperator.LT: "$lt",
+    FilterOperator.LTE: "$lte",
+    FilterOperator.IN: "$in",
+}
+
+
+def check_filters(filters: MetadataFilters | MetadataFilter) -> None:
+    """Check that each operator has a value that it can be used with.
+
+    Raises:
+        FilterError: one has not; the message names it.
+    """
+    if isinstance(filters, MetadataFilters):
+        for one in filters.filters:
+            check_filters(one)
+        return
+    op, value = filters.operator, filters.value
+    if op == FilterOperator.IS_EMPTY:
+        return
+    if value is None:
+        wanted = "a value; for a missing or empty field use the operator 'is_empty'"
+    elif op in _OF_A_LIST:
+        wanted = "" if isinstance(value, list) else "a list of values"
+    elif op in _OF_A_STRING:
+        wanted = "" if isinstance(value, str) else "a string"
+    elif op in _ORDER or op == FilterOperator.CONTAINS:
+        wanted = "one number or string" if isinstance(value, list) else ""
+    else:
+        wanted = ""
+    if wanted:
+        raise FilterError(f"The filter on {filters.key!r}: {op.value!r} takes {wanted}, not {value!r:.80}.")
+
+
+def push_down(filters: MetadataFilters | MetadataFilter) -> Filter | None:
+    """A filter that finds every document that `matches` does, and few more; None where all may match."""
+    if isinstance(filters, MetadataFilter):
+        return _push_one(filters)
+    parts = [push_down(one) for one in filters.filters]
+    pushed = tuple(part for part in parts if part is not None)
+    if filters.condition == FilterCondition.NOT or not pushed:
+        return None
+    if filters.condition == FilterCondition.OR:
+        return Or(pushed) if len(pushed) == len(parts) else None
+    return And(pushed)
+
+
+def matches(filters: MetadataFilters | MetadataFilter, metadata: Mapping[str, Any]) -> bool:
+    """Whether a document with these stored metadata matches.
+
+    Args:
+        filters: checked by `check_filters`.
+        metadata: as `nodes.encodable_node` stores them.
+    """
+    if isinstance(filters, MetadataFilter):
+        return _holds(filters.operator, filters.value, _find(metadata, filters.key))
+    found = (matches(one, metadata) for one in filters.filters)
+    if not filters.filters:
+        return True
+    if filters.condition == FilterCondition.NOT:
+        return not any(found)
+    return any(found) if filters.condition == FilterCondition.OR else all(found)
+
+
+def _push_one(filter: MetadataFilter) -> Filter | None:
+    key, op = stored_key(filter.key), filter.operator
+    if op in (FilterOperator.NE, FilterOperator.NIN) or key.startswith("$"):
+        return None
+    if op == FilterOperator.IS_EMPTY:
+        # Where a dotted key is missing, the core reaches into objects by it.
+        return None if "." in key or key == PARENT else parse_filter({key: {"$in": [None, "", []]}})
+    condition = {_PUSHED[op]: filter.value} if op in _PUSHED else {"$exists": True}
+    if filter.key in PARENT_NAMES:
+        return parse_filter({"$or": [{key: condition}, {PARENT: condition}]})
+    return parse_filter({key: condition})
+
+
+def _find(metadata: Mapping[str, Any], key: str) -> Any:
+    """A field's value, None where there is none."""
+    if (stored := stored_key(key)) in metadata:
+        return metadata[stored]
+    return metadata.get(PARENT) if key in PARENT_NAMES else None
+
+
+def _holds(op: FilterOperator, value: Any, found: Any) -> bool:
+    match op:
+        case FilterOperator.IS_EMPTY:
+            return found is None or found in ("", [])
+        case _ if found is None:
+            return op in (FilterOperator.NE, FilterOperator.NIN)
+        case FilterOperator.EQ | FilterOperator.NE:
+            return _same(found, value) == (op == FilterOperator.EQ)
+        case FilterOperator.IN | FilterOperator.NIN:
+            return any(_same(found, one) for one in value) == (op == FilterOperator.IN)
+        case FilterOperator.CONTAINS:
+            return _contains(found, value)
+        case FilterOperator.ANY:
+            return any(_contains(found, one) for one in value)
+        case FilterOperator.ALL:
+            return all(_contains(found, one) for one in value)
+        case FilterOperator.TEXT_MATCH:
+            return isinstance(found, str) and value in found
+        case FilterOperator.TEXT_MATCH_INSENSITIVE:
+            return isinstance(found, str) and value.lower() in found.lower()
+        case _:
+            comparable = _is_number(found) and _is_number(value)
+            comparable |= isinstance(found, str) and isinstance(value, str)
+            return comparable and _ORDER[op](found, value)
+
+
+def _contains(found: Any, value: Any) -> bool:
+    if isinstance(found, list):
+        return any(_same(element, value) for element in found)
+    return isinstance(found, str | dict) and isinstance(value, str) and value in found
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,72 @@
+"""A retriever for those who want no index on top of the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.callbacks.base import CallbackManager
+from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
+from llama_index.core.schema import NodeWithScore, QueryBundle
+from llama_index.core.vector_stores.types import (
+    MetadataFilters,
+    VectorStoreQuery,
+    VectorStoreQueryMode,
+    VectorStoreQueryResult,
+)
+
+from llamaindex_lateint.vector_store import LateInteractionVectorStore
+
+
+class LateInteractionRetriever(BaseRetriever):
+    """Retrieves nodes from a `LateInteractionVectorStore`, without an index and without an embedding model.
+
+    Args:
+        vector_store: where to search.
+        similarity_top_k: how many nodes.
+        filters: only nodes whose metadata match.
+        doc_ids: only nodes of these documents.
+        vector_store_query_mode: "default" or "mmr".
+        vector_store_kwargs: further arguments of `LateInteractionVectorStore.query`.
+        callback_manager: LlamaIndex's callbacks.
+    """
+
+    def __init__(
+        self,
+        vector_store: LateInteractionVectorStore,
+        *,
+        similarity_top_k: int = DEFAULT_SIMILARITY_TOP_K,
+        filters: MetadataFilters | None = None,
+        doc_ids: Sequence[str] | None = None,
+        vector_store_query_mode: VectorStoreQueryMode | str = VectorStoreQueryMode.DEFAULT,
+        vector_store_kwargs: Mapping[str, Any] | None = None,
+        callback_manager: CallbackManager | None = None,
+    ) -> None:
+        super().__init__(callback_manager=callback_manager)
+        self._vector_store = vector_store
+        self._similarity_top_k = similarity_top_k
+        self._filters = filters
+        self._doc_ids = None if doc_ids is None else list(doc_ids)
+        self._mode = VectorStoreQueryMode(vector_store_query_mode)
+        self._kwargs = dict(vector_store_kwargs or {})
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        return _scored(self._vector_store.query(self._query(query_bundle), **self._kwargs))
+
+    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        return _scored(await self._vector_store.aquery(self._query(query_bundle), **self._kwargs))
+
+    def _query(self, query_bundle: QueryBundle) -> VectorStoreQuery:
+        return VectorStoreQuery(
+            query_str=query_bundle.query_str,
+            similarity_top_k=self._similarity_top_k,
+            filters=self._filters,
+            doc_ids=self._doc_ids,
+            mode=self._mode,
+        )
+
+
+def _scored(result: VectorStoreQueryResult) -> list[NodeWithScore]:
+    pairs = zip(result.nodes or (), result.similarities or (), strict=True)
+    return [NodeWithScore(node=node, score=score) for node, score in pairs]
