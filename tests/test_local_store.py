@@ -224,7 +224,6 @@ async def test_ids_by_the_thousand(store):
 async def test_below_the_crossover_every_document_is_scored_exactly(store):
     await store.upsert([encoded(i) for i in range(30)])
     found = await store.candidates(query(0), 5, n_ann_tokens=1)
-    assert found.certain
     assert found.exhausted
     assert found.exact.all()
     expected = maxsim(query(0).vectors, [encoded(i).matrix for i in range(30)])
@@ -239,7 +238,7 @@ async def test_above_it_the_index_finds_what_is_best(store, small_crossover):
     assert (await store.info())["documents_in_index"] == n
     found = await store.candidates(query(10_000), 100, n_ann_tokens=400)
     assert not found.exact.any()
-    assert not found.certain
+    assert not found.exhausted
     assert len(found.doc_ids) == 100
     hits = []
     for seed in range(10_000, 10_020):
@@ -334,7 +333,7 @@ async def test_an_index_file_that_does_not_fit_is_not_used(store, tmp_path, smal
     again = LocalStore(tmp_path, "things")
     await again.open(SPEC)
     assert await best(again, query(9), 150) == expected
-    assert (await again.candidates(query(9), 5, n_ann_tokens=5)).certain
+    assert (await again.candidates(query(9), 5, n_ann_tokens=5)).exhausted
     await again.optimize()
     assert (await again.info())["documents_in_index"] == 150
     await again.close()
@@ -346,7 +345,7 @@ async def test_a_search_in_a_large_collection_without_an_index_is_exact_and_says
     monkeypatch.setattr(store._builder, "start", lambda: None)
     await store.upsert([encoded(i) for i in range(300)])
     found = await store.candidates(query(4), 5, n_ann_tokens=5)
-    assert found.certain
+    assert found.exhausted
     assert "call optimize()" in caplog.text
 
 
@@ -366,7 +365,7 @@ async def test_the_index_is_built_in_the_background_and_the_build_stops_on_close
     monkeypatch.setattr(local, "train_centroids", slow)
     await store.upsert([encoded(i) for i in range(300)])
     assert await asyncio.to_thread(started.wait, 10)
-    assert (await store.candidates(query(4), 5, n_ann_tokens=5)).certain
+    assert (await store.candidates(query(4), 5, n_ann_tokens=5)).exhausted
     await asyncio.wait_for(store.close(), 10)
     assert not store._index_path.exists()
     monkeypatch.setattr(local, "train_centroids", train_centroids)

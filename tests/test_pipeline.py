@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import uuid
 
@@ -352,8 +353,7 @@ class Grudging(LocalStore):
             few,
             found.scores[: len(few)],
             np.zeros(len(few), bool),
-            certain=len(few) == len(found.doc_ids),
-            exhausted=n_ann_tokens >= 100,
+            bound=-math.inf if n_ann_tokens >= 100 else math.inf,
             n_ann_tokens=n_ann_tokens,
         )
 

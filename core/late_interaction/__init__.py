@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         RowFailure,
         StoreError,
         StoreLockedError,
+        StoreWriteError,
     )
     from late_interaction.pipeline import LateInteractionPipeline
     from late_interaction.stores.base import Candidates, Store
@@ -57,6 +58,7 @@ _HOMES = {
         "RowFailure",
         "StoreError",
         "StoreLockedError",
+        "StoreWriteError",
     ),
     "late_interaction.pipeline": ("LateInteractionPipeline",),
     "late_interaction.stores.base": ("Candidates", "Store"),
@@ -101,6 +103,7 @@ __all__ = [
     "Store",
     "StoreError",
     "StoreLockedError",
+    "StoreWriteError",
     "SyncPipeline",
     "__version__",
 ]

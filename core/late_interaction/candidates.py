@@ -26,11 +26,14 @@ class Scaling:
         ann_tokens: coefficients of `n_ann_tokens`.
         maxsim_candidates: coefficients of `n_maxsim_candidates`.
         max_ann_tokens: the engine's limit on `n_ann_tokens`, None where it has none.
+        bounded: the engine bounds the scores of what it does not hand over, so that a deeper search can make the top
+            k certain without scoring every document.
     """
 
     ann_tokens: Coefficients
     maxsim_candidates: Coefficients
     max_ann_tokens: int | None = None
+    bounded: bool = False
 
     def n_ann_tokens(self, k: int) -> int:
         """Stored tokens to look at for each query vector."""

@@ -42,6 +42,25 @@ class StoreError(LateInteractionError):
     indexed: Sequence[str] = ()
 
 
+class StoreWriteError(StoreError):
+    """A store failed in the middle of writing documents.
+
+    Attributes:
+        written: the ids that are in the index as they were to be.
+        unwritten: the ids that are not; what was there under them before is still there.
+        unknown: the ids of which the store could not say it any more; they may be written again.
+    """
+
+    def __init__(
+        self, reason: str, written: Sequence[str], unwritten: Sequence[str], unknown: Sequence[str] = ()
+    ) -> None:
+        self.written, self.unwritten, self.unknown = list(written), list(unwritten), list(unknown)
+        counts = f"{len(self.written)} documents were written, {len(self.unwritten)} were not"
+        if self.unknown:
+            counts += f", of {len(self.unknown)} it is not known"
+        super().__init__(f"{reason} {counts} (see .written, .unwritten, .unknown).")
+
+
 class StoreLockedError(StoreError):
     """Another process is writing to this index; the message names it where that is known."""
 

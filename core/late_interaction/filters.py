@@ -138,11 +138,16 @@ def matches(filter: Filter, metadata: Mapping[str, Any]) -> bool:
         case Exists(field):
             return _lookup(metadata, field) is not _MISSING
         case Comparison():
-            found = _lookup(metadata, filter.field)
-            value = None if found is _MISSING else found
+            value = value_of(metadata, filter.field)
             return _holds(filter, value) or (
                 isinstance(value, list | tuple) and any(_holds(filter, element) for element in value)
             )
+
+
+def value_of(metadata: Mapping[str, Any], field: str) -> Any:
+    """The value of a field, dotted or not; None where it is missing."""
+    found = _lookup(metadata, field)
+    return None if found is _MISSING else found
 
 
 def fields(filter: Filter) -> set[str]:

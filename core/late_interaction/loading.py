@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from late_interaction.encoders.base import LateInteractionModel
-from late_interaction.errors import DocumentError, RowFailure, StoreError
+from late_interaction.errors import DocumentError, RowFailure, StoreError, StoreWriteError
 from late_interaction.rows import Row, document_from_row, row_id
 from late_interaction.stores.base import Store
 from late_interaction.types import Document, FloatMatrix
@@ -68,6 +68,9 @@ class Load:
             await self._written()
         except StoreError as error:
             error.indexed = self._indexed(self._n_written)
+            if isinstance(error, StoreWriteError):
+                written = set(error.written)
+                error.indexed += [doc_id for _, doc_id in self._being_written() if doc_id in written]
             raise
         finally:
             if self._writing is not None:
@@ -146,8 +149,18 @@ class Load:
     async def _written(self) -> None:
         if self._writing is not None:
             writing, self._writing = self._writing, None
-            await writing
+            try:
+                await writing
+            except DocumentError as error:
+                reasons = {failure.doc_id: failure.reason for failure in error.failures}
+                for number, doc_id in self._being_written():
+                    if doc_id in reasons:
+                        self._failures[number] = RowFailure(number, doc_id, reasons[doc_id])
             self._n_written = self._n_being_written
+
+    def _being_written(self) -> list[tuple[int, str]]:
+        """The numbers and ids of the accepted rows that were not written yet when the last write began."""
+        return [row for row in self._accepted if self._n_written <= row[0] < self._n_being_written]
 
     def _indexed(self, n_rows: int) -> list[str]:
         """The ids of those of the first rows that did not fail."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence, Sized
@@ -16,7 +17,7 @@ from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
 from late_interaction.encoders.base import LateInteractionModel
-from late_interaction.filters import Filter, parse_filter
+from late_interaction.filters import Filter, matches, parse_filter
 from late_interaction.loading import Load, batches, check_matrix
 from late_interaction.maxsim import maxsim
 from late_interaction.packing import check_packing
@@ -399,15 +400,16 @@ class LateInteractionPipeline:
             [
                 SearchResult(d.doc_id, scores[d.doc_id], d.content, d.content_type, d.metadata)
                 for d in documents
+                # Metadata may have changed since the store looked at them.
+                if plan.filter is None or matches(plan.filter, d.metadata)
             ],
             stats,
         )
 
     async def _best(self, query: QueryVectors, plan: _Plan, stats: SearchStats) -> list[tuple[str, float]]:
         """The ids and exact scores of the top k."""
-        n_ann_tokens, n = plan.n_ann_tokens, plan.n_candidates
-        if plan.exact:
-            n = max(n, await self.store.count())
+        scaling, n = self.store.scaling, plan.n_candidates
+        n_ann_tokens = None if plan.exact and not scaling.bounded else plan.n_ann_tokens
         scores: dict[str, float] = {}
         while True:
             started = time.perf_counter()
@@ -417,14 +419,20 @@ class LateInteractionPipeline:
             await self._score(query, candidates, scores)
             stats.maxsim_s += time.perf_counter() - started
             stats.n_ann_tokens, stats.n_candidates = candidates.n_ann_tokens, len(candidates.doc_ids)
-            stats.n_scored, stats.certain = len(scores), candidates.certain
-            enough = candidates.certain if plan.exact else len(scores) >= plan.k
-            larger = self.store.scaling.clamp_ann_tokens(n_ann_tokens * _ESCALATION), n * _ESCALATION
-            if enough or candidates.exhausted or (plan.exact and larger[0] == n_ann_tokens):
-                break
-            n_ann_tokens, n = larger
+            best = sorted(scores.items(), key=lambda item: -item[1])[: plan.k]
+            worst = best[-1][1] if len(best) == plan.k else -math.inf
+            stats.n_scored, stats.certain = len(scores), worst >= candidates.bound
+            enough = stats.certain if plan.exact else len(best) == plan.k
+            if enough or candidates.exhausted or n_ann_tokens is None:
+                return best
+            deeper = scaling.clamp_ann_tokens(n_ann_tokens * _ESCALATION)
+            if deeper > n_ann_tokens or len(candidates.doc_ids) >= n:
+                n_ann_tokens, n = deeper, n * _ESCALATION
+            elif plan.exact:
+                n_ann_tokens = None
+            else:
+                return best  # The engine looks no deeper, and has handed over all that it found.
             stats.escalations += 1
-        return sorted(scores.items(), key=lambda item: -item[1])[: plan.k]
 
     async def _score(self, query: QueryVectors, candidates: Candidates, scores: dict[str, float]) -> None:
         """Add each candidate's exact score to `scores`."""

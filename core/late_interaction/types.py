@@ -139,7 +139,8 @@ class SearchStats:
         n_candidates: documents that stage 1 handed over.
         n_scored: documents scored exactly, over all rounds.
         escalations: rounds beyond the first, each with larger stage-1 parameters.
-        certain: True where the top k is proved to be the exact top k of what is stored.
+        certain: True where the top k is proved to be the exact top k of what is stored (on Astra: of what its
+            vector index finds).
         encode_s, candidates_s, maxsim_s, documents_s: seconds per stage (maxsim_s includes fetching the
             matrices).
     """

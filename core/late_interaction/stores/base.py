@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -23,18 +24,21 @@ class Candidates:
         doc_ids: the candidates.
         scores: (n,) float32, approximate MaxSim, or exact where `exact` says so.
         exact: (n,) bool: this document's score is its exact MaxSim already; stage 2 need not score it.
-        certain: no document outside the candidates can belong before one inside (after exact scoring).
-        exhausted: every document that the filter leaves is among the candidates or was scored exactly;
-            larger parameters find nothing more.
+        bound: no document that is neither among the candidates nor was scored exactly has a higher score; minus
+            infinity where there is none, infinity where the engine cannot tell.
         n_ann_tokens: the depth used per query vector; None where every document was scored.
     """
 
     doc_ids: list[str]
     scores: NDArray[np.float32]
     exact: NDArray[np.bool_]
-    certain: bool
-    exhausted: bool
+    bound: float
     n_ann_tokens: int | None
+
+    @property
+    def exhausted(self) -> bool:
+        """Every document that the filter leaves is among the candidates or was scored exactly."""
+        return self.bound == -math.inf
 
 
 class Store(ABC):
@@ -72,18 +76,23 @@ class Store(ABC):
         """Write documents; each wholly or not at all. Idempotent; the last write of an id wins.
 
         Ids are unique within the call.
+
+        Raises:
+            DocumentError: the store does not take some of the documents, and says why; the others are written.
+            StoreWriteError: the store failed when it had written some documents, and says which.
         """
 
     @abstractmethod
     async def candidates(
-        self, query: QueryVectors, n: int, *, n_ann_tokens: int, filter: Filter | None = None
+        self, query: QueryVectors, n: int, *, n_ann_tokens: int | None, filter: Filter | None = None
     ) -> Candidates:
         """Stage 1: up to `n` documents that may score best, best first.
 
         Args:
             query: the pooled query.
             n: how many documents to hand over at most, those already scored exactly not counted.
-            n_ann_tokens: how many stored tokens to look at for each query vector.
+            n_ann_tokens: how many stored tokens to look at for each query vector; None to score every document
+                exactly, however many there are.
             filter: only documents whose metadata match.
         """
 
@@ -101,7 +110,10 @@ class Store(ABC):
 
     @abstractmethod
     async def find(self, filter: Filter | None = None, *, limit: int | None = None) -> list[Document]:
-        """Documents whose metadata match, in the order they were written; no vectors involved."""
+        """Documents whose metadata match, in the order they were written; no vectors involved.
+
+        Which ones a `limit` leaves is up to the store.
+        """
 
     @abstractmethod
     async def existing(self, doc_ids: Sequence[str]) -> set[str]:

@@ -404,7 +404,7 @@ class LocalStore(Store):
 
     @_in_thread
     def candidates(
-        self, query: QueryVectors, n: int, *, n_ann_tokens: int, filter: Filter | None = None
+        self, query: QueryVectors, n: int, *, n_ann_tokens: int | None, filter: Filter | None = None
     ) -> Candidates:
         """Stage 1. A small collection, and the few documents that a filter leaves, are scored exactly."""
         with self._file.reading() as connection:
@@ -416,10 +416,12 @@ class LocalStore(Store):
                 rest = np.isin(view.rest.rids, allowed, assume_unique=True)
             parts = [_part(*self._score(connection, query, view.rest, rest, view.rest_tokens), n, exact=True)]
             n_indexed = int(indexed.sum())
-            everything = n_indexed <= n or int(view.indexed.n_tokens[indexed].sum()) <= EXACT_TOKENS
+            small = n_indexed <= n or int(view.indexed.n_tokens[indexed].sum()) <= EXACT_TOKENS
+            everything = small or n_ann_tokens is None
             if everything and n_indexed:
                 parts.append(_part(*self._score(connection, query, view.indexed, indexed), n, exact=True))
         if not everything and view.index is not None:
+            assert n_ann_tokens is not None
             scores = view.index.approximate(query, n_ann_tokens)[view.positions]
             scores[~indexed] = -np.inf
             parts.append(_part(view.indexed.doc_ids, scores, n, exact=False))
@@ -430,8 +432,7 @@ class LocalStore(Store):
             doc_ids=[doc_ids[i] for i in order],
             scores=scores[order],
             exact=exact[order],
-            certain=everything,
-            exhausted=everything,
+            bound=-math.inf if everything else math.inf,
             n_ann_tokens=None if everything else n_ann_tokens,
         )
 
