@@ -1,0 +1,69 @@
+"""LateInteractionTranslator: LangChain's structured queries as filters of ours, for its SelfQueryRetriever."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langchain_core.structured_query import (
+    Comparator,
+    Comparison,
+    Operation,
+    Operator,
+    StructuredQuery,
+    Visitor,
+)
+from typing_extensions import override
+
+_COMPARATORS = {
+    Comparator.EQ: "$eq",
+    Comparator.NE: "$ne",
+    Comparator.GT: "$gt",
+    Comparator.GTE: "$gte",
+    Comparator.LT: "$lt",
+    Comparator.LTE: "$lte",
+    Comparator.IN: "$in",
+    Comparator.NIN: "$nin",
+    Comparator.CONTAIN: "$eq",  # Which a list matches when it contains the value.
+}
+_COMBINING = {Operator.AND: "$and", Operator.OR: "$or"}
+
+
+class LateInteractionTranslator(Visitor):
+    """Give it to `SelfQueryRetriever.from_llm(…, structured_query_translator=LateInteractionTranslator())`.
+
+    `like` is not translated, as no filter of ours looks for a part of a text.
+    """
+
+    allowed_comparators = tuple(_COMPARATORS)
+    allowed_operators = tuple(Operator)
+
+    @override
+    def visit_operation(self, operation: Operation) -> dict[str, Any]:
+        """`{"$and": […]}`, `{"$or": […]}` or `{"$not": …}`; not of several is none of them."""
+        self._validate_func(operation.operator)
+        filters = [argument.accept(self) for argument in operation.arguments]
+        if operation.operator == Operator.NOT:
+            return {"$not": filters[0] if len(filters) == 1 else {"$or": filters}}
+        return {_COMBINING[operation.operator]: filters}
+
+    @override
+    def visit_comparison(self, comparison: Comparison) -> dict[str, Any]:
+        """`{attribute: {operator: value}}`; a date is compared as its ISO text."""
+        self._validate_func(comparison.comparator)
+        return {comparison.attribute: {_COMPARATORS[comparison.comparator]: _value(comparison.value)}}
+
+    @override
+    def visit_structured_query(self, structured_query: StructuredQuery) -> tuple[str, dict[str, Any]]:
+        """The text to look for, and the arguments of the search."""
+        if structured_query.filter is None:
+            return structured_query.query, {}
+        return structured_query.query, {"filter": structured_query.filter.accept(self)}
+
+
+def _value(value: Any) -> Any:
+    """A value as JSON has it: LangChain's parser writes a date as {"date": "2024-04-20", "type": "date"}."""
+    if isinstance(value, list | tuple):
+        return [_value(one) for one in value]
+    if isinstance(value, dict) and value.get("type") in ("date", "datetime"):
+        return value[value["type"]]
+    return value
