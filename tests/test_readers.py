@@ -66,7 +66,7 @@ def test_markdown_is_cut_at_headings_but_not_at_comments_in_code(tmp_path: Path)
     file = write(tmp_path, "a.md", text)
     rows, _ = read(file)
     assert [(row["line"], row["content"]) for row in rows] == [
-        (1, "# Title\n## Install\nRun it:\n```sh\n# a comment\npip\n```"),
+        (1, "# Title\n\n## Install\nRun it:\n```sh\n# a comment\npip\n```"),
         (9, "## Use\nCall it."),
     ]
     as_text, _ = read(write(tmp_path, "a.txt", text))

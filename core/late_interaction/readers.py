@@ -249,28 +249,25 @@ def _paragraphs(lines: Iterable[_Line], max_words: int, *, markdown: bool) -> It
     A paragraph that grows past `max_words` is handed on in parts, so that a file without a blank line does
     not fill the memory.
     """
-    paragraph, first_line, words, ended, fenced = "", 0, 0, False, False
+    paragraph, first_line, words = "", 0, 0
+    ended = fenced = is_heading = False
     for line, text in lines:
         if not text.strip():
             paragraph += text if paragraph else ""
             ended = True
             continue
-        is_fence = markdown and _FENCE.match(text) is not None
-        is_heading = markdown and not fenced and _HEADING.match(text) is not None
-        if paragraph and (ended or is_heading or words >= max_words):
-            yield first_line, paragraph, False
+        begins_heading = markdown and not fenced and _HEADING.match(text) is not None
+        if paragraph and (ended or is_heading or begins_heading or words >= max_words):
+            yield first_line, paragraph, is_heading
             paragraph, words = "", 0
-        ended = False
-        fenced ^= is_fence
-        if is_heading:
-            yield line, text, True
-            continue
         if not paragraph:
-            first_line = line
+            first_line, is_heading = line, begins_heading
+        fenced ^= markdown and _FENCE.match(text) is not None
+        ended = False
         paragraph += text
         words += len(text.split())
     if paragraph:
-        yield first_line, paragraph, False
+        yield first_line, paragraph, is_heading
 
 
 def _pieces(line: int, text: str, max_words: int) -> Iterator[_Line]:
