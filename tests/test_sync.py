@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from late_interaction.encoders.base import LateInteractionModel
 from late_interaction.errors import DocumentError, LateInteractionError, StoreError
 from late_interaction.pipeline import LateInteractionPipeline
 from late_interaction.sync import LoopPortal, SyncPipeline
-from late_interaction.types import FloatMatrix
+from tests.models import HashModel
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 
@@ -400,31 +399,11 @@ print("end")
 # --- the pipeline -----------------------------------------------------------------------------------------------
 
 
-class WordModel(LateInteractionModel):
-    """Each word has its own vector, the same in every process."""
-
-    dim = 16
-    model_name = "words"
-
-    @property
-    def fingerprint(self) -> Mapping[str, Any]:
-        return {"model": self.model_name}
-
-    def encode_documents(self, documents: Sequence[str]) -> list[FloatMatrix]:
-        return [np.stack([self._vector(word) for word in text.split()]) for text in documents]
-
-    encode_queries = encode_documents
-
-    def _vector(self, word: str) -> FloatMatrix:
-        vector = np.random.default_rng(list(word.encode())).standard_normal(self.dim)
-        return (vector / np.linalg.norm(vector)).astype(np.float32)
-
-
 ROWS = [{"doc_id": f"d{n}", "content": f"word{n} shared", "n": n} for n in range(30)]
 
 
 def make(folder: Path, **options: Any) -> SyncPipeline:
-    return SyncPipeline(folder, WordModel(), doc_pool_factor=1, **options)
+    return SyncPipeline(folder, HashModel(), doc_pool_factor=1, **options)
 
 
 @pytest.fixture
@@ -465,7 +444,7 @@ def test_every_method(pipeline: SyncPipeline, tmp_path: Path) -> None:
     assert pipeline.bulk_index_documents(iter([{"doc_id": "c", "content": "delta"}]), skip_existing=True) == [
         "c"
     ]
-    (vectors,) = WordModel().encode_documents(["epsilon zeta"])
+    (vectors,) = HashModel().encode_documents(["epsilon zeta"])
     assert pipeline.index_embeddings(iter([{"doc_id": "e", "content": "given"}]), iter([vectors])) == ["e"]
     pipeline.optimize()
     assert [
