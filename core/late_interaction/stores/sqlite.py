@@ -61,6 +61,14 @@ class WriterLock:
                 lock.release()
 
 
+def _after_fork() -> None:
+    WriterLock._guard = threading.Lock()  # noqa: SLF001 - another thread may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 class SQLiteFile:
     """Transactions on one SQLite file in WAL mode.
 
