@@ -1,0 +1,308 @@
+"""What an index is on Astra: two tables, their indexes, and a row in a catalogue that the keyspace shares.
+
+    {name}_docs      doc_id | content, content_type, metadata (JSON), n_tokens, generation, packed, meta_…
+    {name}_tokens    doc_id, token_id | token_embedding, generation, meta_…
+    late_interaction_indexes    name | spec (JSON), filterable (JSON), created, library
+
+The vectors in the tokens table are what the packed matrix of the docs row unpacks to, exactly. A column
+`meta_{field}` holds a declared field's value, in both tables, each with an index of its own. `generation` is the
+time of the write in nanoseconds, the same in all rows of a document; it tells half-written documents, and gives
+the order of writing.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias, get_args, get_origin
+
+from late_interaction.filters import value_of
+
+Row: TypeAlias = dict[str, Any]
+Declaration: TypeAlias = Mapping[str, Any]
+"""A field's name -> its type: str, int, float, bool, datetime, or list[str]."""
+
+CATALOGUE = "late_interaction_indexes"
+CATALOGUE_TABLE: Row = {
+    "columns": {
+        **{name: {"type": "text"} for name in ("name", "spec", "filterable", "library")},
+        "created": {"type": "timestamp"},
+    },
+    "primaryKey": {"partitionBy": ["name"], "partitionSort": {}},
+}
+VECTOR_OPTIONS = {"metric": "dot_product", "sourceModel": "other"}
+
+MAX_NAME = 41
+"""Tables have 48 characters at most, and ours end in `_tokens`."""
+MAX_FILTERABLE = 9
+"""A table has 10 indexes at most, and one is the vectors'."""
+MAX_TERM_BYTES = 1000
+"""What an index on text surely holds (its terms are limited to 1 KiB in older versions, to 8 KiB in newer ones)."""
+
+_COLUMN_TYPES: dict[str, Row] = {
+    "str": {"type": "text"},
+    "int": {"type": "bigint"},
+    "float": {"type": "double"},
+    "bool": {"type": "boolean"},
+    "datetime": {"type": "timestamp"},
+    "list[str]": {"type": "set", "valueType": "text"},
+}
+_DATETIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:\d\d)?)?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A declared metadata field.
+
+    Attributes:
+        name: as in metadata, dotted where it reaches into objects.
+        type: the name of its type.
+        column: its column in both tables.
+    """
+
+    name: str
+    type: str
+    column: str
+
+    def cell(self, metadata: Mapping[str, Any]) -> Any:
+        """What the column holds for these metadata; None where the field is missing or null.
+
+        Raises:
+            ValueError: the value is not of the declared type.
+        """
+        value = value_of(metadata, self.name)
+        if value is None:
+            return None
+        try:
+            return _cell(self.type, value)
+        except (ValueError, OverflowError) as error:
+            raise ValueError(
+                f"metadata {self.name!r} is declared filterable as {self.type}, and {value!r:.60} is not: {error}."
+            ) from None
+
+
+def check_name(name: str) -> str:
+    """An index's name, of which the names of tables are made.
+
+    Raises:
+        ValueError: it is too long, or has characters that no table's name may have.
+    """
+    if not re.fullmatch(rf"[A-Za-z0-9_]{{1,{MAX_NAME}}}", name, re.ASCII):
+        raise ValueError(
+            f"on Astra an index's name has 1 to {MAX_NAME} ASCII letters, digits and underscores; {name!r} does not."
+        )
+    return name
+
+
+def type_names(declaration: Declaration) -> dict[str, str]:
+    """A declaration with the types by their names, as the catalogue keeps it.
+
+    Raises:
+        TypeError: not a mapping of names to types.
+        ValueError: a type that cannot be declared, too many fields, or names that give one column.
+    """
+    if not isinstance(declaration, Mapping):
+        raise TypeError(
+            f"filterable is a mapping such as {{'year': int}}, not a {type(declaration).__name__}."
+        )
+    names = {}
+    for name, given in declaration.items():
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"filterable: a field's name is a str, not {name!r}.")
+        names[name] = _type_name(given)
+        if names[name] not in _COLUMN_TYPES:
+            raise ValueError(
+                f"filterable: {name!r} cannot be declared as {given!r}; there are {', '.join(_COLUMN_TYPES)}."
+            )
+    fields_of(names)
+    return names
+
+
+def fields_of(names: Mapping[str, str]) -> dict[str, Field]:
+    """Declared fields by name, each with its column."""
+    if len(names) > MAX_FILTERABLE:
+        raise ValueError(
+            f"filterable: {len(names)} fields are declared, and {MAX_FILTERABLE} can be: a table has 10 indexes at "
+            "most. Other fields can be filtered on all the same, only slower."
+        )
+    columns: dict[str, str] = {}
+    for name in names:
+        column = "meta_" + re.sub(r"\W", "_", name, flags=re.ASCII)
+        if len(column) > 48:
+            raise ValueError(f"filterable: the name {name!r} is longer than the 43 characters of a column.")
+        if column in columns:
+            raise ValueError(f"filterable: {columns[column]!r} and {name!r} would share the column {column}.")
+        columns[column] = name
+    return {name: Field(name, names[name], column) for column, name in columns.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The tables and indexes of one index, by name and definition.
+
+    Attributes:
+        name: the index's.
+        dim: width of a token vector.
+        fields: what is declared, by the field's name.
+    """
+
+    name: str
+    dim: int
+    fields: Mapping[str, Field]
+
+    @property
+    def docs(self) -> str:
+        """The name of the table of documents."""
+        return f"{self.name}_docs"
+
+    @property
+    def tokens(self) -> str:
+        """The name of the table of tokens."""
+        return f"{self.name}_tokens"
+
+    def definitions(self) -> dict[str, Row]:
+        """What each table is created with."""
+        declared = {field.column: _COLUMN_TYPES[field.type] for field in self.fields.values()}
+        text, bigint, integer = {"type": "text"}, {"type": "bigint"}, {"type": "int"}
+        docs = dict.fromkeys(("doc_id", "content", "content_type", "metadata"), text)
+        vector = {"type": "vector", "dimension": self.dim}
+        return {
+            self.docs: {
+                "columns": {
+                    **docs,
+                    "n_tokens": integer,
+                    "generation": bigint,
+                    "packed": {"type": "blob"},
+                    **declared,
+                },
+                "primaryKey": {"partitionBy": ["doc_id"], "partitionSort": {}},
+            },
+            self.tokens: {
+                "columns": {
+                    "doc_id": text,
+                    "token_id": integer,
+                    "token_embedding": vector,
+                    "generation": bigint,
+                    **declared,
+                },
+                "primaryKey": {"partitionBy": ["doc_id"], "partitionSort": {"token_id": 1}},
+            },
+        }
+
+    def indexes(self) -> dict[str, dict[str, Row]]:
+        """Of each table, what each of its indexes is created with."""
+        by_table: dict[str, dict[str, Row]] = {
+            table: {f"{table}_{field.column}": {"column": field.column} for field in self.fields.values()}
+            for table in (self.docs, self.tokens)
+        }
+        vector: Row = {"column": "token_embedding", "options": VECTOR_OPTIONS}
+        by_table[self.tokens] = {f"{self.tokens}_ann": vector, **by_table[self.tokens]}
+        return by_table
+
+
+def table_differences(name: str, found: Row | None, wanted: Row) -> dict[str, tuple[object, object]]:
+    """How a table differs from what it should be; columns beside ours are no difference."""
+    if found is None:
+        return {f"table {name}": (None, "a table")}
+    columns = {column: _described(kind) for column, kind in found.get("columns", {}).items()}
+    differences: dict[str, tuple[object, object]] = {
+        f"table {name}, column {column}": (columns.get(column), _described(kind))
+        for column, kind in wanted["columns"].items()
+        if columns.get(column) != _described(kind)
+    }
+    if (key := _key_of(found)) != (wanted_key := _key_of(wanted)):
+        differences[f"table {name}, primary key"] = (key, wanted_key)
+    return differences
+
+
+def index_differences(
+    table: str, found: Mapping[str, Row], wanted: Mapping[str, Row]
+) -> dict[str, tuple[object, object]]:
+    """How a table's indexes differ from what they should be; indexes beside ours are no difference."""
+    differences: dict[str, tuple[object, object]] = {}
+    for name, definition in wanted.items():
+        have = _index_facets(found[name]) if name in found else None
+        want = _index_facets(definition)
+        if have != want:
+            differences[f"index {name} on {table}"] = (have, want)
+    return differences
+
+
+def _type_name(given: Any) -> str:
+    if isinstance(given, str):
+        return given
+    if get_origin(given) is list:
+        return f"list[{_type_name(*get_args(given))}]"
+    return given.__name__ if isinstance(given, type) else repr(given)
+
+
+def _cell(kind: str, value: Any) -> Any:
+    match kind:
+        case "str" if isinstance(value, str):
+            return _term(value)
+        case "int" if isinstance(value, int) and not isinstance(value, bool):
+            if not -(2**63) <= value < 2**63:
+                raise ValueError("it has more than 64 bits")
+            return value
+        case "float" if isinstance(value, int | float) and not isinstance(value, bool):
+            if float(value) != value:
+                raise ValueError("a float cannot hold it exactly")
+            return float(value) + 0.0  # The database tells -0.0 from 0.0, and JSON values do not.
+        case "bool" if isinstance(value, bool):
+            return value
+        case "datetime" if isinstance(value, str):
+            return timestamp(value)
+        case "list[str]" if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return sorted({_term(item) for item in value}) or None
+    raise ValueError(f"it is a {type(value).__name__}")
+
+
+def _term(text: str) -> str:
+    if len(text.encode()) > MAX_TERM_BYTES:
+        raise ValueError(f"it has more than {MAX_TERM_BYTES} bytes, more than an index holds")
+    return text
+
+
+def timestamp(text: str) -> str:
+    """A date, or a date and time, as ISO 8601 writes it, in the form that a timestamp column takes: UTC, to the ms.
+
+    Without an offset it is UTC.
+
+    Raises:
+        ValueError: it is written in another way.
+    """
+    if not _DATETIME.fullmatch(text):
+        raise ValueError("it is not written like 2024-05-31 or 2024-05-31T23:59:00Z")
+    moment = dt.datetime.fromisoformat(text)
+    moment = moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment.astimezone(dt.UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _described(kind: Any) -> str:
+    """A column's type as one string: `text`, `set<text>`, `vector<128>`."""
+    if isinstance(kind, str):
+        return kind
+    inner = kind.get("valueType") or kind.get("dimension")
+    outer = str(kind.get("type"))
+    return outer if inner is None else f"{outer}<{inner if isinstance(inner, int) else _described(inner)}>"
+
+
+def _key_of(definition: Row) -> str:
+    key = definition.get("primaryKey", {})
+    if isinstance(key, str):
+        return f"({key})"
+    return f"({', '.join([*key.get('partitionBy', []), *key.get('partitionSort', {})])})"
+
+
+def _index_facets(definition: Row) -> Row:
+    """What must be right about an index. A set's column may be written with the part of it that is indexed."""
+    column, options = definition.get("column"), definition.get("options") or {}
+    facets: Row = {"column": next(iter(column), None) if isinstance(column, Mapping) else column}
+    if "metric" in options or "sourceModel" in options:
+        return facets | {name: options.get(name) for name in VECTOR_OPTIONS}
+    # Metadata are compared letter by letter; an index that folds letters would find too much.
+    return facets | {
+        "exact": bool(options.get("caseSensitive", True)) and not options.get("normalize", False)
+    }

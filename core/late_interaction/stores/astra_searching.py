@@ -1,0 +1,68 @@
+"""Stage 1 on Astra, its arithmetic: the lists of an ANN query per query vector, put together by document."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_ROUNDING = 1e-4
+"""More than float32 loses over all the terms of a score: a bound must not fall short of what it bounds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The documents of some lists, best first.
+
+    Attributes:
+        doc_ids: each once.
+        scores: (n,) float32, the sum over the query vectors of weight · similarity, over the lists that a document
+            is in. Where it is not, 0 stands for an unknown similarity: over token lists that ranks better than the
+            list's last one (benchmarks/astra_recall.py).
+        bounds: (n,) float32, no document's exact score is above its bound: where it is not in a list, its similarity
+            is at most the list's last.
+        unseen: the same for documents in no list: minus infinity where a list came back shorter than asked for, as
+            then every document is in it.
+    """
+
+    doc_ids: list[str]
+    scores: NDArray[np.float32]
+    bounds: NDArray[np.float32]
+    unseen: float
+
+    def bound(self, n: int) -> float:
+        """The bound of all but the first `n` documents."""
+        return max(self.unseen, float(self.bounds[n:].max(initial=-np.inf)))
+
+
+def put_together(
+    lists: Sequence[Sequence[Mapping[str, Any]]], weights: NDArray[np.float32], limit: int
+) -> Found:
+    """Documents by the lists that ANN found.
+
+    Args:
+        lists: for each query vector rows with `doc_id` and `$similarity`, of a dot-product index: (1 + cos) / 2.
+        weights: (n_query_vectors,) how much each one counts.
+        limit: how many rows each list was asked for.
+    """
+    position: dict[str, int] = {}
+    columns = [[position.setdefault(row["doc_id"], len(position)) for row in rows] for rows in lists]
+    similarities = np.full((len(lists), len(position)), -np.inf, np.float32)
+    last = np.full(len(lists), -1.0, np.float32)
+    for index, (rows, column) in enumerate(zip(lists, columns, strict=True)):
+        cosines = 2 * np.array([row["$similarity"] for row in rows], np.float32) - 1
+        np.maximum.at(similarities[index], column, cosines)
+        if len(rows):
+            last[index] = cosines.min()
+    is_there = np.isfinite(similarities)
+    scores = weights @ np.where(is_there, similarities, 0)
+    bounds = weights @ np.where(is_there, similarities, last[:, None]) + _ROUNDING
+    complete = any(len(rows) < limit for rows in lists)
+    unseen = -math.inf if complete else float(weights @ last) + _ROUNDING
+    order = np.argsort(-scores, kind="stable")
+    ids = list(position)
+    return Found([ids[i] for i in order], scores[order], bounds[order], unseen)
