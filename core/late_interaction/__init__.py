@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         StoreWriteError,
     )
     from late_interaction.pipeline import LateInteractionPipeline
+    from late_interaction.stores.astra import AstraStore
     from late_interaction.stores.base import Candidates, Store
     from late_interaction.stores.local import LocalStore
     from late_interaction.sync import SyncPipeline
@@ -61,6 +62,7 @@ _HOMES = {
         "StoreWriteError",
     ),
     "late_interaction.pipeline": ("LateInteractionPipeline",),
+    "late_interaction.stores.astra": ("AstraStore",),
     "late_interaction.stores.base": ("Candidates", "Store"),
     "late_interaction.stores.local": ("LocalStore",),
     "late_interaction.sync": ("SyncPipeline",),
@@ -78,6 +80,7 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AstraStore",
     "Candidates",
     "ColBERTModel",
     "Document",

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
@@ -23,6 +23,7 @@ from late_interaction.maxsim import maxsim
 from late_interaction.packing import check_packing
 from late_interaction.pooling import POOLING_ALGORITHM, pool_document, pool_query
 from late_interaction.rows import Row, check_doc_id, check_metadata
+from late_interaction.stores.astra_schema import type_names
 from late_interaction.stores.base import Candidates, Store
 from late_interaction.stores.local import LocalStore
 from late_interaction.types import (
@@ -38,6 +39,9 @@ from late_interaction.types import (
     SearchStats,
 )
 
+if TYPE_CHECKING:
+    from astrapy import AsyncDatabase, Database
+
 Rows: TypeAlias = Iterable[Row] | AsyncIterable[Row]
 FilterSpec: TypeAlias = Mapping[str, Any] | Filter
 
@@ -52,18 +56,20 @@ class LateInteractionPipeline:
     event loop. Call `initialize` first, or use it as an async context manager.
 
     Args:
-        db: a folder for the embedded store (str or Path), or any `Store`.
+        db: a folder for the embedded store (str or Path), a database of astrapy (async or not), or any `Store`.
         model: encodes queries and documents.
         base_table_name: the index's name, "late_interaction" by default; not with a `Store`, which has its own.
         doc_pool_factor: documents keep about one vector in so many (≥ 1; 1 keeps every vector). Part of the index.
         query_pool_distance: query vectors closer than this cosine distance are pooled; 0 keeps every vector.
         packing: how token matrices are stored: "int8", "float16" or "float32". Part of the index.
         concurrency: how many searches and writes of this pipeline are in flight at a time.
+        filterable: metadata fields that a database is to look up, and their types, as for `AstraStore`. In a folder
+            every field is looked up, declared or not. Not with a `Store`, which has its own.
     """
 
     def __init__(
         self,
-        db: str | Path | Store,
+        db: str | Path | Store | AsyncDatabase | Database,
         model: LateInteractionModel,
         base_table_name: str | None = None,
         *,
@@ -71,6 +77,7 @@ class LateInteractionPipeline:
         query_pool_distance: float = 0.03,
         packing: PackingDtype = "int8",
         concurrency: int = 16,
+        filterable: Mapping[str, Any] | None = None,
     ) -> None:
         if not isinstance(model, LateInteractionModel):
             raise TypeError(
@@ -84,7 +91,7 @@ class LateInteractionPipeline:
             raise ValueError(f"concurrency must be at least 1, not {concurrency}.")
         check_packing(packing)
         self.model = model
-        self.store = _store(db, base_table_name)
+        self.store = _store(db, base_table_name, filterable)
         self.doc_pool_factor = doc_pool_factor
         self.query_pool_distance = query_pool_distance
         self.packing = packing
@@ -524,14 +531,28 @@ class _Plan:
     exact: bool
 
 
-def _store(db: object, name: str | None) -> Store:
+def _store(db: object, name: str | None, filterable: Mapping[str, Any] | None) -> Store:
     if isinstance(db, Store):
         if name is not None:
             raise ValueError("a Store has a name of its own: leave base_table_name out.")
+        if filterable is not None:
+            raise ValueError("a Store has declarations of its own: leave filterable out.")
         return db
+    name = DEFAULT_NAME if name is None else name
     if isinstance(db, str | Path):
-        return LocalStore(db, DEFAULT_NAME if name is None else name)
-    raise TypeError(f"db must be a folder (str or Path) or a Store, not {type(db).__name__}.")
+        if filterable is not None:
+            type_names(filterable)  # What a database would refuse is refused here too.
+        return LocalStore(db, name)
+    if type(db).__module__.partition(".")[0] == "astrapy":
+        from astrapy import AsyncDatabase, Database
+
+        from late_interaction.stores.astra import AstraStore
+
+        if isinstance(db, AsyncDatabase | Database):
+            return AstraStore(db, name, filterable=filterable)
+    raise TypeError(
+        f"db must be a folder (str or Path), an astrapy database or a Store, not {type(db).__name__}."
+    )
 
 
 def _copy_target(other: str | Path | Store, source: Store) -> Store:

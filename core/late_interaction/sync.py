@@ -22,7 +22,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from numpy.typing import ArrayLike
 
@@ -32,6 +32,9 @@ from late_interaction.pipeline import FilterSpec, LateInteractionPipeline
 from late_interaction.rows import Row
 from late_interaction.stores.base import Store
 from late_interaction.types import DocId, Document, FloatMatrix, PackingDtype, SearchResults
+
+if TYPE_CHECKING:
+    from astrapy import AsyncDatabase, Database
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -254,7 +257,7 @@ class SyncPipeline:
 
     def __init__(
         self,
-        db: str | Path | Store,
+        db: str | Path | Store | AsyncDatabase | Database,
         model: LateInteractionModel,
         base_table_name: str | None = None,
         *,
@@ -262,6 +265,7 @@ class SyncPipeline:
         query_pool_distance: float = 0.03,
         packing: PackingDtype = "int8",
         concurrency: int = 16,
+        filterable: Mapping[str, Any] | None = None,
         portal: LoopPortal | None = None,
     ) -> None:
         self._make = partial(
@@ -273,6 +277,7 @@ class SyncPipeline:
             query_pool_distance=query_pool_distance,
             packing=packing,
             concurrency=concurrency,
+            filterable=filterable,
         )
         self._pipeline = self._make()
         self._inherited: list[LateInteractionPipeline] = []
