@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,14 +105,13 @@ def _is_ours(stored: str) -> bool:
 
 
 def _document(node: BaseNode, content: str, content_type: str) -> Document:
-    data = node.model_dump(mode="json", exclude={"embedding", "image"})
-    metadata: Mapping[str, Any] = data.pop("metadata")
+    data = node.model_dump(mode="json", exclude={"embedding", "image", "metadata"})
     if isinstance(node, Node):
         data.pop("text", None)  # A Document's, which is in its text resource too.
     holder = _text_holder(data)
     if holder is not None and holder.get("text") == content:
         del holder["text"]
-    stored = {stored_key(key): value for key, value in metadata.items()}
+    stored = {stored_key(key): value for key, value in node.metadata.items()}
     if node.ref_doc_id is not None:
         stored[PARENT] = node.ref_doc_id
     ours = {_CONTENT: json.dumps(data), _TYPE: _class_name(node)}

@@ -22,6 +22,7 @@ from llamaindex_lateint.filters import check_filters, matches, push_down
 from llamaindex_lateint.nodes import PARENT
 
 _OVERFETCH = 4
+_MMR_PREFETCH = 4
 _OF_OTHER_MODES = ("alpha", "sparse_top_k", "hybrid_top_k", "output_fields", "embedding_field")
 
 
@@ -125,13 +126,16 @@ class Search:
                 "vector_store_kwargs={'query_matrix': …}; a query_embedding is one vector, which is not enough."
             )
         k, mmr_lambda = query.similarity_top_k, None
+        if k < 1:
+            raise ValueError(f"similarity_top_k must be at least 1, not {k}.")
         if query.mode == VectorStoreQueryMode.MMR:
             given_lambda = query.mmr_threshold if mmr_threshold is None else mmr_threshold
             mmr_lambda = 0.5 if given_lambda is None else given_lambda
             check_mmr(k, mmr_lambda)
         elif (mmr_threshold, mmr_prefetch_k, query.mmr_threshold) != (None, None, None):
             raise ValueError("mmr_threshold and mmr_prefetch_k are for the query mode 'mmr'.")
-        prefetch = 1 if mmr_lambda is None else 4 * k if mmr_prefetch_k is None else mmr_prefetch_k
+        default = k if mmr_lambda is None else _MMR_PREFETCH * k
+        prefetch = default if mmr_prefetch_k is None else mmr_prefetch_k
         parents = None if query.doc_ids is None else {PARENT: {"$in": query.doc_ids}}
         return cls(
             query.query_str,
