@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias
 
+import langchain_core
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
@@ -33,7 +34,12 @@ from langchain_lateint.embeddings import EmbeddingsModel, Model, as_model
 from late_interaction import SearchResults, SyncPipeline
 from late_interaction.connection import Connection
 from late_interaction.mmr import relevance
+from late_interaction.stores.astra_database import astra_database
 from late_interaction.types import FloatMatrix, PackingDtype
+
+if TYPE_CHECKING:
+    from astrapy import AsyncDatabase
+    from astrapy.authentication import TokenProvider
 
 RelevanceFn: TypeAlias = Callable[[float, int], float]
 
@@ -55,7 +61,15 @@ class LateInteractionVectorStore(VectorStore):
         model: encodes queries and documents: a `LateInteractionModel`, the name of a ColBERT checkpoint, or a
             LangChain `Embeddings`, which gives one vector per text.
         table_name: the index's name, "late_interaction" by default.
-        path: the folder of the embedded store.
+        path: the folder of the embedded store; without it the index is in Astra DB, HCD or DSE.
+        token: for Astra, by default ASTRA_DB_APPLICATION_TOKEN of the environment.
+        api_endpoint: for Astra, by default ASTRA_DB_API_ENDPOINT.
+        keyspace: for Astra, by default ASTRA_DB_KEYSPACE, or else "default_keyspace".
+        namespace: another name of keyspace.
+        environment: astrapy's ("prod", "hcd", "dse", …), by default ASTRA_DB_ENVIRONMENT, or else as the endpoint
+            shows.
+        filterable: metadata fields that Astra is to look up, and their types, such as `{"year": int}`; any other
+            field is looked at by us, which costs more. In a folder every field is looked up.
         doc_pool_factor: as for `LateInteractionPipeline`, and so are the three after it.
         query_pool_distance: query vectors closer than this are pooled.
         packing: how token matrices are stored.
@@ -71,6 +85,12 @@ class LateInteractionVectorStore(VectorStore):
         model: Model | None = None,
         table_name: str | None = None,
         path: str | Path | None = None,
+        token: str | TokenProvider | None = None,
+        api_endpoint: str | None = None,
+        keyspace: str | None = None,
+        namespace: str | None = None,
+        environment: str | None = None,
+        filterable: Mapping[str, Any] | None = None,
         doc_pool_factor: float = 2,
         query_pool_distance: float = 0.03,
         packing: PackingDtype = "int8",
@@ -79,16 +99,38 @@ class LateInteractionVectorStore(VectorStore):
     ) -> None:
         self._owns_pipeline = pipeline is None
         if pipeline is None:
-            if model is None or path is None:
-                raise ValueError("a store is made from a pipeline, or from a model and a path.")
+            if model is None:
+                raise ValueError(
+                    "a store is made from a pipeline, or from a model and a place: give model=…."
+                )
             pipeline = SyncPipeline(
-                path,
+                _database(path, token, api_endpoint, _one_of(keyspace, namespace), environment),
                 as_model(model),
                 table_name,
                 doc_pool_factor=doc_pool_factor,
                 query_pool_distance=query_pool_distance,
                 packing=packing,
                 concurrency=concurrency,
+                filterable=filterable,
+            )
+        elif any(
+            part is not None
+            for part in (
+                model,
+                table_name,
+                path,
+                token,
+                api_endpoint,
+                keyspace,
+                namespace,
+                environment,
+                filterable,
+            )
+        ):
+            raise ValueError("a pipeline has its model, place and name: leave the other arguments out.")
+        elif not isinstance(pipeline, SyncPipeline):
+            raise TypeError(
+                f"pipeline must be a SyncPipeline, which any thread and event loop may use, not {pipeline!r:.60}."
             )
         self._pipeline = pipeline
         self._connection = Connection(pipeline)
@@ -539,6 +581,34 @@ class LateInteractionVectorStore(VectorStore):
     ) -> Self:
         """`from_documents`, to be awaited on any event loop."""
         return await cls.afrom_texts(embedding=embedding, **(_parts(documents) | kwargs))
+
+
+def _database(
+    path: str | Path | None,
+    token: str | TokenProvider | None,
+    api_endpoint: str | None,
+    keyspace: str | None,
+    environment: str | None,
+) -> str | Path | AsyncDatabase:
+    if path is None:
+        return astra_database(
+            token,
+            api_endpoint,
+            keyspace=keyspace,
+            environment=environment,
+            callers=[("langchain", langchain_core.__version__)],
+        )
+    if any(part is not None for part in (token, api_endpoint, keyspace, environment)):
+        raise ValueError(
+            "path is of the embedded store, and the other arguments of Astra: give one or the other."
+        )
+    return path
+
+
+def _one_of(keyspace: str | None, namespace: str | None) -> str | None:
+    if keyspace is not None and namespace is not None:
+        raise ValueError("keyspace and namespace are two names of the same: give one.")
+    return namespace if keyspace is None else keyspace
 
 
 def _constructing(embedding: Model | None, kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import asyncio
 import json
 import logging
 import math
-import os
 import time
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -28,6 +27,7 @@ from late_interaction.errors import IndexMismatchError, StoreError
 from late_interaction.filters import Filter, matches
 from late_interaction.maxsim import maxsim
 from late_interaction.packing import unpack, unpack_many
+from late_interaction.stores.astra_database import astra_database
 from late_interaction.stores.astra_filters import Pushed, push_down
 from late_interaction.stores.astra_requests import Requests, Row, ServiceError, in_parallel, together
 from late_interaction.stores.astra_schema import (
@@ -141,26 +141,7 @@ class AstraStore(Store):
         Raises:
             StoreError: a variable is not set.
         """
-        from astrapy import DataAPIClient
-        from astrapy.admin import parse_api_endpoint
-        from astrapy.constants import Environment
-
-        endpoint, token = (
-            os.environ.get(f"ASTRA_DB_{what}", "") for what in ("API_ENDPOINT", "APPLICATION_TOKEN")
-        )
-        if not endpoint or not token:
-            raise StoreError(
-                "Set ASTRA_DB_API_ENDPOINT and ASTRA_DB_APPLICATION_TOKEN (and ASTRA_DB_KEYSPACE, unless it is "
-                "default_keyspace) to say which database to use."
-            )
-        astra = parse_api_endpoint(endpoint)
-        environment = os.environ.get("ASTRA_DB_ENVIRONMENT") or (
-            astra.environment if astra else Environment.HCD
-        )
-        database = DataAPIClient(token, environment=environment).get_async_database(
-            endpoint, keyspace=os.environ.get("ASTRA_DB_KEYSPACE") or "default_keyspace"
-        )
-        return cls(database, name, **options)
+        return cls(astra_database(), name, **options)
 
     def __repr__(self) -> str:
         return f"AstraStore({self.location!r})"
