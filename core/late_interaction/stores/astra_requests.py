@@ -25,20 +25,14 @@ from collections.abc import (
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
-import httpx
-from astrapy import AsyncCollection, AsyncDatabase, Database
-from astrapy.api_options import APIOptions, SerdesOptions
-from astrapy.exceptions import (
-    DataAPIHttpException,
-    DataAPIResponseException,
-    DataAPITimeoutException,
-    UnexpectedDataAPIResponseException,
-)
-
 from late_interaction.errors import StoreError
+
+if TYPE_CHECKING:
+    from astrapy import AsyncCollection, AsyncDatabase, Database
+    from astrapy.exceptions import DataAPIHttpException
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +98,9 @@ class Requests:
     def __init__(
         self, database: Database | AsyncDatabase, *, concurrency: int, timeout_s: float, retries: int
     ) -> None:
+        from astrapy import Database
+        from astrapy.api_options import APIOptions, SerdesOptions
+
         if database.keyspace is None:
             raise ValueError("the database has no keyspace: give one to get_async_database(keyspace=…).")
         options = APIOptions(
@@ -337,6 +334,14 @@ async def _post(connections: _Connections, table: str, body: Row, timeout_ms: in
 
 async def _attempt(ask: Callable[[_Connections], Awaitable[T]], connections: _Connections) -> T:
     """Ask, with every way in which astrapy and httpx fail as a `_TroubleError`. Their texts may hold the token."""
+    import httpx
+    from astrapy.exceptions import (
+        DataAPIHttpException,
+        DataAPIResponseException,
+        DataAPITimeoutException,
+        UnexpectedDataAPIResponseException,
+    )
+
     try:
         return await ask(connections)
     except DataAPIHttpException as error:
