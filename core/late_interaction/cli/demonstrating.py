@@ -30,6 +30,7 @@ from late_interaction.types import SearchResults
 
 LIMIT = 2000
 DOCUMENT_LENGTH = 128
+BATCH_SIZE = 256  # sorted by length, a larger batch has fewer padded tokens
 K = 5
 
 
@@ -51,20 +52,24 @@ def demo(
 ) -> None:
     """Index the docstrings of this Python's standard library, and ask them something."""
     folder = path or platformdirs.user_cache_path("late-interaction") / "demo"
+    store = LocalStore(folder, f"stdlib-{sys.version_info.major}.{sys.version_info.minor}")
     interrupted = "Interrupted. What was indexed is kept; the same command goes on from there."
     with errors_reported(interrupted), asyncio.Runner() as runner:
         model = load_model(DEMO_MODEL, device, document_length=DOCUMENT_LENGTH)
-        pipeline = runner.run(_index(folder, model, limit, quiet=as_json))
+        pipeline = LateInteractionPipeline(db=store, model=model)
         try:
-            answers = [
-                (text, runner.run(pipeline.search(text, k=K))) for text in question or corpus.QUESTIONS
-            ]
+            indexed = runner.run(_index(pipeline, limit))
+            questions = question or corpus.QUESTIONS
             if as_json:
-                documents = runner.run(pipeline.count())
-                print_json({"documents": documents, "answers": [results_json(*answer) for answer in answers]})
+                answers = [results_json(text, runner.run(pipeline.search(text, k=K))) for text in questions]
+                print_json({"documents": runner.run(pipeline.count()), "answers": answers})
                 return
-            for answer in answers:
-                _show(*answer, model)
+            out.print(
+                f"{indexed}\nThe model is {corpus.MODEL_NAME}, a plain sentence encoder used in late-interaction "
+                "form, not a ColBERT.\n"
+            )
+            for text in questions:
+                _show(text, runner.run(pipeline.search(text, k=K)), model)
             if interactive and sys.stdin.isatty() and sys.stdout.isatty():
                 out.print("Ask something about the standard library; an empty line ends.")
                 while text := _ask():
@@ -73,30 +78,21 @@ def demo(
             runner.run(pipeline.aclose())
 
 
-async def _index(folder: Path, model: ColBERTModel, limit: int, *, quiet: bool) -> LateInteractionPipeline:
-    """The demo's pipeline, with everything indexed that is not yet."""
-    store = LocalStore(folder, f"stdlib-{sys.version_info.major}.{sys.version_info.minor}")
-    pipeline = LateInteractionPipeline(db=store, model=model)
+async def _index(pipeline: LateInteractionPipeline, limit: int) -> str:
+    """Index what is not there yet, and say how that went."""
     try:
         await pipeline.initialize()
     except IndexMismatchError:
         # Another release built it. It is ours, and quickly made anew.
-        await store.drop()
+        await pipeline.drop()
         await pipeline.initialize()
     before, start = await pipeline.count(), time.perf_counter()
-    await pipeline.index_documents(corpus.stdlib_rows(limit), show_progress=True, skip_existing=True)
-    count = await pipeline.count()
-    if not quiet:
-        new = (
-            f"{count - before:,} docstrings indexed in {time.perf_counter() - start:.0f} s"
-            if count > before
-            else "Nothing new"
-        )
-        out.print(
-            f"{new}; {count:,} are in {store.location}.\nThe model is {corpus.MODEL_NAME}, a plain sentence "
-            "encoder used in late-interaction form, not a ColBERT.\n"
-        )
-    return pipeline
+    await pipeline.index_documents(
+        corpus.stdlib_rows(limit), batch_size=BATCH_SIZE, show_progress=True, skip_existing=True
+    )
+    seconds, count = time.perf_counter() - start, await pipeline.count()
+    new = f"{count - before:,} docstrings indexed in {seconds:.0f} s" if count > before else "Nothing new"
+    return f"{new}; {count:,} are in {pipeline.store.location}."
 
 
 def _show(question: str, results: SearchResults, model: ColBERTModel) -> None:
@@ -107,7 +103,9 @@ def _show(question: str, results: SearchResults, model: ColBERTModel) -> None:
 
 
 def _ask() -> str:
+    """The next question; empty at Ctrl-D and Ctrl-C, which end the demo."""
     try:
         return input("> ").strip()
-    except EOFError:
+    except (EOFError, KeyboardInterrupt):
+        out.print()
         return ""

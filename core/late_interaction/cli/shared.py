@@ -23,8 +23,8 @@ from late_interaction.stores.local import LocalStore
 from late_interaction.types import IndexSpec
 
 logger = logging.getLogger(__name__)
-out = Console()
-err = Console(stderr=True)
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
 
 DEFAULT_MODEL = "answerdotai/answerai-colbert-small-v1"
 DEMO_MODEL = "demo"
