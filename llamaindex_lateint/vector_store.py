@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.indices.vector_store.base import VectorStoreIndex
@@ -27,6 +27,9 @@ from llamaindex_lateint.ingestion import watch_ingestion
 from llamaindex_lateint.no_embedding import NoEmbedding
 from llamaindex_lateint.nodes import PARENT, EncodableNode, encodable_node, node_of
 from llamaindex_lateint.querying import Search, Selection
+
+if TYPE_CHECKING:
+    from astrapy import AsyncDatabase, Database
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +51,9 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
         model: encodes queries and nodes: a `LateInteractionModel`, or the name of a ColBERT checkpoint.
         table_name: the index's name, "late_interaction" by default.
         path: the folder of the embedded store.
+        database: astrapy's, async or not, for an index on Astra DB, HCD or DSE; in place of a path.
+        filterable: metadata fields that a database is to look up, and their types, as for `AstraStore`; eight at
+            most, since this store adds the parent's id. In a folder every field is looked up, declared or not.
         doc_pool_factor: as for `LateInteractionPipeline`, and so are the three after it.
         query_pool_distance: query vectors closer than this are pooled.
         packing: how token matrices are stored.
@@ -74,6 +80,8 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
         model: LateInteractionModel | str | None = None,
         table_name: str | None = None,
         path: str | Path | None = None,
+        database: AsyncDatabase | Database | None = None,
+        filterable: Mapping[str, Any] | None = None,
         doc_pool_factor: float = 2,
         query_pool_distance: float = 0.03,
         packing: PackingDtype = "int8",
@@ -85,20 +93,25 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
         super().__init__(**fields)
         self._owns_pipeline = pipeline is None
         if pipeline is None:
-            if model is None or path is None:
-                raise ValueError("A store is made from a pipeline, or from a model and a path.")
+            db = path if database is None else database
+            if model is None or db is None or None not in (path, database):
+                raise ValueError(
+                    "A store is made from a pipeline, or from a model and either a path or a database."
+                )
             pipeline = SyncPipeline(
-                path,
+                db,
                 ColBERTModel(model) if isinstance(model, str) else model,
                 table_name,
                 doc_pool_factor=doc_pool_factor,
                 query_pool_distance=query_pool_distance,
                 packing=packing,
                 concurrency=concurrency,
+                filterable={PARENT: str} | dict(filterable or {}),
             )
-        elif (model, table_name, path) != (None, None, None):
+        elif (model, table_name, path, database, filterable) != (None,) * 5:
             raise ValueError(
-                "The pipeline has its own model, name and place: leave model, table_name and path out."
+                "The pipeline has its own model, name, place and declarations: leave model, table_name, path, "
+                "database and filterable out."
             )
         self._pipeline = pipeline
         self._connection = Connection(pipeline)

@@ -536,7 +536,7 @@ async def test_a_closed_store_says_so(make_store: Any) -> None:
 
 
 def test_a_store_is_made_from_a_pipeline_or_from_its_parts(tmp_path: Any) -> None:
-    with pytest.raises(ValueError, match="from a pipeline, or from a model and a path"):
+    with pytest.raises(ValueError, match="from a pipeline, or from a model and either"):
         LateInteractionVectorStore(model=HashModel())
     with SyncPipeline(tmp_path, HashModel()) as pipeline, pytest.raises(ValueError, match="leave model"):
         LateInteractionVectorStore(pipeline, path=tmp_path)
