@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 from late_interaction import demo
 from late_interaction.cli import app
+from late_interaction.cli.results import excerpt
 
 NOTES = "# The wing\n\nFlow of heat over the wing.\n\n# The cat\n\nThe cat and the dog.\n"
 
@@ -97,6 +98,16 @@ def test_search_prints_a_table_with_places(
     nothing = run("search", "flow", "--db", db, "--model", model, "--filter", '{"year": 1}')
     assert nothing.exit_code == 0
     assert "No document was found." in nothing.stdout
+
+
+def test_an_excerpt_is_where_most_words_matched() -> None:
+    text = f"wing {'filler ' * 100}wing flow heat {'filler ' * 100}"
+    words = [(0, 4), *((text.rindex(word), text.rindex(word) + 4) for word in ("wing", "flow", "heat"))]
+    start, end = excerpt(text, words)
+    assert "wing flow heat" in text[start:end]
+    assert text[start:end].startswith("filler")
+    assert end - start < 300
+    assert excerpt("no match", []) == (0, 240)
 
 
 def test_an_index_remembers_its_settings(tmp_path: Path, docs: Path, model: str) -> None:
