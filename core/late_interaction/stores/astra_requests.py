@@ -103,8 +103,9 @@ class Requests:
 
         if database.keyspace is None:
             raise ValueError("the database has no keyspace: give one to get_async_database(keyspace=…).")
+        self.library_version = version("late-interaction")  # Read from files, and so not on the event loop.
         options = APIOptions(
-            callers=[*database.api_options.callers, ("late-interaction", version("late-interaction"))],
+            callers=[*database.api_options.callers, ("late-interaction", self.library_version)],
             serdes_options=SerdesOptions(use_decimals_in_collections=False),
         )
         self._copy: Callable[[], AsyncDatabase] = (
