@@ -315,7 +315,12 @@ class LateInteractionVectorStore(VectorStore):
         return await self._connection.arun(getting(ids))
 
     def search_by_metadata(self, filter: Filter | None = None, *, limit: int | None = None) -> list[Document]:
-        """Documents by metadata alone, in the order they were written; all by default."""
+        """Documents by metadata alone, in the order they were written.
+
+        Args:
+            filter: those that match; all by default.
+            limit: how many at most; which ones, is up to a database.
+        """
         return self._connection.run(finding(filter, limit))
 
     async def asearch_by_metadata(

@@ -16,7 +16,6 @@ import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from functools import partial
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
@@ -227,7 +226,7 @@ class AstraStore(Store):
             "name": self.name,
             "spec": json.dumps(spec.to_dict()),
             "filterable": json.dumps(declared),
-            "library": version("late-interaction"),
+            "library": self.requests.library_version,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         if refused := await self.requests.insert(CATALOGUE, [row]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,6 @@ def make(folder: Path, **options: Any) -> LateInteractionVectorStore:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[LateInteractionVectorStore]:
-    with make(tmp_path) as store:
-        yield store
-
-
-@pytest.fixture
 def filled(store: LateInteractionVectorStore) -> LateInteractionVectorStore:
     store.add_texts(TEXTS, METADATAS, ids=IDS)
     return store
@@ -55,10 +49,6 @@ def filled(store: LateInteractionVectorStore) -> LateInteractionVectorStore:
 
 def ids(documents: Sequence[Document]) -> list[str | None]:
     return [document.id for document in documents]
-
-
-def files(folder: Path) -> list[Path]:
-    return list(folder.iterdir())
 
 
 # --- writing
@@ -195,18 +185,23 @@ def test_delete_never_means_everything(filled: LateInteractionVectorStore) -> No
     assert len(filled.search_by_metadata()) == 4
 
 
-async def test_clear_and_drop(filled: LateInteractionVectorStore, tmp_path: Path) -> None:
+async def test_clear_and_drop(filled: LateInteractionVectorStore) -> None:
     filled.clear()
     assert filled.similarity_search("apple") == []
     await filled.aadd_texts(["one"])
     await filled.aclear()
     assert await filled.asimilarity_search("one") == []
     filled.drop()
-    assert files(tmp_path) == []
-    filled.add_texts(["again"])
+    await filled.aadd_texts(["again"])
     assert len(filled.search_by_metadata()) == 1
     await filled.adrop()
-    assert files(tmp_path) == []
+    assert filled.similarity_search("again") == []
+
+
+def test_drop_leaves_nothing(embedded: LateInteractionVectorStore, tmp_path: Path) -> None:
+    embedded.add_texts(["one"])
+    embedded.drop()
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- reading
@@ -227,7 +222,9 @@ def test_get_many_by_ids(store: LateInteractionVectorStore) -> None:
 
 async def test_search_by_metadata(filled: LateInteractionVectorStore) -> None:
     assert ids(filled.search_by_metadata({"colour": "red"})) == ["a", "b"]
-    assert ids(await filled.asearch_by_metadata({"colour": "red"}, limit=1)) == ["a"]
+    assert ids(await filled.asearch_by_metadata({"colour": "green"}, limit=1)) == ["c"]
+    assert len(filled.search_by_metadata(limit=2)) == 2
+    assert filled.search_by_metadata(limit=0) == []
 
 
 FILTERS = [
@@ -421,8 +418,9 @@ def test_to_make_one_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_an_index_of_another_model_is_refused_at_the_first_use(
-    filled: LateInteractionVectorStore, tmp_path: Path
+    embedded: LateInteractionVectorStore, tmp_path: Path
 ) -> None:
+    embedded.add_texts(["one"])
     with (
         LateInteractionVectorStore(model=HashModel(name="other"), path=tmp_path, doc_pool_factor=1) as other,
         pytest.raises(IndexMismatchError, match=r"encoder\.model"),

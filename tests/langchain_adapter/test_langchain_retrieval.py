@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +38,6 @@ from tests.models import HashModel
 
 TEXTS = ["red apple", "red pear", "green apple tree", "blue sea water wave"]
 IDS = ["a", "b", "c", "d"]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[LateInteractionVectorStore]:
-    with LateInteractionVectorStore(model=HashModel(), path=tmp_path, doc_pool_factor=1) as store:
-        yield store
 
 
 @pytest.fixture
