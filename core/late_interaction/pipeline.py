@@ -25,6 +25,7 @@ from late_interaction.pooling import POOLING_ALGORITHM, pool_document, pool_quer
 from late_interaction.rows import Row, check_doc_id, check_metadata
 from late_interaction.stores.astra_schema import type_names
 from late_interaction.stores.base import Candidates, Store
+from late_interaction.stores.copying import copy_index
 from late_interaction.stores.local import LocalStore
 from late_interaction.types import (
     DocId,
@@ -254,30 +255,22 @@ class LateInteractionPipeline:
 
         Raises:
             IndexMismatchError: the other index is there and was built otherwise.
+            ValueError: the other index is this one.
         """
         target = (
             other.store if isinstance(other, LateInteractionPipeline) else _copy_target(other, self.store)
         )
-        written = 0
         try:
-            await target.open(self.spec)
-            with tqdm(
-                desc="Copying", total=await self.store.count(), unit="doc", disable=not show_progress
-            ) as bar:
-                async for batch in self.store.scan(batch_size=batch_size):
-                    there = (
-                        await target.existing([d.document.doc_id for d in batch]) if skip_existing else set()
-                    )
-                    missing = [document for document in batch if document.document.doc_id not in there]
-                    if missing:
-                        await target.upsert(missing)
-                    written += len(missing)
-                    bar.update(len(batch))
-            await target.optimize(show_progress=show_progress)
+            return await copy_index(
+                self.store,
+                target,
+                batch_size=batch_size,
+                show_progress=show_progress,
+                skip_existing=skip_existing,
+            )
         finally:
             if isinstance(other, str | Path):
                 await target.close()
-        return written
 
     async def _write(self, documents: Sequence[Document], matrices: Sequence[FloatMatrix]) -> None:
         """Pool and store; the matrices are in the order of the documents."""

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -153,11 +153,9 @@ def _model_of(spec: IndexSpec) -> str:
     name, content = spec.encoder.get("model"), spec.encoder.get("content")
     if not isinstance(name, str) or content is None:
         raise ModelError("The index was built with an encoder of its own: search it from Python.")
-    try:
-        if content_hash(demo.model_folder()) == content:
-            return DEMO_MODEL
-    except MissingExtraError:
-        pass
     if "/" in name:
         return name
+    with suppress(MissingExtraError):
+        if content_hash(demo.model_folder()) == content:
+            return DEMO_MODEL
     raise ModelError(f"The index was built with a model in a folder named {name!r}: give it with --model.")
