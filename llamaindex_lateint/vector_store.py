@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self
@@ -22,6 +23,7 @@ from llama_index.core.vector_stores.types import (
 from late_interaction import ColBERTModel, LateInteractionModel, LateInteractionPipeline, SyncPipeline
 from late_interaction.connection import Connection
 from late_interaction.mmr import relevance
+from late_interaction.stores.astra_database import astra_database
 from late_interaction.types import Document, PackingDtype
 from llamaindex_lateint.ingestion import watch_ingestion
 from llamaindex_lateint.no_embedding import NoEmbedding
@@ -29,7 +31,8 @@ from llamaindex_lateint.nodes import PARENT, EncodableNode, encodable_node, node
 from llamaindex_lateint.querying import Search, Selection
 
 if TYPE_CHECKING:
-    from astrapy import AsyncDatabase, Database
+    from astrapy import AsyncDatabase
+    from astrapy.authentication import TokenProvider
 
 logger = logging.getLogger(__name__)
 
@@ -50,10 +53,15 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
             `batch_size` and `normalize_scores`.
         model: encodes queries and nodes: a `LateInteractionModel`, or the name of a ColBERT checkpoint.
         table_name: the index's name, "late_interaction" by default.
-        path: the folder of the embedded store.
-        database: astrapy's, async or not, for an index on Astra DB, HCD or DSE; in place of a path.
-        filterable: metadata fields that a database is to look up, and their types, as for `AstraStore`; eight at
-            most, since this store adds the parent's id. In a folder every field is looked up, declared or not.
+        path: the folder of the embedded store; without it the index is in Astra DB, HCD or DSE.
+        token: for Astra, by default ASTRA_DB_APPLICATION_TOKEN of the environment.
+        api_endpoint: for Astra, by default ASTRA_DB_API_ENDPOINT.
+        keyspace: for Astra, by default ASTRA_DB_KEYSPACE, or else "default_keyspace".
+        environment: astrapy's ("prod", "hcd", "dse", …), by default ASTRA_DB_ENVIRONMENT, or else as the endpoint
+            shows.
+        filterable: metadata fields that Astra is to look up, and their types, such as `{"year": int}`, eight at
+            most besides the parent's id; any other field is looked at by us, which costs more. In a folder every
+            field is looked up.
         doc_pool_factor: as for `LateInteractionPipeline`, and so are the three after it.
         query_pool_distance: query vectors closer than this are pooled.
         packing: how token matrices are stored.
@@ -80,7 +88,10 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
         model: LateInteractionModel | str | None = None,
         table_name: str | None = None,
         path: str | Path | None = None,
-        database: AsyncDatabase | Database | None = None,
+        token: str | TokenProvider | None = None,
+        api_endpoint: str | None = None,
+        keyspace: str | None = None,
+        environment: str | None = None,
         filterable: Mapping[str, Any] | None = None,
         doc_pool_factor: float = 2,
         query_pool_distance: float = 0.03,
@@ -92,14 +103,18 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
         fields: dict[str, Any] = {"batch_size": batch_size, "normalize_scores": normalize_scores}
         super().__init__(**fields)
         self._owns_pipeline = pipeline is None
+        of_astra = (token, api_endpoint, keyspace, environment)
         if pipeline is None:
-            db = path if database is None else database
-            if model is None or db is None or None not in (path, database):
+            if model is None:
                 raise ValueError(
-                    "A store is made from a pipeline, or from a model and either a path or a database."
+                    "A store is made from a pipeline, or from a model and a place: give model=…."
+                )
+            if path is not None and of_astra != (None,) * 4:
+                raise ValueError(
+                    "path is of the embedded store, and the others of Astra: give one or the other."
                 )
             pipeline = SyncPipeline(
-                db,
+                _database(*of_astra) if path is None else path,
                 ColBERTModel(model) if isinstance(model, str) else model,
                 table_name,
                 doc_pool_factor=doc_pool_factor,
@@ -108,10 +123,11 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
                 concurrency=concurrency,
                 filterable={PARENT: str} | dict(filterable or {}),
             )
-        elif (model, table_name, path, database, filterable) != (None,) * 5:
-            raise ValueError(
-                "The pipeline has its own model, name, place and declarations: leave model, table_name, path, "
-                "database and filterable out."
+        elif (model, table_name, path, filterable, *of_astra) != (None,) * 8:
+            raise ValueError("A pipeline has its model, place and name: leave the other arguments out.")
+        elif not isinstance(pipeline, SyncPipeline):
+            raise TypeError(
+                f"pipeline must be a SyncPipeline, which any thread and event loop may use, not {pipeline!r:.60}."
             )
         self._pipeline = pipeline
         self._connection = Connection(pipeline)
@@ -328,6 +344,13 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
         return VectorStoreQueryResult(
             nodes=nodes, similarities=[score(r.score) for r in results], ids=[r.doc_id for r in results]
         )
+
+
+def _database(
+    token: str | TokenProvider | None, api_endpoint: str | None, keyspace: str | None, environment: str | None
+) -> AsyncDatabase:
+    callers = [("llama-index", version("llama-index-core"))]
+    return astra_database(token, api_endpoint, keyspace=keyspace, environment=environment, callers=callers)
 
 
 def _refuse(method: str, kwargs: Mapping[str, Any]) -> None:

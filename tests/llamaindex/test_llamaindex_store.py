@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from blockbuster import blockbuster_ctx
 from hypothesis import given
 from hypothesis import strategies as st
 from llama_index.core.schema import (
@@ -34,10 +35,11 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryMode,
 )
 
-from late_interaction import DocumentError, LateInteractionError, SyncPipeline
+from late_interaction import DocumentError, LateInteractionError, StoreError, SyncPipeline
 from late_interaction.maxsim import maxsim
 from llamaindex_lateint import LateInteractionVectorStore
 from llamaindex_lateint.nodes import encodable_node, node_of
+from tests.data_api import run_in_thread
 from tests.models import HashModel
 
 WORDS = ["ash", "birch", "cedar", "elm", "fir", "hazel", "larch", "maple", "oak", "pine"]
@@ -517,6 +519,20 @@ async def test_async_methods_leave_the_callers_loop_free(make_store: Any) -> Non
         await task
 
 
+async def test_no_async_method_blocks_for_a_file_a_socket_or_a_lock(make_store: Any) -> None:
+    store = make_store()
+    with blockbuster_ctx():
+        await store.async_add(trees())
+        assert (await store.aquery(ask("elm", 1))).ids == ["elm"]
+        mmr = ask("elm", 2, mode=VectorStoreQueryMode.MMR, filters=where("rank", 3, "!="))
+        assert len((await store.aquery(mmr)).ids or ()) == 2
+        await store.adelete_nodes(["elm"])
+        await store.adelete("no such document")
+        assert len(await store.aget_nodes(filters=where("rank", 5, "<"))) == 4
+        await store.aclear()
+        await store.aclose()
+
+
 def test_a_pipeline_that_was_given_stays_open(tmp_path: Any) -> None:
     with SyncPipeline(tmp_path, HashModel()) as pipeline:
         with LateInteractionVectorStore(pipeline) as store:
@@ -536,10 +552,34 @@ async def test_a_closed_store_says_so(make_store: Any) -> None:
 
 
 def test_a_store_is_made_from_a_pipeline_or_from_its_parts(tmp_path: Any) -> None:
-    with pytest.raises(ValueError, match="from a pipeline, or from a model and either"):
-        LateInteractionVectorStore(model=HashModel())
-    with SyncPipeline(tmp_path, HashModel()) as pipeline, pytest.raises(ValueError, match="leave model"):
+    with pytest.raises(ValueError, match="give model="):
+        LateInteractionVectorStore(path=tmp_path)
+    with pytest.raises(ValueError, match="give one or the other"):
+        LateInteractionVectorStore(model=HashModel(), path=tmp_path, keyspace="mine")
+    with SyncPipeline(tmp_path, HashModel()) as pipeline, pytest.raises(ValueError, match="leave the other"):
         LateInteractionVectorStore(pipeline, path=tmp_path)
+    with pytest.raises(TypeError, match="must be a SyncPipeline"):
+        LateInteractionVectorStore(HashModel())  # type: ignore[arg-type]
+
+
+def test_astra_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ASTRA_DB_API_ENDPOINT", raising=False)
+    with pytest.raises(StoreError, match="Set ASTRA_DB_API_ENDPOINT"):
+        LateInteractionVectorStore(model=HashModel())
+    with run_in_thread() as server:
+        monkeypatch.setenv("ASTRA_DB_API_ENDPOINT", server.endpoint)
+        monkeypatch.setenv("ASTRA_DB_APPLICATION_TOKEN", server.token)
+        with LateInteractionVectorStore(model=HashModel(), filterable={"rank": int}) as store:
+            store.add(trees())
+            assert store.query(ask("elm", 1, filters=where("rank", 3))).ids == ["elm"]
+            assert server.token not in f"{store!r} {store.to_dict()} {store.client!r}"
+            server.log.clear()
+            store.delete("forest")
+            store.delete("another")
+            looked_up = [r.body["filter"] for r in server.log.requests if "meta_ref_doc_id" in str(r.body)]
+            assert {"forest", "another"} <= {word for body in looked_up for word in str(body).split("'")}
+            assert store.get_nodes() == []
+        assert all("llama-index" in request.user_agent for request in server.log.requests)
 
 
 def test_a_store_is_neither_copied_nor_pickled(store: LateInteractionVectorStore) -> None:

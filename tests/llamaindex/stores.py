@@ -1,0 +1,34 @@
+"""Stores to test: in a folder, and in Astra's tables on the local Data API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from late_interaction import LateInteractionModel
+from llamaindex_lateint import LateInteractionVectorStore
+from tests.data_api import run_in_thread
+from tests.models import HashModel
+
+MakeStore: TypeAlias = Callable[..., LateInteractionVectorStore]
+
+
+@contextmanager
+def stores_in(engine: str, folder: Path) -> Iterator[MakeStore]:
+    """What makes stores in one place, and closes them; the same name gives the same index."""
+    with ExitStack() as stack:
+        place: dict[str, Any] = {"path": folder}
+        if engine == "astra":
+            server = stack.enter_context(run_in_thread())
+            place = {"token": server.token, "api_endpoint": server.endpoint}
+
+        def make(
+            name: str = "nodes", model: LateInteractionModel | None = None, **options: Any
+        ) -> LateInteractionVectorStore:
+            model = HashModel() if model is None else model
+            store = LateInteractionVectorStore(model=model, table_name=name, **place, **options)
+            return stack.enter_context(store)
+
+        yield make
