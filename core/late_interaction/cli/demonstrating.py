@@ -28,7 +28,7 @@ from late_interaction.pipeline import LateInteractionPipeline
 from late_interaction.stores.local import LocalStore
 from late_interaction.types import SearchResults
 
-LIMIT = 2000
+LIMIT = 1500
 DOCUMENT_LENGTH = 128
 BATCH_SIZE = 256  # sorted by length, a larger batch has fewer padded tokens
 K = 5
