@@ -1,4 +1,4 @@
-"""The notebook is executed by .ci/run; here only that what is committed of it is whole and says nothing of a machine."""
+"""The notebook runs in .ci/run; here only that what is committed of it is whole and says nothing of a machine."""
 
 from __future__ import annotations
 
