@@ -62,7 +62,7 @@ DECLARED = {
 }
 
 
-@pytest.fixture(params=["folder", "astra", "astra, declared", "astra, small pages"])
+@pytest.fixture(params=["folder", "astra", "astra, declared, small pages"])
 async def make(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Make]:
     """Makes pipelines on one database; the same name is the same index."""
     pipelines: list[LateInteractionPipeline] = []
@@ -122,7 +122,9 @@ async def test_the_best_come_first_with_their_exact_scores(make):
     await pipeline.index_documents(documents)
     for query in ("w1 w2 w3", "w10 w20 w30 w40"):
         results = await pipeline.search(query, k=20)
-        np.testing.assert_allclose([r.score for r in results], exact(pipeline, query, documents, 20), atol=1e-3)
+        np.testing.assert_allclose(
+            [r.score for r in results], exact(pipeline, query, documents, 20), atol=1e-3
+        )
         assert [r.score for r in results] == sorted((r.score for r in results), reverse=True)
 
 
@@ -133,7 +135,9 @@ async def test_exact_is_certain_whatever_the_parameters(make):
     await pipeline.index_documents(documents)
     results = await pipeline.search("w1 w2 w3 w4", k=10, n_ann_tokens=5, n_maxsim_candidates=10, exact=True)
     assert results.stats.certain
-    np.testing.assert_allclose([r.score for r in results], exact(pipeline, "w1 w2 w3 w4", documents, 10), atol=1e-3)
+    np.testing.assert_allclose(
+        [r.score for r in results], exact(pipeline, "w1 w2 w3 w4", documents, 10), atol=1e-3
+    )
 
 
 async def test_it_searches_deeper_until_k_are_found(pipeline):
@@ -258,7 +262,9 @@ async def test_a_filtered_search_is_the_search_among_those_that_match(make):
 
 
 async def test_an_upsert_replaces_all_of_a_document(pipeline):
-    await pipeline.index_document({"doc_id": "a", "content": "old " * 3 + "words here", "year": 1, "lang": "en"})
+    await pipeline.index_document(
+        {"doc_id": "a", "content": "old " * 3 + "words here", "year": 1, "lang": "en"}
+    )
     await pipeline.index_document({"doc_id": "b", "content": "something else"})
     await pipeline.index_document({"doc_id": "a", "content": "new", "lang": "de"})
     assert await pipeline.count() == 2
@@ -279,7 +285,9 @@ async def test_the_last_of_two_rows_of_one_id_wins(pipeline):
 
 async def test_uuids_and_odd_ids(pipeline):
     odd = [str(uuid.uuid4()), "a b/c?d=é&f", "{}", "$in", "'; DROP", "x" * 300, "\n"]
-    await pipeline.index_documents([{"doc_id": doc_id, "content": f"word{i}"} for i, doc_id in enumerate(odd)])
+    await pipeline.index_documents(
+        [{"doc_id": doc_id, "content": f"word{i}"} for i, doc_id in enumerate(odd)]
+    )
     for i, doc_id in enumerate(odd):
         assert ids(await pipeline.search(f"word{i}", k=1)) == [doc_id]
     assert await pipeline.delete_documents(odd[:3]) == 3
@@ -315,7 +323,10 @@ async def test_metadata_are_updated_alone(pipeline):
     documents = rows(20)
     await pipeline.index_documents(documents)
     before = await pipeline.search("w1 w2 w3", k=20)
-    assert await pipeline.update_metadata("d4", {"lang": "xx", "extra": {"deep": [1, None]}, "year": None}) is True
+    assert (
+        await pipeline.update_metadata("d4", {"lang": "xx", "extra": {"deep": [1, None]}, "year": None})
+        is True
+    )
     assert await pipeline.update_metadata("nowhere", {"lang": "xx"}) is False
     after = await pipeline.search("w1 w2 w3", k=20)
     assert [(r.doc_id, r.score) for r in after] == [(r.doc_id, r.score) for r in before]

@@ -1,4 +1,4 @@
-"""The command line: `late-interaction demo | index | search | info | optimize | copy | eval`."""
+"""The command line: `late-interaction demo | index | search | info | optimize | copy | doctor | eval`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 import late_interaction
 from late_interaction.cli.demonstrating import demo
+from late_interaction.cli.doctoring import doctor
 from late_interaction.cli.evaluating import evaluate_folder
 from late_interaction.cli.indexing import copy, index, info, optimize
 from late_interaction.cli.searching import search
@@ -19,7 +20,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
-for command in (demo, index, search, info, optimize, copy):
+for command in (demo, index, search, info, optimize, copy, doctor):
     app.command()(command)
 app.command("eval")(evaluate_folder)
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from late_interaction.cli.shared import (
+    PLACES,
     DbOption,
     DeviceOption,
     JsonOption,
@@ -27,12 +28,13 @@ from late_interaction.cli.shared import (
     pipeline_for,
     print_json,
     report,
+    store_at,
 )
 from late_interaction.errors import DocumentError, RowFailure
 from late_interaction.pipeline import DEFAULT_NAME
 from late_interaction.readers import SUFFIXES, TEXT_SUFFIXES, ReadProblem, Row, find_files, read_rows
-from late_interaction.stores.copying import copy_index
-from late_interaction.stores.local import LocalStore
+from late_interaction.stores.base import Store
+from late_interaction.stores.copying import copy_index, verify_copy
 
 SkipExistingOption = Annotated[
     bool, typer.Option("--skip-existing", help="Leave documents that are there already as they are.")
@@ -93,7 +95,7 @@ def index(
         last = {f"{file}{'#' if file.suffix.lower() in TEXT_SUFFIXES else ':'}": 0 for file in files}
 
         async def run() -> tuple[int, list[RowFailure], int]:
-            store = LocalStore(db, name)
+            store = store_at(db, name)
             spec = await store.spec()
             encoder = load_model(model, device, spec)
             failures: list[RowFailure] = []
@@ -168,22 +170,26 @@ def optimize(db: DbOption, name: NameOption = DEFAULT_NAME, as_json: JsonOption 
 
 
 def copy(
-    source: Annotated[Path, typer.Argument(help="Folder to copy from.", show_default=False)],
-    target: Annotated[Path, typer.Argument(help="Folder to copy to.", show_default=False)],
+    source: Annotated[str, typer.Argument(help=f"Where from: {PLACES}.", show_default=False)],
+    target: Annotated[str, typer.Argument(help="Where to, likewise.", show_default=False)],
     name: NameOption = DEFAULT_NAME,
     to_name: Annotated[str | None, typer.Option(help="Name of the copy. By default the same.")] = None,
     skip_existing: SkipExistingOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Copy an index with its vectors: nothing is encoded again. Other documents of the target stay."""
+    """Copy an index with its vectors: nothing is encoded again. Other documents of the target stay.
+
+    At the end the number of documents and a sample of their scores are compared.
+    """
 
     async def run() -> tuple[str, int]:
-        target_store = LocalStore(target, to_name or name)
         async with attached(source, name) as (store, _):
+            target_store = store_at(target, to_name or name)
             try:
                 written = await copy_index(
                     store, target_store, show_progress=True, skip_existing=skip_existing
                 )
+                await verify_copy(store, target_store)
             finally:
                 await target_store.close()
         return target_store.location, written
@@ -207,7 +213,7 @@ def _noting_numbers(rows: Iterable[Row], last: dict[str, int]) -> Iterator[Row]:
         yield row
 
 
-async def _delete_stale(store: LocalStore, last: Mapping[str, int]) -> None:
+async def _delete_stale(store: Store, last: Mapping[str, int]) -> None:
     """Delete the passages and lines that a file had when it was longer."""
     for prefix, number in last.items():
         stale = [f"{prefix}{n}" for n in range(number + 1, number + 1 + _STALE_BATCH)]

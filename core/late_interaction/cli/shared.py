@@ -19,6 +19,7 @@ from late_interaction.encoders.checkpoint import content_hash
 from late_interaction.encoders.colbert import ColBERTModel
 from late_interaction.errors import IndexNotFoundError, LateInteractionError, MissingExtraError, ModelError
 from late_interaction.pipeline import LateInteractionPipeline
+from late_interaction.stores.base import Store
 from late_interaction.stores.local import LocalStore
 from late_interaction.types import IndexSpec
 
@@ -29,8 +30,11 @@ err = Console(stderr=True, highlight=False)
 DEFAULT_MODEL = "answerdotai/answerai-colbert-small-v1"
 DEMO_MODEL = "demo"
 
-DbOption = Annotated[Path, typer.Option("--db", help="Folder of the index.")]
-NameOption = Annotated[str, typer.Option("--name", help="Name of the index in its folder.")]
+ASTRA = "astra:"
+PLACES = f"a folder, or {ASTRA}NAME in the database that the ASTRA_DB_… variables name"
+
+DbOption = Annotated[str, typer.Option("--db", help=f"Where the index is: {PLACES}.")]
+NameOption = Annotated[str, typer.Option("--name", help="Name of the index, where it is in a folder.")]
 DeviceOption = Annotated[
     str | None, typer.Option("--device", help="cpu, cuda, mps; the best there is by default.")
 ]
@@ -73,26 +77,43 @@ def print_json(value: Mapping[str, Any]) -> None:
     typer.echo(json.dumps(value))
 
 
+def store_at(db: str, name: str) -> Store:
+    """The store of an index, which need not be there.
+
+    Raises:
+        StoreError: it is on Astra, and the environment does not say where.
+    """
+    if db.startswith(ASTRA):
+        from late_interaction.stores.astra import AstraStore
+
+        return AstraStore.from_environment(db.removeprefix(ASTRA))
+    return LocalStore(db, name)
+
+
 @asynccontextmanager
-async def attached(db: Path, name: str) -> AsyncIterator[tuple[LocalStore, IndexSpec]]:
+async def attached(db: str, name: str) -> AsyncIterator[tuple[Store, IndexSpec]]:
     """An index that is there, open without a model, and what it was built with.
 
     Raises:
         IndexNotFoundError: there is none of this name; the message lists those that there are.
     """
-    store = LocalStore(db, name)
-    spec = await store.spec()
-    if spec is None:
-        raise IndexNotFoundError(f"There is no index {name!r} in {db}: {_names_in(db)}.")
-    await store.open(spec)
+    store = store_at(db, name)
     try:
+        spec = await store.spec()
+        if spec is None:
+            raise IndexNotFoundError(
+                f"There is no index {store.location}."
+                if db.startswith(ASTRA)
+                else f"There is no index {name!r} in {db}: {_names_in(Path(db))}."
+            )
+        await store.open(spec)
         yield store, spec
     finally:
         await store.close()
 
 
 def pipeline_for(
-    store: LocalStore, model: ColBERTModel, spec: IndexSpec | None, pool_factor: float | None = None
+    store: Store, model: ColBERTModel, spec: IndexSpec | None, pool_factor: float | None = None
 ) -> LateInteractionPipeline:
     """A pipeline with the index's own settings, or with the defaults for a new one."""
     options: dict[str, Any] = {}

@@ -360,6 +360,29 @@ class AstraStore(Store):
                 error,
             )
 
+    async def restore_tokens(self, doc_ids: Sequence[str]) -> None:
+        """Write the tokens of documents anew, from the packed matrices in their rows, and delete what is too many."""
+        self._opened()
+        columns = (*_DOCUMENT, "generation", "packed")
+        async with self._alone(doc_ids):
+            rows = await self._rows(doc_ids, columns)
+            prepared = [
+                Prepared(
+                    doc_id,
+                    row,
+                    unpack(from_binary(row["packed"])),
+                    cells_of(document_of(row).metadata, self._fields),
+                    0,
+                )
+                for doc_id, row in rows.items()
+            ]
+            chunks = (
+                [document.token_row(token_id) for document, token_id in chunk]
+                for chunk in chunks_of_tokens(prepared)
+            )
+            await self._each(partial(self._insert_all, self._tokens), chunks)
+            await self._each(self._delete_surplus, [(one.doc_id, len(one.vectors)) for one in prepared])
+
     async def update_metadata(self, doc_id: str, metadata: dict[str, Any]) -> bool:
         """Set these metadata keys, leaving the others; False where there is no such id.
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import random
+
+import numpy as np
 from tqdm.auto import tqdm
 
-from late_interaction.errors import IndexNotFoundError
+from late_interaction.errors import IndexNotFoundError, StoreError
+from late_interaction.maxsim import maxsim
 from late_interaction.stores.base import Store
+
+_SAMPLED_FROM = 1000
+_QUERY_TOKENS = 8
+_SCORE_TOLERANCE = 1e-3
 
 
 async def copy_index(
@@ -53,3 +61,40 @@ async def copy_index(
             bar.update(len(batch))
     await target.optimize(show_progress=show_progress)
     return written
+
+
+async def verify_copy(source: Store, target: Store, *, sample: int = 50) -> None:
+    """Compare a copy with its source: the number of documents, and the content and scores of a sample.
+
+    Args:
+        source: where the copy is from; open.
+        target: where it is; open. It may have other documents too.
+        sample: how many documents to compare, of the first thousand.
+
+    Raises:
+        StoreError: the copy is not complete, or differs; the message names a document where it does.
+    """
+    here, there = await source.count(), await target.count()
+    if there < here:
+        raise StoreError(
+            f"The copy is not complete: {target.location} has {there:,} documents, {source.location} {here:,}. Copy "
+            "again, leaving out what is there."
+        )
+    some = await source.find(limit=_SAMPLED_FROM)
+    documents = {document.doc_id: document for document in random.sample(some, min(sample, len(some)))}
+    copies = {document.doc_id: document for document in await target.documents(list(documents))}
+    for doc_id, document in documents.items():
+        if copies.get(doc_id) != document:
+            raise StoreError(f"The copy differs: document {doc_id!r} is another in {target.location}.")
+    doc_ids, matrices = await source.matrices(list(documents))
+    copied_ids, copied = await target.matrices(doc_ids)
+    if copied_ids != doc_ids:
+        raise StoreError(f"The copy is not complete: token vectors are missing in {target.location}.")
+    for position in range(min(_QUERY_TOKENS, len(doc_ids))):
+        query = matrices.matrix(position)[:_QUERY_TOKENS]
+        difference = np.abs(maxsim(query, matrices) - maxsim(query, copied))
+        if difference.max() > _SCORE_TOLERANCE * len(query):
+            raise StoreError(
+                f"The copy differs: document {doc_ids[int(difference.argmax())]!r} has other scores in "
+                f"{target.location}."
+            )
