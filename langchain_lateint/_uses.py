@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from langchain_lateint.embeddings import unit_rows
 from late_interaction import Document as StoredDocument
 from late_interaction import LateInteractionPipeline, SearchResult, SearchResults
-from late_interaction.connection import Use
+from late_interaction.connection import Connection, Use
 from late_interaction.mmr import check_mmr, diversify
 from late_interaction.types import FloatMatrix
 
@@ -68,6 +68,10 @@ def deleting(ids: Sequence[str] | None, filter: Filter | None, unknown: dict[str
         return True
 
     return delete
+
+
+def copying(other: Connection) -> Use[int]:
+    return lambda pipeline: other.arun(pipeline.copy_to)
 
 
 async def clear(pipeline: LateInteractionPipeline) -> None:

@@ -20,6 +20,7 @@ from langchain_lateint._uses import (
     adding,
     all_to_langchain,
     clear,
+    copying,
     deleting,
     finding,
     getting,
@@ -209,6 +210,21 @@ class LateInteractionVectorStore(VectorStore):
     async def adrop(self) -> None:
         """`drop`, to be awaited on any event loop."""
         await self._connection.adrop()
+
+    def copy_to(self, other: LateInteractionVectorStore) -> int:
+        """Copy every document with its vectors into another store, such as one in Astra; nothing is encoded again.
+
+        Returns:
+            How many documents were copied.
+
+        Raises:
+            IndexMismatchError: the other store has another model, pooling or packing.
+        """
+        return self._connection.run(copying(other._connection))
+
+    async def acopy_to(self, other: LateInteractionVectorStore) -> int:
+        """`copy_to`, to be awaited on any event loop."""
+        return await self._connection.arun(copying(other._connection))
 
     # --- writing
 

@@ -15,7 +15,13 @@ from langchain_core.load import dumpd, dumps
 from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
 
 from langchain_lateint import LateInteractionRetriever, LateInteractionVectorStore
-from late_interaction import DocumentError, LateInteractionPipeline, StoreError, SyncPipeline
+from late_interaction import (
+    DocumentError,
+    IndexMismatchError,
+    LateInteractionPipeline,
+    StoreError,
+    SyncPipeline,
+)
 from late_interaction.stores.astra import AstraStore
 from tests.data_api.faults import Fault
 from tests.data_api.server import DataApiServer, run_in_thread
@@ -198,7 +204,7 @@ async def documents_table(pipeline: LateInteractionPipeline) -> str:
     return f"{pipeline.store.name}_docs"
 
 
-def test_a_store_moves_from_a_folder_to_astra_without_encoding_again(
+async def test_a_store_moves_from_a_folder_to_astra_without_encoding_again(
     store: LateInteractionVectorStore, server: DataApiServer, tmp_path: Path
 ) -> None:
     model = HashModel()
@@ -206,8 +212,13 @@ def test_a_store_moves_from_a_folder_to_astra_without_encoding_again(
         ["red apple", "blue sea"], model, ids=["a", "b"], path=tmp_path
     ) as folder:
         encoded = len(model.encoded)
-        assert folder.pipeline.copy_to(store.pipeline) == 2
+        assert folder.copy_to(store) == await folder.acopy_to(store) == 2
         assert len(model.encoded) == encoded
         before, after = (s.similarity_search_with_score("sea") for s in (folder, store))
     assert [document for document, _ in after] == [document for document, _ in before]
     assert [score for _, score in after] == pytest.approx([score for _, score in before], abs=1e-4)
+    with (
+        LateInteractionVectorStore(model=HashModel(name="other"), path=tmp_path / "other") as other,
+        pytest.raises(IndexMismatchError, match=r"encoder\.model"),
+    ):
+        store.copy_to(other)
