@@ -40,11 +40,11 @@ def __getattr__(name: str) -> object:
     try:
         value: object = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
     except ModuleNotFoundError as error:
-        if error.name != "langchain_core":
+        if (error.name or "").partition(".")[0] != "langchain_core":
             raise
         from late_interaction import MissingExtraError
 
-        raise MissingExtraError(f"{__name__}.{name}", "langchain", error.name) from error
+        raise MissingExtraError(f"{__name__}.{name}", "langchain", "langchain-core") from error
     globals()[name] = value
     return value
 

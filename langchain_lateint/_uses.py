@@ -50,9 +50,14 @@ def adding(
 
 def updating(id_to_metadata: Mapping[str, Mapping[str, Any]]) -> Use[int]:
     async def update(pipeline: LateInteractionPipeline) -> int:
-        return sum(
-            await asyncio.gather(*(pipeline.update_metadata(*item) for item in id_to_metadata.items()))
-        )
+        updates = (pipeline.update_metadata(*item) for item in id_to_metadata.items())
+        updated = await asyncio.gather(
+            *updates, return_exceptions=True
+        )  # So that none goes on after an error.
+        for result in updated:
+            if isinstance(result, BaseException):
+                raise result
+        return updated.count(True)
 
     return update
 

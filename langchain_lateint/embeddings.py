@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -21,6 +20,9 @@ _NAMES = ("model_name", "model", "model_id", "deployment")
 
 class EmbeddingsModel(LateInteractionModel):
     """Encodes a text as one unit vector, with a LangChain `Embeddings`; MaxSim is then the cosine similarity.
+
+    The embeddings' sync methods are called, on a thread of the model's own: async clients belong to the event loop
+    of whoever uses them elsewhere.
 
     Args:
         embeddings: embeds queries and documents.
@@ -55,15 +57,6 @@ class EmbeddingsModel(LateInteractionModel):
     def encode_documents(self, documents: Sequence[str]) -> list[FloatMatrix]:
         """One (1, dim) float32 unit row per document."""
         return self._matrices(self.embeddings.embed_documents(check_texts(documents, "document")))
-
-    async def aencode_queries(self, queries: Sequence[str]) -> list[FloatMatrix]:
-        """`encode_queries` by the embeddings' own async method, so that queries to a service overlap."""
-        texts = check_texts(queries, "query")
-        return self._matrices(await asyncio.gather(*(self.embeddings.aembed_query(text) for text in texts)))
-
-    async def aencode_documents(self, documents: Sequence[str]) -> list[FloatMatrix]:
-        """`encode_documents` by the embeddings' own async method."""
-        return self._matrices(await self.embeddings.aembed_documents(check_texts(documents, "document")))
 
     def _matrices(self, vectors: Sequence[Sequence[float]]) -> list[FloatMatrix]:
         return [unit_rows(vector, self.dim) for vector in vectors]

@@ -117,18 +117,11 @@ class LateInteractionVectorStore(VectorStore):
         elif any(
             part is not None
             for part in (
-                model,
-                table_name,
-                path,
-                token,
-                api_endpoint,
-                keyspace,
-                namespace,
-                environment,
-                filterable,
+                *(model, table_name, path, token, api_endpoint),
+                *(keyspace, namespace, environment, filterable),
             )
-        ):
-            raise ValueError("a pipeline has its model, place and name: leave the other arguments out.")
+        ) or (doc_pool_factor, query_pool_distance, packing, concurrency) != (2, 0.03, "int8", 16):
+            raise ValueError("a pipeline has its model, place and settings: leave the other arguments out.")
         elif not isinstance(pipeline, SyncPipeline):
             raise TypeError(
                 f"pipeline must be a SyncPipeline, which any thread and event loop may use, not {pipeline!r:.60}."

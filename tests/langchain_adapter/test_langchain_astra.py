@@ -88,8 +88,9 @@ def test_a_folder_or_astra(tmp_path: Path, part: dict[str, Any]) -> None:
 
 
 def test_a_pipeline_comes_alone(store: LateInteractionVectorStore, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="leave the other arguments out"):
-        LateInteractionVectorStore(store.pipeline, token=TOKEN)
+    for part in ({"token": TOKEN}, {"doc_pool_factor": 3}):
+        with pytest.raises(ValueError, match="leave the other arguments out"):
+            LateInteractionVectorStore(store.pipeline, **part)
     pipeline: Any = LateInteractionPipeline(tmp_path, HashModel())
     with pytest.raises(TypeError, match="must be a SyncPipeline"):
         LateInteractionVectorStore(pipeline)

@@ -56,10 +56,12 @@ class TestAstra(Suite):
     fixture = "astra_store"
 
 
+@pytest.mark.slow
 class TestEmbeddedWithMiniLM(Suite):
     fixture = "embedded_store_with_minilm"
 
 
+@pytest.mark.slow
 class TestAstraWithMiniLM(Suite):
     fixture = "astra_store_with_minilm"
 
@@ -105,9 +107,11 @@ class TestRetrieverOfAstra(RetrieverSuite):
     fixture = "astra_store"
 
 
+@pytest.mark.slow
 class TestRetrieverOfEmbeddedWithMiniLM(RetrieverSuite):
     fixture = "embedded_store_with_minilm"
 
 
+@pytest.mark.slow
 class TestRetrieverOfAstraWithMiniLM(RetrieverSuite):
     fixture = "astra_store_with_minilm"

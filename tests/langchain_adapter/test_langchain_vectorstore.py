@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.indexing import InMemoryRecordManager, aindex, index
 
+import langchain_lateint
 from langchain_lateint import EmbeddingsModel, LateInteractionVectorStore
 from late_interaction import (
     DocumentError,
@@ -161,6 +164,9 @@ async def test_update_metadata_encodes_nothing(tmp_path: Path) -> None:
         assert await store.aupdate_metadata({"b": {"c": None}}) == 1
         assert [d.metadata for d in store.get_by_ids(["a", "b"])] == [{"a": 1, "b": [2]}, {"c": None}]
         assert len(model.encoded) == encoded
+        with pytest.raises(ValueError, match="JSON cannot hold"):
+            store.update_metadata({"a": {"b": object()}, "b": {"c": 3}})
+        assert [d.metadata for d in store.get_by_ids(["a", "b"])] == [{"a": 1, "b": [2]}, {"c": 3}]
 
 
 # --- deleting
@@ -575,3 +581,26 @@ def test_every_method_of_langchain_that_does_io_is_our_own() -> None:
         name for name in public(LateInteractionVectorStore) if name not in vars(LateInteractionVectorStore)
     }
     assert inherited == theirs
+
+
+@pytest.mark.parametrize("name", langchain_lateint.__all__)
+def test_without_langchain_the_extra_is_named(name: str) -> None:
+    code = f"""
+import sys
+from importlib.abc import MetaPathFinder
+
+class Missing(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "langchain_core":
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Missing())
+import langchain_lateint
+try:
+    langchain_lateint.{name}
+except ImportError as error:
+    print(type(error).__name__, error)
+"""
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert said.startswith("MissingExtraError")
+    assert "pip install 'late-interaction[langchain]'" in said
