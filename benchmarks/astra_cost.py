@@ -1,0 +1,175 @@
+"""What searching and indexing on Astra cost: requests, rows, bytes on the wire, CPU of the client.
+
+    python benchmarks/astra_cost.py [--documents 2000] [--queries 10] [--matrices ../shared/data/tokens_5k.npz]
+
+The local Data API (tests/data_api) runs in a process of its own, so that the CPU is the client's alone. The older
+scheme is benchmarks/astra_baseline.py, with the same stage 1 and as many candidates. The last table is arithmetic.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import multiprocessing
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astrapy import AsyncDatabase, DataAPIClient
+
+from late_interaction import (
+    AstraStore,
+    LateInteractionPipeline,
+    PrecomputedEmbeddings,
+    SearchResults,
+    SearchStats,
+)
+from late_interaction.pooling import pool_query
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import benchmarks.astra_baseline as baseline
+
+COUNTS = ("requests", "rows", "KB sent", "KB received", "CPU ms")
+K = 10
+
+
+def serve(pipe: Connection) -> None:
+    """The local Data API; answers each message with what was asked of it since the last one."""
+    from tests.data_api import DataApiServer
+
+    async def run() -> None:
+        async with DataApiServer() as server:
+            pipe.send((server.endpoint, server.token, server.keyspace))
+            while await asyncio.to_thread(pipe.recv):
+                log = server.log
+                pipe.send((len(log.requests), log.rows_read + log.rows_written, log.bytes_in, log.bytes_out))
+                log.clear()
+
+    with suppress(EOFError):
+        asyncio.run(run())
+
+
+async def measured(pipe: Connection, n: int, work: Callable[[], Awaitable[Any]]) -> tuple[list[float], Any]:
+    """What the work cost, per each of `n`, and what it returned."""
+    pipe.send(True)
+    pipe.recv()
+    started = time.process_time()
+    result = await work()
+    cpu_ms = (time.process_time() - started) * 1000
+    pipe.send(True)
+    requests, rows, bytes_in, bytes_out = pipe.recv()
+    return [value / n for value in (requests, rows, bytes_in / 1000, bytes_out / 1000, cpu_ms)], result
+
+
+def table(title: str, lines: dict[str, list[float]]) -> None:
+    print(f"\n| {title} | {' | '.join(COUNTS)} |\n|{'---|' * (len(COUNTS) + 1)}")
+    for name, values in lines.items():
+        print(
+            f"| {name} | {' | '.join(f'{value:,.1f}' if value < 100 else f'{value:,.0f}' for value in values)} |"
+        )
+
+
+def growth() -> None:
+    """Units by the old metering: a read of 4 KB, a write of 1 KB and one more per index (facts in docs/astra.md)."""
+    print(
+        "\n| documents | token rows | reads per search, ids | matrices | write units to load | pages to count |"
+    )
+    print("|---|---|---|---|---|---|")
+    tokens, vectors, scaling = 40, 32, AstraStore.scaling
+    rows, candidates = vectors * scaling.n_ann_tokens(K), scaling.n_maxsim_candidates(K)
+    for exponent in range(4, 10):
+        documents = 10**exponent
+        writes = documents * (tokens * (1 + 1) + 7)
+        print(
+            f"| 10^{exponent} | {documents * tokens:.0e} | {vectors} requests, {rows:,} rows | {candidates} rows, "
+            f"{candidates * 2} units | {writes:.0e} | {documents // 50:,} |"
+        )
+
+
+async def ours(pipeline: LateInteractionPipeline, queries: np.ndarray) -> list[SearchResults]:
+    return [await pipeline.search_with_embeddings(query, k=K) for query in queries]
+
+
+async def theirs(
+    database: AsyncDatabase, name: str, queries: np.ndarray, stats: SearchStats
+) -> list[list[tuple[str, float, str]]]:
+    """The same with the baseline, one query after the other, with as many tokens and candidates."""
+    return [
+        await baseline.search(
+            database,
+            name,
+            pool_query(query, 0.03),
+            K,
+            n_ann_tokens=stats.n_ann_tokens or 0,
+            n_candidates=stats.n_candidates,
+        )
+        for query in queries
+    ]
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--documents", type=int, default=2000)
+    parser.add_argument("--queries", type=int, default=10)
+    parser.add_argument("--baseline-queries", type=int, default=2)
+    parser.add_argument("--matrices", type=Path, default=Path("../shared/data/tokens_5k.npz"))
+    arguments = parser.parse_args()
+    data = np.load(arguments.matrices)
+    tokens = data["codes"] * data["scales"][:, None].astype(np.float32)
+    tokens /= np.linalg.norm(tokens, axis=1, keepdims=True)
+    starts = data["offsets"][: arguments.documents + 1].astype(int)
+    matrices = [tokens[first:last] for first, last in itertools.pairwise(starts)]
+    rows = [{"doc_id": f"doc-{i}", "content": f"passage {i} " * 40} for i in range(len(matrices))]
+    queries = data["queries"][: arguments.queries]
+
+    pipe, other = multiprocessing.get_context("spawn").Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=serve, args=(other,), daemon=True)
+    process.start()
+    endpoint, token, keyspace = pipe.recv()
+
+    def database() -> AsyncDatabase:
+        return DataAPIClient(token, environment="hcd").get_async_database(endpoint, keyspace=keyspace)
+
+    indexing, searching = {}, {}
+    for factor in (1, 2, 3):
+        n = len(rows) if factor == 1 else len(rows) // 4
+        name = f"factor_{factor}"
+        model = PrecomputedEmbeddings(128, "benchmark")
+        async with LateInteractionPipeline(database(), model, name, doc_pool_factor=factor) as pipeline:
+            load = partial(pipeline.index_embeddings, rows[:n], matrices[:n])
+            indexing[f"pool factor {factor}"], _ = await measured(pipe, n, load)
+            if factor == 1:
+                await ours(pipeline, queries[:1])
+                searching["ours"], found = await measured(
+                    pipe, len(queries), partial(ours, pipeline, queries)
+                )
+                few, stats = queries[: arguments.baseline_queries], found[0].stats
+                older = partial(theirs, database(), name, few, stats)
+                searching["older scheme"], old = await measured(pipe, len(few), older)
+                for mine, other_ones in zip(found, old, strict=False):
+                    agree = len({r.doc_id for r in mine} & {doc_id for doc_id, _, _ in other_ones})
+                    assert agree >= K - 1, "both schemes find the same documents"
+    pairs = zip(searching["ours"], searching["older scheme"], strict=True)
+    searching["times less"] = [older_cost / our_cost for our_cost, older_cost in pairs]
+    print(f"{len(rows):,} documents of {np.diff(starts).mean():.0f} tokens, 128 dims; k = {K}, defaults")
+    print(
+        f"{stats.n_query_vectors} query vectors, {stats.n_ann_tokens} tokens each, {stats.n_candidates} candidates"
+    )
+    table("search, per query", searching)
+    table("indexing, per document", indexing)
+    growth()
+    pipe.send(False)
+    process.join()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
