@@ -65,11 +65,12 @@ def updating(id_to_metadata: Mapping[str, Mapping[str, Any]]) -> Use[int]:
 def deleting(ids: Sequence[str] | None, filter: Filter | None, unknown: dict[str, Any]) -> Use[bool]:
     if unknown:
         raise TypeError(f"delete takes ids or filter, not {', '.join(unknown)}.")
-    if (ids is None) == (filter is None):
+    selection = filter if ids is None else ids
+    if selection is None or (ids is not None and filter is not None):
         raise ValueError("delete takes either ids or a filter; clear() deletes everything.")
 
     async def delete(pipeline: LateInteractionPipeline) -> bool:
-        await pipeline.delete_documents(ids if filter is None else filter)  # type: ignore[arg-type]
+        await pipeline.delete_documents(selection)
         return True
 
     return delete

@@ -33,7 +33,7 @@ def minilm() -> ColBERTModel:
     return ColBERTModel(package.get_model_path())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def make(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeStore]:
     """Makes an empty store of a kind, "embedded" or "astra"; it is closed at the end."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,11 @@ def test_the_pages_examples_run(
     names: dict[str, Any] = {}
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     assert len(blocks) == 7
-    for block in blocks:
-        exec(compile(block, "docs/langchain.md", "exec"), names)
-    with names["store"] as store:
+    with ExitStack() as stores:
+        for block in blocks:
+            exec(compile(block, "docs/langchain.md", "exec"), names)
+            stores.enter_context(names["store"])
+        store = names["store"]
         assert [d.page_content for d in store.search_by_metadata({"lang": "en"})] == [
             "A red apple pie",
             "Pears in red wine",
