@@ -114,7 +114,7 @@ def _push_one(filter: MetadataFilter) -> Filter | None:
         return None
     if op == FilterOperator.IS_EMPTY:
         # Where a dotted key is missing, the core reaches into objects by it.
-        return None if "." in key or key == PARENT else parse_filter({key: {"$in": [None, "", []]}})
+        return None if "." in key else parse_filter({key: {"$in": [None, "", []]}})
     condition = {_PUSHED[op]: filter.value} if op in _PUSHED else {"$exists": True}
     if filter.key in PARENT_NAMES:
         return parse_filter({"$or": [{key: condition}, {PARENT: condition}]})
