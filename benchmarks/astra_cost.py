@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import math
 import multiprocessing
 import sys
 import time
@@ -32,6 +33,8 @@ from late_interaction import (
     SearchStats,
 )
 from late_interaction.pooling import pool_query
+from late_interaction.stores.astra import MAX_IN
+from late_interaction.stores.astra_writing import TOKEN_ROWS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import benchmarks.astra_baseline as baseline
@@ -77,20 +80,32 @@ def table(title: str, lines: dict[str, list[float]]) -> None:
 
 
 def growth() -> None:
-    """Units by the old metering: a read of 4 KB, a write of 1 KB and one more per index (facts in docs/astra.md)."""
-    print(
-        "\n| documents | token rows | reads per search, ids | matrices | write units to load | pages to count |"
-    )
-    print("|---|---|---|---|---|---|")
+    """What follows from the defaults at k = 10, for 40 stored tokens of 128 dims a document and 32 query vectors.
+
+    Units are those of the metering that DataStax documented for Astra's serverless plans: a read for each 4 KB that
+    a request returns, a write for each 1 KB of a row, and one more for each index on it.
+    """
     tokens, vectors, scaling = 40, 32, AstraStore.scaling
-    rows, candidates = vectors * scaling.n_ann_tokens(K), scaling.n_maxsim_candidates(K)
+    depth, candidates = scaling.n_ann_tokens(K), scaling.n_maxsim_candidates(K)
+    packed, content = 16 + tokens * 132, 1000
+    requests = vectors + math.ceil(candidates / MAX_IN) + 1
+    units = vectors * math.ceil(depth * 60 / 4096)
+    units += math.ceil(candidates * packed / 4096) + math.ceil(K * content / 4096)
+    print(
+        f"\nk = {K}: {requests} requests and about {units} read units a search, however many documents there are"
+    )
+    print(
+        "\n| documents | token rows | GB | write units to load | requests to load | requests to count | doctor --full |"
+    )
+    print("|---|---|---|---|---|---|---|")
     for exponent in range(4, 10):
-        documents = 10**exponent
-        writes = documents * (tokens * (1 + 1) + 7)
-        print(
-            f"| 10^{exponent} | {documents * tokens:.0e} | {vectors} requests, {rows:,} rows | {candidates} rows, "
-            f"{candidates * 2} units | {writes:.0e} | {documents // 50:,} |"
-        )
+        n = 10**exponent
+        size = n * (tokens * (4 * 128 + 60) + packed + content) / 1e9
+        writes = n * (tokens * 2 + math.ceil((packed + content) / 1000))
+        to_load = n * tokens // TOKEN_ROWS + 2 * n // MAX_IN
+        full = n * (tokens + 1) // MAX_IN
+        counts = (f"{value:.0e}" for value in (n * tokens, size, writes, to_load, n / MAX_IN, full))
+        print(f"| 10^{exponent} | {' | '.join(counts)} |")
 
 
 async def ours(pipeline: LateInteractionPipeline, queries: np.ndarray) -> list[SearchResults]:

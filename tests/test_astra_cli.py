@@ -70,7 +70,7 @@ def test_a_copy_goes_on_where_it_broke_off(server, folder):
             "error_envelope",
             command="insertMany",
             table="copy_docs",
-            nth=5,
+            nth=2,
             error_code="INVALID_DATABASE_QUERY",
         )
     ]

@@ -99,7 +99,7 @@ class AstraStore(Store):
     # Fitted by benchmarks/astra_recall.py on real documents, pooled and not, so that the recall of the exact top k
     # is at least 0.97 for k = 1 … 100.
     scaling = Scaling(
-        ann_tokens=(200.0, 6.0, 0.0), maxsim_candidates=(40.0, 3.6, 0.0), max_ann_tokens=1000, bounded=True
+        ann_tokens=(100.0, 6.0, 0.0), maxsim_candidates=(60.0, 4.0, 0.0), max_ann_tokens=1000, bounded=True
     )
 
     def __init__(
