@@ -8,16 +8,27 @@ from __future__ import annotations
 
 import json
 import string
+import zlib
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
-from tokenizers.models import WordPiece
+from tokenizers.models import Unigram, WordPiece
 from tokenizers.normalizers import BertNormalizer
-from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.pre_tokenizers import BertPreTokenizer, Metaspace, Sequence, WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    XLMRobertaConfig,
+    XLMRobertaModel,
+)
 
 HIDDEN = 32
 DIM = 16
@@ -38,6 +49,7 @@ WORDS = [
     "index",
     "search",
 ]
+Lowercase = Literal["tokenizer", "module"]
 _SPECIAL = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 
 
@@ -48,24 +60,37 @@ def stanford_checkpoint(
     doc_maxlen: int = 24,
     attend_to_mask_tokens: bool = False,
     mask_punctuation: bool = True,
+    positions: int = POSITIONS,
     seed: int = 0,
 ) -> Path:
     """colbert-ai's format: `bert.` and `linear.weight` in one file, settings in artifact.metadata."""
-    _backbone(path, seed)
-    weights = {f"bert.{name}": tensor for name, tensor in load_file(path / "model.safetensors").items()}
-    save_file({**weights, "linear.weight": _projection(seed)}, path / "model.safetensors")
-    _merge_json(path / "config.json", {"architectures": ["HF_ColBERT"]})
-    _merge_json(
-        path / "artifact.metadata",
-        {
-            "query_token_id": "[unused0]",
-            "doc_token_id": "[unused1]",
-            "query_maxlen": query_maxlen,
-            "doc_maxlen": doc_maxlen,
-            "attend_to_mask_tokens": attend_to_mask_tokens,
-            "mask_punctuation": mask_punctuation,
-        },
-    )
+    _backbone(path, seed, positions=positions)
+    settings = {
+        "query_token_id": "[unused0]",
+        "doc_token_id": "[unused1]",
+        "query_maxlen": query_maxlen,
+        "doc_maxlen": doc_maxlen,
+        "attend_to_mask_tokens": attend_to_mask_tokens,
+        "mask_punctuation": mask_punctuation,
+    }
+    _to_stanford(path, "bert", seed, settings)
+    return path
+
+
+def jina_checkpoint(path: Path, *, query_maxlen: int = 32, doc_maxlen: int = 40, seed: int = 0) -> Path:
+    """jina-colbert-v2's layout in colbert-ai's format: XLM-RoBERTa's vocabulary, markers as added tokens, and
+    [MASK] tokens that are attended to."""
+    config = XLMRobertaConfig(**_sizes(positions=POSITIONS + 2))  # its positions begin at 2
+    _save(path, XLMRobertaModel, config, _xlm_roberta_tokenizer(), seed)
+    settings = {
+        "query_token_id": "[QueryMarker]",
+        "doc_token_id": "[DocumentMarker]",
+        "query_maxlen": query_maxlen,
+        "doc_maxlen": doc_maxlen,
+        "attend_to_mask_tokens": True,
+        "mask_punctuation": True,
+    }
+    _to_stanford(path, "roberta", seed, settings)
     return path
 
 
@@ -78,14 +103,23 @@ def pylate_checkpoint(
     attend_to_expansion_tokens: bool = False,
     skiplist_words: list[str] | None = None,
     model_type: str | None = "ColBERT",
-    dense: bool = True,
+    dense: int = 1,
+    prefixes: tuple[str, str] = ("[Q] ", "[D] "),
+    lowercase: Lowercase = "tokenizer",
     seed: int = 0,
 ) -> Path:
-    """PyLate's format: `[Q] ` and `[D] ` as added tokens, the projection in `1_Dense`."""
-    _backbone(path, seed, added_tokens=["[Q] ", "[D] "])
+    """PyLate's format: `[Q] ` and `[D] ` as added tokens, the projection in `1_Dense`.
+
+    With two Dense layers the first has a bias, an activation and a residual connection. Lowercasing is the
+    tokenizer's, or that of the Transformer module before a tokenizer that keeps case.
+    """
+    added = [prefix for prefix in prefixes if prefix]
+    _backbone(path, seed, added_tokens=added, lowercase=lowercase == "tokenizer")
+    if lowercase == "module":
+        _merge_json(path / "sentence_bert_config.json", {"do_lower_case": True})
     settings = {
-        "query_prefix": "[Q] ",
-        "document_prefix": "[D] ",
+        "query_prefix": prefixes[0],
+        "document_prefix": prefixes[1],
         "query_length": query_length,
         "document_length": document_length,
         "do_query_expansion": do_query_expansion,
@@ -95,11 +129,11 @@ def pylate_checkpoint(
     if model_type is not None:
         settings["model_type"] = model_type
     _merge_json(path / "config_sentence_transformers.json", settings)
-    modules = ["sentence_transformers.models.Transformer"]
+    if dense == 2:
+        _dense_with_residual(path / "1_Dense", seed)
     if dense:
-        modules.append("pylate.models.Dense.Dense")
-        _dense(path / "1_Dense", seed)
-    _modules(path, modules)
+        _dense(path / f"{dense}_Dense", seed)
+    _modules(path, ["sentence_transformers.models.Transformer", *["pylate.models.Dense.Dense"] * dense])
     return path
 
 
@@ -160,47 +194,121 @@ def pickle_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
 
-def _backbone(path: Path, seed: int, added_tokens: list[str] | None = None) -> Path:
-    tokenizer = _tokenizer()
+def _backbone(
+    path: Path,
+    seed: int,
+    *,
+    added_tokens: list[str] | None = None,
+    positions: int = POSITIONS,
+    lowercase: bool = True,
+) -> Path:
+    tokenizer = _bert_tokenizer(positions, lowercase)
     tokenizer.add_tokens(added_tokens or [])
-    torch.manual_seed(seed)
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=HIDDEN,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=POSITIONS,
-        initializer_range=0.5,  # the usual 0.02 gives two layers' tokens that hardly differ
-    )
-    BertModel(config).save_pretrained(path)
+    return _save(path, BertModel, BertConfig(**_sizes(positions=positions)), tokenizer, seed)
+
+
+def _sizes(positions: int) -> dict[str, int]:
+    return {
+        "hidden_size": HIDDEN,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": positions,
+    }
+
+
+def _save(
+    path: Path,
+    model_class: type[PreTrainedModel],
+    config: PreTrainedConfig,
+    tokenizer: PreTrainedTokenizerFast,
+    seed: int,
+) -> Path:
+    config.vocab_size = len(tokenizer)
+    model = model_class(config)
+    model.load_state_dict({name: _weight(name, old.shape, seed) for name, old in model.state_dict().items()})
+    model.save_pretrained(path)
     tokenizer.save_pretrained(path)
+    # The class under the name that transformers 4 knows too.
+    _merge_json(path / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
     return path
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
-    characters = [*string.ascii_lowercase, *string.digits, *string.punctuation]
-    pieces = [f"##{character}" for character in string.ascii_lowercase + string.digits]
+def _weight(name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
+    """The same numbers in every release of torch and numpy, whose RandomState is frozen; for each name its own.
+
+    They are wider than the usual 0.02, with which two layers give tokens that hardly differ.
+    """
+    if len(shape) == 1:
+        return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
+    frozen = np.random.RandomState([seed, zlib.crc32(name.encode())])
+    return torch.from_numpy(0.5 * frozen.standard_normal(shape)).to(torch.float32)
+
+
+def _to_stanford(path: Path, prefix: str, seed: int, settings: dict[str, object]) -> None:
+    """Turn a saved backbone into a checkpoint of colbert-ai."""
+    weights = {f"{prefix}.{name}": tensor for name, tensor in load_file(path / "model.safetensors").items()}
+    save_file({**weights, "linear.weight": _projection(seed)}, path / "model.safetensors", {"format": "pt"})
+    _merge_json(path / "config.json", {"architectures": ["HF_ColBERT"]})
+    _merge_json(path / "artifact.metadata", {**settings, "dim": DIM})
+
+
+def _bert_tokenizer(positions: int, lowercase: bool) -> PreTrainedTokenizerFast:
+    characters = [*string.ascii_letters, *string.digits, *string.punctuation]
+    pieces = [f"##{character}" for character in string.ascii_letters + string.digits]
     names = [_SPECIAL["pad"], "[unused0]", "[unused1]", *list(_SPECIAL.values())[1:]]
     vocabulary = list(dict.fromkeys([*names, *characters, *pieces, *WORDS]))
     tokenizer = Tokenizer(
         WordPiece({token: i for i, token in enumerate(vocabulary)}, unk_token=_SPECIAL["unk"])
     )
-    tokenizer.normalizer = BertNormalizer(lowercase=True)
+    tokenizer.normalizer = BertNormalizer(lowercase=lowercase)
     tokenizer.pre_tokenizer = BertPreTokenizer()
+    return _finish(tokenizer, _SPECIAL, positions)
+
+
+def _xlm_roberta_tokenizer() -> PreTrainedTokenizerFast:
+    """Words after a "▁", as SentencePiece has them; no punctuation mark has a piece of its own after one."""
+    special = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>"}
+    characters = [*string.punctuation, "▁", *string.ascii_letters, *string.digits]
+    pieces = [(token, 0.0) for token in special.values()]
+    pieces += [(character, -8.0) for character in characters] + [(f"▁{word}", -4.0) for word in WORDS]
+    tokenizer = Tokenizer(Unigram(pieces, unk_id=3))
+    tokenizer.pre_tokenizer = Sequence([WhitespaceSplit(), Metaspace()])
+    tokenizer.add_special_tokens(["<mask>"])
+    finished = _finish(tokenizer, {**special, "mask": "<mask>"}, POSITIONS)
+    finished.add_tokens(["[QueryMarker]", "[DocumentMarker]"])
+    return finished
+
+
+def _finish(tokenizer: Tokenizer, special: dict[str, str], positions: int) -> PreTrainedTokenizerFast:
+    ends = [special["cls"], special["sep"]]
     tokenizer.post_processor = TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        special_tokens=[(token, vocabulary.index(token)) for token in ("[CLS]", "[SEP]")],
+        single=f"{ends[0]} $A {ends[1]}",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in ends],
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        model_max_length=POSITIONS,
-        **{f"{name}_token": token for name, token in _SPECIAL.items()},
+        model_max_length=positions,
+        **{f"{name}_token": token for name, token in special.items()},
     )
 
 
 def _projection(seed: int) -> torch.Tensor:
-    return torch.randn(DIM, HIDDEN, generator=torch.Generator().manual_seed(seed))
+    return _weight("projection", (DIM, HIDDEN), seed)
+
+
+def _dense_with_residual(path: Path, seed: int) -> None:
+    settings = {
+        "in_features": HIDDEN,
+        "out_features": HIDDEN,
+        "bias": True,
+        "activation_function": "torch.nn.modules.activation.Tanh",
+        "use_residual": True,
+    }
+    _merge_json(path / "config.json", settings)
+    bias = _weight("bias", (1, HIDDEN), seed)[0]
+    weights = {"linear.weight": _weight("first", (HIDDEN, HIDDEN), seed), "linear.bias": bias}
+    save_file(weights, path / "model.safetensors")
 
 
 def _dense(path: Path, seed: int) -> None:

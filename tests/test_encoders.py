@@ -552,10 +552,10 @@ def test_a_checkpoint_that_is_not_what_it_should_be(
 
 
 def test_no_projection_is_made_up(tmp_path: Path) -> None:
-    without = checkpoints.pylate_checkpoint(tmp_path / "without", dense=False)
+    without = checkpoints.pylate_checkpoint(tmp_path / "without", dense=0)
     assert ColBERTModel(without, device="cpu").dim == checkpoints.HIDDEN
     # Here sentence-transformers would add a random one.
-    unnamed = checkpoints.pylate_checkpoint(tmp_path / "unnamed", dense=False, model_type=None)
+    unnamed = checkpoints.pylate_checkpoint(tmp_path / "unnamed", dense=0, model_type=None)
     with pytest.raises(ModelError, match="without the projection"):
         ColBERTModel(unnamed, device="cpu")
 
