@@ -19,9 +19,12 @@ from typing import Any
 import checkpoints
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from late_interaction import ModelError
 from late_interaction.encoders import ColBERTModel, LateInteractionModel, check_texts
+from late_interaction.encoders.colbert import token_batches
 from late_interaction.types import FloatMatrix
 
 BUILDERS: dict[str, Callable[..., Path]] = {
@@ -113,14 +116,62 @@ def test_vectors_depend_neither_on_the_batch_nor_on_the_order(
 
 
 @pytest.mark.parametrize("family", BUILDERS)
-def test_a_small_batch_size_gives_the_same(folders: dict[str, Path], family: str) -> None:
-    model = ColBERTModel(folders[family], device="cpu", batch_size=1)
-    for one, all_at_once in zip(
-        model.encode_documents(TEXTS),
-        ColBERTModel(folders[family], device="cpu").encode_documents(TEXTS),
-        strict=True,
-    ):
-        np.testing.assert_allclose(one, all_at_once, atol=1e-4)
+def test_vectors_do_not_depend_on_the_batch_they_were_in(
+    models: dict[str, ColBERTModel], family: str
+) -> None:
+    model = models[family]
+    words = st.sampled_from([*checkpoints.WORDS, ",", "Ω", "state-of-the-art"])
+    texts = st.lists(st.lists(words, min_size=1, max_size=30).map(" ".join), min_size=1, max_size=12)
+
+    @settings(max_examples=25, deadline=None)
+    @given(texts=texts, budget=st.integers(1, 400), data=st.data())
+    def check(texts: list[str], budget: int, data: st.DataObject) -> None:
+        chosen = data.draw(st.integers(0, len(texts) - 1))
+        model.batch_tokens = budget
+        for encode in (model.encode_documents, model.encode_queries):
+            together, alone = encode(texts)[chosen], encode([texts[chosen]])[0]
+            assert together.shape == alone.shape
+            np.testing.assert_allclose(together, alone, atol=1e-4)
+
+    before = model.batch_tokens
+    try:
+        check()
+    finally:
+        model.batch_tokens = before
+
+
+@given(lengths=st.lists(st.integers(1, 300), max_size=60), budget=st.integers(1, 1000))
+def test_batches_hold_every_text_once_and_keep_to_the_budget(lengths: list[int], budget: int) -> None:
+    batches = list(token_batches(lengths, budget))
+    assert sorted(position for batch in batches for position in batch) == list(range(len(lengths)))
+    for batch in batches:
+        longest = max(lengths[position] for position in batch)
+        assert len(batch) == 1 or longest * len(batch) <= budget
+    # The longest come first, so that what does not fit into memory fails at once, and little is padded.
+    order = [lengths[position] for batch in batches for position in batch]
+    assert order == sorted(lengths, reverse=True)
+
+
+@pytest.mark.parametrize("family", BUILDERS)
+def test_a_forward_pass_keeps_to_the_budget(
+    models: dict[str, ColBERTModel], monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    model, shapes = models[family], []
+    preprocess = model._encoder.preprocess
+
+    def noting(*args: Any, **kwargs: Any) -> Any:
+        features = preprocess(*args, **kwargs)
+        shapes.append(tuple(features["input_ids"].shape))
+        return features
+
+    monkeypatch.setattr(model._encoder, "preprocess", noting)
+    monkeypatch.setattr(model, "batch_tokens", 40)
+    texts = ["cat " * n for n in (1, 2, 30, 3, 8, 8, 8)]
+    model.encode_documents(texts)
+    model.encode_queries(texts)
+    assert sum(rows for rows, _ in shapes) == 2 * len(texts)
+    assert all(rows == 1 or rows * width <= 40 for rows, width in shapes)
+    assert max(rows for rows, _ in shapes) > 1
 
 
 @pytest.mark.parametrize("family", BUILDERS)
@@ -358,7 +409,7 @@ def test_a_fingerprint_is_json_and_repeats(
     folders: dict[str, Path], models: dict[str, ColBERTModel], family: str
 ) -> None:
     fingerprint = models[family].fingerprint
-    again = ColBERTModel(folders[family], device="cpu", dtype="float32", batch_size=2).fingerprint
+    again = ColBERTModel(folders[family], device="cpu", dtype="float32", batch_tokens=2).fingerprint
     assert json.loads(json.dumps(fingerprint)) == again
 
 
@@ -426,7 +477,7 @@ def test_a_half_precision_checkpoint_computes_in_float32_on_a_cpu(tmp_path: Path
         ({"dtype": "int8"}, "dtype must be one of float32, float16, bfloat16, not 'int8'"),
         ({"dtype": "float16", "backend": "openvino"}, "dtype is for the torch backend"),
         ({"backend": "jax"}, "backend must be one of torch, onnx, openvino, not 'jax'"),
-        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
+        ({"batch_tokens": 0}, "batch_tokens must be at least 1, not 0"),
         ({"revision": "main"}, "revision='main' is for models on the hub"),
     ],
 )

@@ -40,6 +40,7 @@ _EXPORTS: Mapping[Backend, Sequence[str]] = {
     "onnx": ("model.onnx*", "onnx/model.onnx*"),
     "openvino": ("openvino_model.*", "openvino/openvino_model.*"),
 }
+BATCH_TOKENS = 8192
 _LOADERS = ("modeling_utils", "distributed.tensor_parallel", "integrations.tensor_parallel")
 _DTYPES = ("float32", "float16", "bfloat16")
 
@@ -63,7 +64,8 @@ class ColBERTModel(LateInteractionModel):
         device: "cpu", "cuda", "cuda:1", "mps"; None takes the best there is.
         dtype: of weights and computation: "float32", "float16", "bfloat16" or the torch dtype. None is the
             checkpoint's own, but float32 on a CPU. Vectors come out as float32 whatever it is.
-        batch_size: texts per forward pass.
+        batch_tokens: most tokens in a forward pass, padding included; texts of like length go together. A text
+            that is longer goes alone. It bounds the memory, whatever the texts.
         query_length: most tokens of a query, markers included, and with query expansion the number to which
             every query is filled up. None is the checkpoint's own.
         document_length: most tokens of a document, markers included. None is the checkpoint's own.
@@ -89,7 +91,7 @@ class ColBERTModel(LateInteractionModel):
         *,
         device: str | None = None,
         dtype: str | torch.dtype | None = None,
-        batch_size: int = 32,
+        batch_tokens: int = BATCH_TOKENS,
         query_length: int | None = None,
         document_length: int | None = None,
         revision: str | None = None,
@@ -103,11 +105,11 @@ class ColBERTModel(LateInteractionModel):
         dtype_name = None if dtype is None else str(dtype).removeprefix("torch.")
         if dtype_name not in (None, *_DTYPES):
             raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, not {dtype!r}.")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
+        if batch_tokens < 1:
+            raise ValueError(f"batch_tokens must be at least 1, not {batch_tokens}.")
 
         self.model_name = os.fspath(model_name)
-        self.batch_size = batch_size
+        self.batch_tokens = batch_tokens
         # A fast tokenizer cannot be used by two threads at a time ("Already borrowed").
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -230,17 +232,23 @@ class ColBERTModel(LateInteractionModel):
             # OpenMP waits forever for the threads that a forked process does not have.
             torch.set_num_threads(1)
         encode = self._encoder.encode_query if role == "query" else self._encoder.encode_document
-        with self._lock:
-            matrices = encode(
-                texts, batch_size=self.batch_size, show_progress_bar=False, convert_to_numpy=True
-            )
-        for position, matrix in enumerate(matrices):
-            if len(matrix) == 0:
+        matrices: dict[int, FloatMatrix] = {}
+        for batch in token_batches(self._lengths(texts, role), self.batch_tokens):
+            with self._lock:
+                encoded = encode(
+                    [texts[position] for position in batch],
+                    batch_size=len(batch),
+                    show_progress_bar=False,
+                    convert_to_numpy=True,
+                )
+            matrices.update(zip(batch, map(_unit_rows, encoded), strict=True))
+        for position, text in enumerate(texts):
+            if len(matrices[position]) == 0:
                 raise ValueError(
-                    f"The {role} at position {position}, {texts[position][:40]!r}, has no token that "
+                    f"The {role} at position {position}, {text[:40]!r}, has no token that "
                     f"{self.model_name} gives a vector for."
                 )
-        return [_unit_rows(matrix) for matrix in matrices]
+        return [matrices[position] for position in range(len(texts))]
 
     def _set_lengths(self, query_length: int | None, document_length: int | None) -> None:
         transformer = self._transformer
@@ -287,6 +295,14 @@ class ColBERTModel(LateInteractionModel):
             encoded = self._tokenizer(texts, truncation=False, padding=False, verbose=False)
         return [len(ids) for ids in encoded["input_ids"]]
 
+    def _lengths(self, texts: list[str], role: Role) -> list[int]:
+        """How many tokens of each text go through the model."""
+        expansion = self._transformer.query_expansion if role == "query" else None
+        least = 0 if expansion is None else expansion["length"]
+        limit = self.query_length if role == "query" else self.document_length
+        counts = self._count_tokens([self._prompts[role] + text for text in texts])
+        return [max(least, count if limit is None else min(count, limit)) for count in counts]
+
     def _count_leading_special_tokens(self) -> int:
         tokenizer = self._tokenizer
         special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_encoder.values()}
@@ -298,6 +314,20 @@ class ColBERTModel(LateInteractionModel):
                 break
             count += token not in skipped
         return count
+
+
+def token_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Positions of texts that go through the model together, the longest texts first.
+
+    Args:
+        lengths: tokens of each text.
+        budget: most tokens in a batch, each text padded to the longest; a text that is longer goes alone.
+    """
+    order = np.argsort(np.negative(lengths), kind="stable").tolist()
+    while order:
+        size = max(1, budget // lengths[order[0]])
+        yield order[:size]
+        del order[:size]
 
 
 def _load(
