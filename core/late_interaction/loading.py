@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Sequence,
+)
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from late_interaction.encoders.base import LateInteractionModel
+from late_interaction.encoders.base import Item, LateInteractionModel
+from late_interaction.encoders.images import (
+    StoreImages,
+    describe_image,
+    image_reference,
+    open_image,
+    stored_image,
+)
 from late_interaction.errors import DocumentError, RowFailure, StoreError, StoreWriteError
-from late_interaction.rows import Row, document_from_row, row_id
+from late_interaction.rows import CheckedRow, Row, check_row, row_id
 from late_interaction.stores.base import Store
 from late_interaction.types import Document, FloatMatrix
 
@@ -24,6 +40,9 @@ T = TypeVar("T")
 Write: TypeAlias = Callable[[Sequence[Document], Sequence[FloatMatrix]], Awaitable[None]]
 
 _UNIT_TOLERANCE = 0.02
+_PIXELS_AT_ONCE = 64_000_000
+"""Pixels of images that are in memory together while they wait to be encoded, 3 bytes each; as many are loaded
+meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +50,17 @@ class _Accepted:
     """A row that passed the checks, and its vectors where they were given."""
 
     number: int
+    row: CheckedRow
+    matrix: FloatMatrix | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A document as it will be stored, and what to encode of it unless its vectors were given."""
+
+    number: int
     document: Document
+    item: Item
     matrix: FloatMatrix | None
 
 
@@ -43,12 +72,23 @@ class Load:
         store: asked for ids that are there already, and to optimize at the end.
         write: writes encoded documents.
         skip_existing: leave rows alone whose id is in the store.
+        store_images: what is stored of images.
+        allow_urls: fetch images from URLs.
     """
 
     def __init__(
-        self, model: LateInteractionModel, store: Store, write: Write, *, skip_existing: bool = False
+        self,
+        model: LateInteractionModel,
+        store: Store,
+        write: Write,
+        *,
+        skip_existing: bool = False,
+        store_images: StoreImages = "reference",
+        allow_urls: bool = False,
     ) -> None:
         self._model = model
+        self._store_images = store_images
+        self._allow_urls = allow_urls
         self._store = store
         self._write = write
         self._skip_existing = skip_existing
@@ -86,7 +126,7 @@ class Load:
             except (ValueError, TypeError) as error:
                 self._fail(number, row_id(row), error)
             else:
-                doc_id = accepted.document.doc_id
+                doc_id = accepted.row.document.doc_id
                 self._accepted.append((number, doc_id))
                 batch.pop(doc_id, None)  # so that the last one takes the last place too
                 batch[doc_id] = accepted
@@ -121,30 +161,85 @@ class Load:
         return doc_ids
 
     def _accept(self, number: int, row: Row, matrix: ArrayLike | None) -> _Accepted:
-        document = document_from_row(row)
+        checked = check_row(row)
         if matrix is not None:
-            return _Accepted(number, document, check_matrix(matrix, self._model.dim))
-        if document.content_type != "text":
-            raise ValueError(
-                f"{self._model.model_name} encodes text, not documents of type {document.content_type!r}."
-            )
-        return _Accepted(number, document, None)
+            return _Accepted(number, checked, check_matrix(matrix, self._model.dim))
+        if checked.document.content_type == "image":
+            if not self._model.supports_images:
+                raise ValueError(f"it is an image, and {self._model.model_name} encodes text.")
+            if checked.image is None:
+                raise ValueError("it is of content type 'image', and there is no 'image' to encode.")
+        return _Accepted(number, checked, None)
 
     async def _encode(self, batch: Sequence[_Accepted]) -> list[tuple[Document, FloatMatrix]]:
-        given = [(row.document, row.matrix) for row in batch if row.matrix is not None]
-        if given or not batch:
-            return given
-        texts = [row.document.content for row in batch]
+        encoded = []
+        async with aclosing(self._ready(batch)) as chunks:
+            async for chunk in chunks:
+                encoded += await self._encode_chunk(chunk)
+        return encoded
+
+    async def _ready(self, batch: Sequence[_Accepted]) -> AsyncGenerator[list[_Ready], None]:
+        """The batch with its images loaded, some at a time; while those are encoded, the next ones are loaded."""
+        rows = iter(batch)
+        if all(accepted.row.image is None for accepted in batch):
+            yield self._chunk(rows)
+            return
+        loading = asyncio.ensure_future(asyncio.to_thread(self._chunk, rows))
         try:
-            matrices = await self._model.aencode_documents(texts)
+            while chunk := await loading:
+                loading = asyncio.ensure_future(asyncio.to_thread(self._chunk, rows))
+                yield chunk
+        finally:
+            await asyncio.wait([loading])
+
+    def _chunk(self, rows: Iterator[_Accepted]) -> list[_Ready]:
+        """As many of the next rows as may be in memory together; none where no more can be had."""
+        chunk: list[_Ready] = []
+        pixels = 0
+        for accepted in rows:
+            try:
+                ready = self._load(accepted)
+            except (ValueError, TypeError) as error:
+                self._fail(accepted.number, accepted.row.document.doc_id, error)
+                continue
+            chunk.append(ready)
+            if not isinstance(ready.item, str):
+                pixels += ready.item.width * ready.item.height
+            if pixels >= _PIXELS_AT_ONCE:
+                break
+        return chunk
+
+    def _load(self, accepted: _Accepted) -> _Ready:
+        number, row, matrix = accepted.number, accepted.row, accepted.matrix
+        document, source = row.document, row.image
+        if source is None:
+            return _Ready(number, document, document.content, matrix)
+        reference = image_reference(source)
+        as_reference = self._store_images == "reference" and reference is not None
+        if matrix is not None and (as_reference or not row.unstored):
+            loaded = None  # The vectors are there, and so the image need not be.
+        else:
+            loaded = open_image(source, allow_urls=self._allow_urls)
+        if row.unstored:
+            description = reference or (describe_image(loaded.image) if loaded else "")
+            document = row.with_image(stored_image(source, loaded, self._store_images), description)
+        return _Ready(number, document, loaded.image if loaded else document.content, matrix)
+
+    async def _encode_chunk(self, chunk: Sequence[_Ready]) -> list[tuple[Document, FloatMatrix]]:
+        given = [(ready.document, ready.matrix) for ready in chunk if ready.matrix is not None]
+        if given or not chunk:
+            return given
+        try:
+            matrices = await self._model.aencode_documents([ready.item for ready in chunk])
         except ValueError as error:
-            if len(batch) > 1:
-                # One text spoils the batch: find it, and keep the others.
-                return [pair for row in batch for pair in await self._encode([row])]
-            self._fail(batch[0].number, batch[0].document.doc_id, error)
+            if len(chunk) > 1:
+                # One document spoils the batch: find it, and keep the others.
+                return [pair for ready in chunk for pair in await self._encode_chunk([ready])]
+            self._fail(chunk[0].number, chunk[0].document.doc_id, error)
             return []
+        texts = [ready.item for ready in chunk if isinstance(ready.item, str)]
         self._n_truncated += await self._model.run(self._model.count_truncated, texts)
-        return [(row.document, matrix) for row, matrix in zip(batch, matrices, strict=True)]
+        return [(ready.document, matrix) for ready, matrix in zip(chunk, matrices, strict=True)]
 
     async def _written(self) -> None:
         if self._writing is not None:

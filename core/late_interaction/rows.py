@@ -5,37 +5,73 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
+from late_interaction.encoders.images import IMAGE_KEY, ImageSource
 from late_interaction.types import Document
 
 Row: TypeAlias = Mapping[str, Any] | Document
 
-RESERVED = ("content", "doc_id", "content_type")
+RESERVED = ("content", "doc_id", "content_type", "image")
 CONTENT_TYPES = ("text", "image")
 
 
-def document_from_row(row: Row) -> Document:
-    """Check a row `{"content": str, "doc_id"?: str | UUID, "content_type"?: str, …metadata}`, or a `Document`.
+@dataclass(frozen=True, slots=True)
+class CheckedRow:
+    """A row as a document, and its image where it has one.
 
-    A row without `doc_id` gets a random one. Every other key is metadata and must hold JSON values, which keep
-    their types (a tuple comes back as a list). A `Document` may have metadata of any name.
+    Attributes:
+        document: what is stored; of an image row with `unstored`, what the row says of it.
+        image: what to encode in place of the document's content.
+        unstored: the document does not have its image, nor perhaps a content, yet: see `with_image`.
+    """
+
+    document: Document
+    image: ImageSource | None = None
+    unstored: bool = False
+
+    def with_image(self, metadata: Mapping[str, Any], description: str) -> Document:
+        """The document with what is stored of its image, and a content where the row gave none."""
+        document = self.document
+        return replace(
+            document, content=document.content or description, metadata={**metadata, **document.metadata}
+        )
+
+
+def check_row(row: Row) -> CheckedRow:
+    """Check a row, or a `Document`.
+
+    A row is `{"content": str, "image"?: PIL image | path | bytes | str, "doc_id"?: str | UUID, …metadata}`. Without
+    `doc_id` it gets a random one. With `image` the content may be missing, and the image is what is encoded. Every
+    other key is metadata and must hold JSON values, which keep their types (a tuple comes back as a list).
+
+    A `Document` may have metadata of any name, and is stored as it is. One of content type "image" is encoded by
+    what its metadata have under "image": a path, a URL or a data URI, as `store_images` leaves them there.
 
     Raises:
         ValueError, TypeError: what is wrong with the row.
     """
     if isinstance(row, Document):
-        return _check(row.doc_id, row.content, row.content_type, row.metadata)
+        document = _check(row.doc_id, row.content, row.content_type, row.metadata)
+        image = document.metadata.get(IMAGE_KEY) if document.content_type == "image" else None
+        return CheckedRow(document, image if isinstance(image, str) else None)
     if not isinstance(row, Mapping):
         raise TypeError(f"a row is a mapping with a 'content', or a Document, not a {type(row).__name__}.")
-    if "content" not in row:
-        raise ValueError(f"there is no 'content'; the row has {_names(row)}.")
-    return _check(
+    image = row.get("image")
+    if "content" not in row and image is None:
+        raise ValueError(f"there is no 'content' and no 'image'; the row has {_names(row)}.")
+    content_type = row.get("content_type", "text" if image is None else "image")
+    if image is not None and content_type != "image":
+        raise ValueError(f"'content_type' is {content_type!r}, and the row has an 'image'.")
+    document = _check(
         row.get("doc_id", uuid.uuid4()),
-        row["content"],
-        row.get("content_type", "text"),
+        row.get("content"),
+        content_type,
         {key: value for key, value in row.items() if key not in RESERVED},
+        content_to_come=image is not None and row.get("content") is None,
     )
+    return CheckedRow(document, image, unstored=image is not None)
 
 
 def row_id(row: object) -> str | None:
@@ -46,10 +82,19 @@ def row_id(row: object) -> str | None:
     return None if doc_id is None else str(doc_id)
 
 
-def _check(doc_id: object, content: object, content_type: object, metadata: Mapping[str, Any]) -> Document:
-    if not isinstance(content, str):
+def _check(
+    doc_id: object,
+    content: object,
+    content_type: object,
+    metadata: Mapping[str, Any],
+    *,
+    content_to_come: bool = False,
+) -> Document:
+    if content_to_come:
+        content = ""
+    elif not isinstance(content, str):
         raise TypeError(f"'content' is a {type(content).__name__}, not a str.")
-    if not content.strip():
+    elif not content.strip():
         raise ValueError("'content' is empty or only white space.")
     if content_type not in CONTENT_TYPES:
         raise ValueError(f"'content_type' is one of {', '.join(CONTENT_TYPES)}, not {content_type!r}.")

@@ -9,12 +9,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from late_interaction.types import FloatMatrix
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 T = TypeVar("T")
 Role = Literal["query", "document"]
+Item: TypeAlias = "str | Image.Image"
+"""What a model with `supports_images` encodes."""
 
 
 class LateInteractionModel(ABC):
@@ -26,7 +31,7 @@ class LateInteractionModel(ABC):
     Attributes:
         dim: width of a token vector.
         model_name: the checkpoint's name or path, for messages.
-        supports_images: True where documents may be images.
+        supports_images: True where queries and documents may be PIL images too, in one list with texts.
         protected_tokens: how many leading vectors of a document (its [CLS] and marker) pooling leaves alone.
     """
 
@@ -63,11 +68,11 @@ class LateInteractionModel(ABC):
         """How many of the documents are longer than the model reads, and so lose their end."""
         return 0
 
-    async def aencode_queries(self, queries: Sequence[str]) -> list[FloatMatrix]:
+    async def aencode_queries(self, queries: Sequence[Item]) -> list[FloatMatrix]:
         """`encode_queries` on the model's own thread, so that the event loop stays free."""
         return await self.run(self.encode_queries, queries)
 
-    async def aencode_documents(self, documents: Sequence[str]) -> list[FloatMatrix]:
+    async def aencode_documents(self, documents: Sequence[Item]) -> list[FloatMatrix]:
         """`encode_documents` on the model's own thread, so that the event loop stays free."""
         return await self.run(self.encode_documents, documents)
 

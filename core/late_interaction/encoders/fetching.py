@@ -1,0 +1,120 @@
+"""Images from URLs: from public addresses only, and never more, longer or further than said here."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
+
+if TYPE_CHECKING:
+    import httpcore
+
+MAX_BYTES = 32 * 1024 * 1024
+MAX_REDIRECTS = 3
+TIMEOUT_S = 20.0
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+
+
+def fetch_image(url: str) -> tuple[str, bytes]:
+    """The URL without what may be secret in it, for messages, and the bytes that are there.
+
+    Raises:
+        ValueError: it is no http or https URL, leads to an address that is not public, answers with something else
+            than an image, or with too much or too late.
+    """
+    import httpcore
+    import httpx
+
+    name, deadline = public_part(url), time.monotonic() + TIMEOUT_S
+    try:
+        # Proxies of the environment are not used: behind one it could not be seen where a URL leads.
+        with httpcore.ConnectionPool(
+            ssl_context=httpx.create_ssl_context(), network_backend=_public_network()
+        ) as pool:
+            for _ in range(MAX_REDIRECTS + 1):
+                location, data = _get(pool, url, deadline)
+                if location is None:
+                    return name, data
+                url = urljoin(url, location)
+    except (httpcore.TimeoutException, TimeoutError):
+        raise ValueError(f"{name} did not answer within {TIMEOUT_S:.0f} seconds.") from None
+    except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol, OSError) as error:
+        raise ValueError(f"{name} cannot be fetched: {str(error) or type(error).__name__}.") from None
+    except _RefusedError as error:
+        raise ValueError(f"{name} {error}.") from None
+    raise ValueError(f"{name} redirects more than {MAX_REDIRECTS} times.")
+
+
+def public_part(url: str) -> str:
+    """A URL without user, password, query and fragment, any of which may be a secret."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname}{parts.path}"[:200]
+
+
+class _RefusedError(Exception):
+    """What is refused of an answer, to be said behind the URL."""
+
+
+def _get(pool: httpcore.ConnectionPool, url: str, deadline: float) -> tuple[str | None, bytes]:
+    """Where a redirect leads, or else the bytes."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise _RefusedError(f"leads to {parts.scheme}:, and only http and https are fetched")
+    timeouts = dict.fromkeys(("connect", "read", "write", "pool"), max(0.001, deadline - time.monotonic()))
+    headers = [("Accept", "image/*"), ("User-Agent", "late-interaction")]
+    target = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
+    with pool.stream("GET", target, headers=headers, extensions={"timeout": timeouts}) as answer:
+        named = {key.lower(): value for key, value in answer.headers}
+        if answer.status in _REDIRECTS and b"location" in named:
+            return named[b"location"].decode("latin-1"), b""
+        if answer.status != 200:
+            raise _RefusedError(f"answers with status {answer.status}")
+        media_type = named.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
+        if not media_type.startswith("image/"):
+            raise _RefusedError(f"is of type {media_type or 'unknown'}, not an image")
+        return None, _body(answer.iter_stream(), deadline)
+
+
+def _body(chunks: Iterable[bytes], deadline: float) -> bytes:
+    data = bytearray()
+    for chunk in chunks:
+        data += chunk
+        if len(data) > MAX_BYTES:
+            raise _RefusedError(f"has more than {MAX_BYTES:,} bytes")
+        if time.monotonic() > deadline:
+            raise TimeoutError
+    return bytes(data)
+
+
+def _public_network() -> httpcore.NetworkBackend:
+    import httpcore
+
+    class PublicNetwork(httpcore.SyncBackend):
+        """Connects to the address that it has checked, so that a name cannot mean another one a moment later."""
+
+        def connect_tcp(
+            self, host: str, port: int, timeout: float | None = None, *options: Any, **more: Any
+        ) -> httpcore.NetworkStream:
+            return super().connect_tcp(public_address(host, port), port, timeout, *options, **more)
+
+    return PublicNetwork()
+
+
+def public_address(host: str, port: int) -> str:
+    """The address that a name stands for.
+
+    Raises:
+        ConnectionRefusedError: it, or one of them, is not public: of this machine, a private network, a cloud's
+            metadata service and the like.
+    """
+    found = [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    for address in found:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+        ip = getattr(ip, "ipv4_mapped", None) or ip
+        if not ip.is_global or ip.is_multicast:
+            raise ConnectionRefusedError(f"{host} is at {address}, which is not a public address")
+    return found[0]
