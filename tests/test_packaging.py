@@ -55,9 +55,6 @@ def test_import_takes_less_than_a_third_of_a_second() -> None:
 
 
 def test_public_names_are_the_same_for_type_checkers_and_at_run_time() -> None:
-    assert late_interaction.__all__ == sorted(
-        late_interaction.__all__, key=lambda name: (name[0] == "_", name)
-    )
     assert set(late_interaction.__all__) <= set(dir(late_interaction))
     for name in late_interaction.__all__:
         assert getattr(late_interaction, name) is not None

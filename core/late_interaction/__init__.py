@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from late_interaction.encoders.base import LateInteractionModel
     from late_interaction.encoders.colbert import ColBERTModel
     from late_interaction.encoders.precomputed import PrecomputedEmbeddings
+    from late_interaction.encoders.projection import ProjectedModel, fit_projection
     from late_interaction.errors import (
         DocumentError,
         FilterError,
@@ -48,6 +49,7 @@ _HOMES = {
     "late_interaction.encoders.base": ("LateInteractionModel",),
     "late_interaction.encoders.colbert": ("ColBERTModel",),
     "late_interaction.encoders.precomputed": ("PrecomputedEmbeddings",),
+    "late_interaction.encoders.projection": ("ProjectedModel", "fit_projection"),
     "late_interaction.errors": (
         "DocumentError",
         "FilterError",
@@ -97,6 +99,7 @@ __all__ = [
     "MissingExtraError",
     "ModelError",
     "PrecomputedEmbeddings",
+    "ProjectedModel",
     "QueryVectors",
     "RaggedTokens",
     "RowFailure",
@@ -109,6 +112,7 @@ __all__ = [
     "StoreWriteError",
     "SyncPipeline",
     "__version__",
+    "fit_projection",
 ]
 
 

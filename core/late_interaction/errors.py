@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+_SHOWN = 200
+
 
 class LateInteractionError(Exception):
     """Base of every error that this library raises on purpose."""
@@ -78,7 +80,7 @@ class IndexMismatchError(StoreError):
 
     def __init__(self, index: str, differences: dict[str, tuple[object, object]]) -> None:
         lines = [
-            f"  {name}: the index has {have!r}, this pipeline has {want!r}"
+            f"  {name}: the index has {_shown(have)}, this pipeline has {_shown(want)}"
             for name, (have, want) in differences.items()
         ]
         super().__init__(
@@ -88,6 +90,12 @@ class IndexMismatchError(StoreError):
             "or drop it and index again."
         )
         self.differences = differences
+
+
+def _shown(value: object) -> str:
+    """A value in a message; the whole one is in the error's attributes."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
 from late_interaction.encoders.base import LateInteractionModel
+from late_interaction.encoders.projection import restored
+from late_interaction.errors import IndexMismatchError
 from late_interaction.filters import Filter, matches, parse_filter
 from late_interaction.loading import Load, batches, check_matrix
 from late_interaction.maxsim import maxsim
@@ -120,10 +122,21 @@ class LateInteractionPipeline:
     async def initialize(self) -> None:
         """Create the index, or attach to the one that is there.
 
+        Where that one holds a projection (`fit_projection`) of this pipeline's model, `model` becomes the projected
+        one.
+
         Raises:
             IndexMismatchError: the one that is there was built with another model, pooling or packing.
         """
-        await self.store.open(self.spec)
+        try:
+            await self.store.open(self.spec)
+        except IndexMismatchError:
+            spec = await self.store.spec()
+            model = self.model if spec is None else restored(self.model, spec.encoder)
+            if model is self.model:
+                raise
+            self.model = model
+            await self.store.open(self.spec)
 
     async def aclose(self) -> None:
         """Let go of the store; the model is yours and stays open. May be called twice."""

@@ -44,6 +44,7 @@ INTERRUPTED = (
     "Interrupted. What was written is kept; the same command with --skip-existing goes on from there."
 )
 _STALE_BATCH = 100
+_SHOWN = 250
 _NUMBERED_ID = re.compile(r"(.*[#:])(\d+)", re.DOTALL)
 
 
@@ -147,9 +148,8 @@ def info(db: DbOption, name: NameOption = DEFAULT_NAME, as_json: JsonOption = Fa
         return
     table = Table(show_header=False)
     for key, value in _flat(described):
-        table.add_row(
-            key, f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-        )
+        shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+        table.add_row(key, shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}… (whole with --json)")
     out.print(table)
 
 

@@ -1,0 +1,189 @@
+"""Narrower token vectors for a collection: a linear map fitted on its own tokens, behind any text encoder.
+
+For plain encoders of 384 dimensions and more; a trained ColBERT is narrow already. docs/encoders.md says what it
+costs in quality and saves in storage.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.encoders.base import LateInteractionModel
+from late_interaction.errors import ModelError
+from late_interaction.types import FloatMatrix
+
+_BATCH = 256
+_NAME = "projection"
+
+
+class ProjectedModel(LateInteractionModel):
+    """A text encoder whose token vectors are mapped to fewer dimensions and made unit vectors again.
+
+    `fit_projection` makes one. The map is part of the fingerprint, so an index keeps it: a pipeline that opens
+    such an index with the encoder alone takes the map from there.
+
+    Args:
+        model: the encoder.
+        projection: (model.dim, dim) map, applied from the right; it is kept in float16.
+
+    Attributes:
+        model: the encoder.
+        projection: (model.dim, dim) float32, with the values that float16 has.
+
+    Raises:
+        ValueError: the map is not for vectors of this model, or does not narrow them.
+    """
+
+    def __init__(self, model: LateInteractionModel, projection: NDArray[Any]) -> None:
+        if projection.ndim != 2 or projection.shape[0] != model.dim:
+            raise ValueError(
+                f"the projection has shape {projection.shape}; vectors of {model.model_name} need ({model.dim}, dim)."
+            )
+        if not 1 <= projection.shape[1] < model.dim:
+            raise ValueError(f"dim must be at least 1 and below {model.dim}, not {projection.shape[1]}.")
+        with np.errstate(over="ignore"):
+            packed = np.ascontiguousarray(projection, "<f2")
+        if not np.isfinite(packed).all():
+            raise ValueError("the projection has numbers that are not finite in float16.")
+        self.model = model
+        self.model_name = model.model_name
+        self.protected_tokens = model.protected_tokens
+        self.projection: FloatMatrix = packed.astype(np.float32)
+        self.dim = int(packed.shape[1])
+        self._packed = packed.tobytes()
+
+    def __repr__(self) -> str:
+        return f"ProjectedModel({self.model!r}, dim={self.dim})"
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]:
+        """The encoder's, with this `dim`, and the map: its hash, and itself (float16 by rows, in base64)."""
+        return {
+            **self.model.fingerprint,
+            "dim": self.dim,
+            _NAME: {
+                "from_dim": self.model.dim,
+                "sha256": hashlib.sha256(self._packed).hexdigest(),
+                "map": base64.b64encode(self._packed).decode(),
+            },
+        }
+
+    def encode_queries(self, queries: Sequence[str]) -> list[FloatMatrix]:
+        """One (n_tokens, dim) float32 matrix of unit rows per query, in the order given."""
+        return [self._project(matrix) for matrix in self.model.encode_queries(queries)]
+
+    def encode_documents(self, documents: Sequence[str]) -> list[FloatMatrix]:
+        """One (n_tokens, dim) float32 matrix of unit rows per document, in the order given."""
+        return [self._project(matrix) for matrix in self.model.encode_documents(documents)]
+
+    def count_truncated(self, documents: Sequence[str]) -> int:
+        """How many of the documents are longer than the encoder reads."""
+        return self.model.count_truncated(documents)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the map to a safetensors file, with the fingerprint of the encoder that it belongs to."""
+        from safetensors.numpy import save_file
+
+        encoder = json.dumps(dict(self.model.fingerprint))
+        save_file({_NAME: self.projection.astype(np.float16)}, path, metadata={"encoder": encoder})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], model: LateInteractionModel) -> Self:
+        """The map of a file that `save` wrote, behind the encoder that it was fitted for.
+
+        Raises:
+            ModelError: the file cannot be read, or belongs to another encoder; the message says what differs.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="np") as file:
+                encoder = json.loads((file.metadata() or {})["encoder"])
+                projection = file.get_tensor(_NAME)
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise ModelError(f"{os.fspath(path)} holds no projection that can be read: {error}") from error
+        here = _as_json(model.fingerprint)
+        differing = sorted(key for key in encoder.keys() | here.keys() if encoder.get(key) != here.get(key))
+        if differing:
+            raise ModelError(
+                f"{os.fspath(path)} was fitted for another encoder than {model.model_name}: {', '.join(differing)} "
+                "differ."
+            )
+        return cls(model, projection)
+
+    def _project(self, matrix: FloatMatrix) -> FloatMatrix:
+        rows: FloatMatrix = matrix @ self.projection
+        rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        return rows
+
+
+def fit_projection(model: LateInteractionModel, texts: Iterable[str], dim: int = 128) -> ProjectedModel:
+    """Fit the map to `dim` dimensions that keeps most of the tokens of these documents, by principal components.
+
+    The components are those of the second moments, without the mean taken off: MaxSim compares by dot products,
+    and that is the map that keeps most of them (Eckart and Young, 1936).
+
+    Args:
+        model: the encoder, of more than `dim` dimensions.
+        texts: documents of the collection, or a fair sample of some hundreds; they are encoded once here.
+        dim: width of the vectors afterwards.
+
+    Raises:
+        ValueError: `dim` does not narrow the vectors, or the texts have fewer tokens than `dim`.
+    """
+    if not 1 <= dim < model.dim:
+        raise ValueError(f"dim must be at least 1 and below {model.dim}, not {dim}.")
+    moments = np.zeros((model.dim, model.dim))
+    n_tokens = 0
+    remaining = iter(texts)
+    while batch := list(islice(remaining, _BATCH)):
+        for matrix in model.encode_documents(batch):
+            moments += matrix.T @ matrix
+            n_tokens += len(matrix)
+    if n_tokens < dim:
+        raise ValueError(f"{n_tokens} tokens are too few to fit {dim} dimensions: give more texts.")
+    return ProjectedModel(model, principal_components(moments, dim))
+
+
+def principal_components(moments: NDArray[np.float64], dim: int) -> NDArray[np.float64]:
+    """The (n, dim) eigenvectors of the `dim` largest eigenvalues of an (n, n) matrix, each with a fixed sign."""
+    vectors: NDArray[np.float64] = np.linalg.eigh(moments)[1][:, ::-1][:, :dim]
+    largest = np.abs(vectors).argmax(axis=0)
+    signs: NDArray[np.float64] = np.sign(vectors[largest, np.arange(dim)])
+    return vectors * signs
+
+
+def restored(model: LateInteractionModel, encoder: Mapping[str, Any]) -> LateInteractionModel:
+    """The model with the projection that an index holds, where it is the encoder that this was fitted for.
+
+    Args:
+        model: the encoder.
+        encoder: the fingerprint of the index's encoder.
+
+    Returns:
+        A `ProjectedModel`; the model itself where the index holds no projection, or was built with another encoder.
+    """
+    kept = encoder.get(_NAME)
+    if kept is None:
+        return model
+    fitted_for = {**encoder, "dim": kept["from_dim"]}
+    del fitted_for[_NAME]
+    if fitted_for != _as_json({**model.fingerprint, "dim": model.dim}):
+        return model
+    packed = np.frombuffer(base64.b64decode(kept["map"]), "<f2")
+    return ProjectedModel(model, packed.reshape(model.dim, -1))
+
+
+def _as_json(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as they come back from where an index keeps them: lists, not tuples."""
+    values: dict[str, Any] = json.loads(json.dumps(dict(fingerprint)))
+    return values
