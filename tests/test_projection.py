@@ -24,6 +24,7 @@ from late_interaction import (
 )
 from late_interaction.cli import app
 from late_interaction.encoders.projection import principal_components
+from tests.data_api import DataApiServer
 
 TEXTS = [
     "the flow of heat and the wing",
@@ -172,6 +173,18 @@ async def test_an_index_keeps_the_map_for_the_encoder_alone(
         assert await reopened.copy_to(tmp_path / "copy") == len(ROWS) + 1
     async with LateInteractionPipeline(tmp_path / "copy", encoder, reopened.store.name) as copied:
         assert isinstance(copied.model, ProjectedModel)
+
+
+async def test_a_database_keeps_a_map_of_real_size() -> None:
+    encoder = PrecomputedEmbeddings(384, "elsewhere")
+    projected = ProjectedModel(encoder, np.linalg.qr(np.random.default_rng(0).normal(size=(384, 128)))[0])
+    async with DataApiServer() as server:
+        database = server.async_database()
+        async with LateInteractionPipeline(database, projected, "things"):
+            pass
+        async with LateInteractionPipeline(database, encoder, "things") as reopened:
+            assert reopened.model.fingerprint == projected.fingerprint
+            assert reopened.spec.dim == 128
 
 
 async def test_another_map_or_encoder_is_refused_and_named(
