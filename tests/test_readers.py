@@ -25,7 +25,7 @@ def write(folder: Path, name: str, text: str | bytes) -> Path:
 
 
 def test_find_files_walks_in_order_and_leaves_hidden_and_other_files_out(tmp_path: Path) -> None:
-    for name in ("b.txt", "a/z.md", "a/b.JSONL", "c.csv", ".hidden.txt", ".git/x.txt", "d.pdf"):
+    for name in ("b.txt", "a/z.md", "a/b.JSONL", "c.csv", ".hidden.txt", ".git/x.txt", "d.docx"):
         write(tmp_path, name, "text")
     names = [file.relative_to(tmp_path.resolve()).as_posix() for file in find_files([tmp_path])]
     assert names == ["a/b.JSONL", "a/z.md", "b.txt", "c.csv"]
@@ -37,10 +37,10 @@ def test_find_files_names_each_file_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("missing", "no file or folder"), ("a.pdf", "not a .txt"), ("empty", "no .txt")]
+    ("name", "message"), [("missing", "no file or folder"), ("a.docx", "not a .txt"), ("empty", "no .txt")]
 )
 def test_find_files_refuses_what_it_cannot_read(tmp_path: Path, name: str, message: str) -> None:
-    write(tmp_path, "a.pdf", "%PDF")
+    write(tmp_path, "a.docx", "PK")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=message):
         find_files([tmp_path / name])

@@ -10,8 +10,11 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from late_interaction.encoders.auto import load_model
     from late_interaction.encoders.base import LateInteractionModel
     from late_interaction.encoders.colbert import ColBERTModel
+    from late_interaction.encoders.colpali import ColPaliModel
+    from late_interaction.encoders.images import load_image
     from late_interaction.encoders.precomputed import PrecomputedEmbeddings
     from late_interaction.encoders.projection import ProjectedModel, fit_projection
     from late_interaction.errors import (
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
         StoreLockedError,
         StoreWriteError,
     )
+    from late_interaction.pdf import pdf_pages
     from late_interaction.pipeline import LateInteractionPipeline
     from late_interaction.stores.astra import AstraStore
     from late_interaction.stores.base import Candidates, Store
@@ -46,8 +50,11 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "late_interaction.encoders.auto": ("load_model",),
     "late_interaction.encoders.base": ("LateInteractionModel",),
     "late_interaction.encoders.colbert": ("ColBERTModel",),
+    "late_interaction.encoders.colpali": ("ColPaliModel",),
+    "late_interaction.encoders.images": ("load_image",),
     "late_interaction.encoders.precomputed": ("PrecomputedEmbeddings",),
     "late_interaction.encoders.projection": ("ProjectedModel", "fit_projection"),
     "late_interaction.errors": (
@@ -63,6 +70,7 @@ _HOMES = {
         "StoreLockedError",
         "StoreWriteError",
     ),
+    "late_interaction.pdf": ("pdf_pages",),
     "late_interaction.pipeline": ("LateInteractionPipeline",),
     "late_interaction.stores.astra": ("AstraStore",),
     "late_interaction.stores.base": ("Candidates", "Store"),
@@ -85,6 +93,7 @@ __all__ = [
     "AstraStore",
     "Candidates",
     "ColBERTModel",
+    "ColPaliModel",
     "Document",
     "DocumentError",
     "EncodedDocument",
@@ -113,6 +122,9 @@ __all__ = [
     "SyncPipeline",
     "__version__",
     "fit_projection",
+    "load_image",
+    "load_model",
+    "pdf_pages",
 ]
 
 

@@ -70,13 +70,11 @@ def pdf_pages(path: str | os.PathLike[str], *, dpi: float = DPI) -> Iterator[dic
     """
     if not dpi > 0:
         raise ValueError(f"dpi must be positive, not {dpi}.")
-    name, file = os.fspath(path), Path(path)
-    with _opened(file) as document:
-        pages = len(document)
+    name, pages = os.fspath(path), page_count(path)
     return (
         {
             "image": PdfPage(name, page, dpi),
-            "content": f"{file.name}, page {page} of {pages}",
+            "content": f"{Path(path).name}, page {page} of {pages}",
             "doc_id": f"{name}#{page}",
             "source": name,
             "page": page,
@@ -86,23 +84,34 @@ def pdf_pages(path: str | os.PathLike[str], *, dpi: float = DPI) -> Iterator[dic
     )
 
 
-def pdf_texts(path: str | os.PathLike[str]) -> Iterator[str]:
-    """The text of each page of a PDF, as far as the file has it: a scanned page has none.
+def page_count(path: str | os.PathLike[str]) -> int:
+    """How many pages a PDF has, at least 1.
 
     Raises:
         ValueError, MissingExtraError: as for `pdf_pages`.
     """
-    file = Path(path)
-    with _opened(file) as document:
-        pages = len(document)
-    return (_text(file, page) for page in range(pages))
+    with _opened(Path(path)) as document:
+        return len(document)
 
 
-def _text(file: Path, page: int) -> str:
-    with _opened(file) as document:
-        text: str = document[page].get_textpage().get_text_range()
-        # A hyphen at a line's end comes as U+FFFE or U+0002, from which the halves are put together again.
-        return text.replace("\r\n", "\n").replace("\ufffe", "").replace("\x02", "").replace("\x00", "")
+def page_text(path: str | os.PathLike[str], page: int) -> str | None:
+    """The text of a page as far as the file has it: empty of a blank page, None of one that only shows something.
+
+    Args:
+        path: the file.
+        page: the page's number, from 1.
+
+    Raises:
+        ValueError, MissingExtraError: as for `pdf_pages`.
+    """
+    with _opened(Path(path)) as document:
+        shown = document[page - 1]
+        text: str = shown.get_textpage().get_text_range()
+        # A hyphen at a line's end comes as U+FFFE or U+0002: the halves are put together again.
+        text = text.replace("\ufffe", "").replace("\x02", "").replace("\x00", "").replace("\r\n", "\n")
+        if text.strip():
+            return text
+        return "" if next(shown.get_objects(max_depth=1), None) is None else None
 
 
 @contextmanager

@@ -11,12 +11,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
 
 from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
-from late_interaction.encoders.base import LateInteractionModel
+from late_interaction.encoders.base import Item, LateInteractionModel
+from late_interaction.encoders.images import StoreImages, check_store_images, load_image
 from late_interaction.encoders.projection import restored
 from late_interaction.errors import IndexMismatchError
 from late_interaction.filters import Filter, matches, parse_filter
@@ -48,9 +49,12 @@ if TYPE_CHECKING:
 Rows: TypeAlias = Iterable[Row] | AsyncIterable[Row]
 FilterSpec: TypeAlias = Mapping[str, Any] | Filter
 
+    from PIL import Image
 DEFAULT_NAME = "late_interaction"
 _ESCALATION = 4
 
+Query: TypeAlias = "str | Image.Image | Path | bytes"
+"""A text, or an image: of Pillow, a path, or the bytes of a file. A str is always a text."""
 
 class LateInteractionPipeline:
     """An index of documents by their token vectors, and searches in it.
@@ -72,6 +76,11 @@ class LateInteractionPipeline:
 
     def __init__(
         self,
+        store_images: what is stored of an image beside its vectors. "reference" is its path or URL under the metadata
+            key "image"; "thumbnail" is that and a JPEG of at most 512 pixels as a data URI under "thumbnail"; "full"
+            is the image itself as a data URI under "image", refused above 6 MB. An image that has no path or URL
+            leaves nothing with "reference".
+        allow_urls: fetch images of rows that give a URL, from public addresses only; see `load_image`.
         db: str | Path | Store | AsyncDatabase | Database,
         model: LateInteractionModel,
         base_table_name: str | None = None,
@@ -85,6 +94,8 @@ class LateInteractionPipeline:
         if not isinstance(model, LateInteractionModel):
             raise TypeError(
                 f"model must be a LateInteractionModel such as ColBERTModel({model!r:.60}), not {type(model).__name__}."
+        store_images: StoreImages = "reference",
+        allow_urls: bool = False,
             )
         if doc_pool_factor < 1:
             raise ValueError(f"doc_pool_factor must be at least 1, not {doc_pool_factor}.")
@@ -97,12 +108,15 @@ class LateInteractionPipeline:
         self.store = _store(db, base_table_name, filterable)
         self.doc_pool_factor = doc_pool_factor
         self.query_pool_distance = query_pool_distance
+        check_store_images(store_images)
         self.packing = packing
         self.concurrency = concurrency
         # An asyncio.Semaphore belongs to one event loop; a pipeline on a store that allows it may serve several.
         self._slots: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
             weakref.WeakKeyDictionary()
         )
+        self.store_images: StoreImages = store_images
+        self.allow_urls = allow_urls
 
     def __repr__(self) -> str:
         return f"LateInteractionPipeline({self.store!r}, {self.model!r})"
@@ -169,7 +183,9 @@ class LateInteractionPipeline:
 
         Args:
             row: `{"content": str, "doc_id"?: str | UUID, …metadata}`, or a `Document`; metadata are JSON values and
-                keep their types.
+                keep their types. With a visual model `{"image": …}` in place of the content or beside it: a PIL image,
+                a path, bytes, base64, a data URI, a URL (with `allow_urls`), or a page of `pdf_pages`. The content is
+                then a caption, by default the image's path or size, and is not encoded.
 
         Returns:
             The document's id.
@@ -204,7 +220,7 @@ class LateInteractionPipeline:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
-        load = Load(self.model, self.store, self._write, skip_existing=skip_existing)
+        load = self._load(skip_existing=skip_existing)
         total = len(rows) if isinstance(rows, Sized) else None
         with tqdm(desc="Indexing", total=total, unit="doc", disable=not show_progress) as bar:
             async with load.writing():
@@ -235,7 +251,7 @@ class LateInteractionPipeline:
             DocumentError: some rows could not be indexed; it names each, and the others are in the index.
             ValueError: there are more rows than matrices, or fewer.
         """
-        load = Load(self.model, self.store, self._write)
+        load = self._load()
         async with load.writing():
             async for batch in batches(zip(rows, matrices, strict=True), 128):
                 await load.add([row for row, _ in batch], [matrix for _, matrix in batch])
@@ -289,6 +305,16 @@ class LateInteractionPipeline:
         """Pool and store; the matrices are in the order of the documents."""
 
         def pool() -> list[EncodedDocument]:
+    def _load(self, *, skip_existing: bool = False) -> Load:
+        return Load(
+            self.model,
+            self.store,
+            self._write,
+            skip_existing=skip_existing,
+            store_images=self.store_images,
+            allow_urls=self.allow_urls,
+        )
+
             protected = self.model.protected_tokens
             return [
                 EncodedDocument(
@@ -304,7 +330,7 @@ class LateInteractionPipeline:
 
     async def search(
         self,
-        query: str,
+        query: Query,
         k: int = 10,
         *,
         n_ann_tokens: int | None = None,
@@ -318,7 +344,8 @@ class LateInteractionPipeline:
         `k` come back and the store has more, stage 1 is done again with larger parameters.
 
         Args:
-            query: what to look for.
+            query: what to look for: a text, or with a visual model an image, as a PIL image, a `Path` or bytes. A str
+                is always a text.
             k: how many documents, at least 1.
             n_ann_tokens: stored tokens to look at for each query vector; grows with `k` by default.
             n_maxsim_candidates: documents to score exactly; grows with `k` by default. The defaults are the
@@ -330,7 +357,8 @@ class LateInteractionPipeline:
             Results that unpack as `doc_id, score, content`; `.stats` says how the search went.
 
         Raises:
-            ValueError: the query is empty, or a number is out of range.
+            ValueError: the query is empty, or an image that cannot be read or that the model does not encode, or a
+                number is out of range.
             FilterError: the filter is not well formed.
         """
         return (
@@ -346,7 +374,7 @@ class LateInteractionPipeline:
 
     async def search_many(
         self,
-        queries: Sequence[str],
+        queries: Sequence[Query],
         k: int = 10,
         *,
         n_ann_tokens: int | None = None,
@@ -357,7 +385,7 @@ class LateInteractionPipeline:
         """`search` for several queries: encoded together, searched `concurrency` at a time."""
         plan = self._plan(k, n_ann_tokens, n_maxsim_candidates, filter, exact)
         started = time.perf_counter()
-        matrices = await self.model.aencode_queries(queries)
+        matrices = await self.model.aencode_queries(await self._query_items(queries))
         encode_s = (time.perf_counter() - started) / max(1, len(matrices))
         return list(await asyncio.gather(*(self._search(matrix, plan, encode_s) for matrix in matrices)))
 
@@ -365,6 +393,24 @@ class LateInteractionPipeline:
         self,
         matrix: ArrayLike,
         k: int = 10,
+    async def _query_items(self, queries: Sequence[Query]) -> Sequence[Item]:
+        """The queries with their images loaded."""
+        if all(isinstance(query, str) for query in queries):
+            return cast("Sequence[str]", queries)
+        if not self.model.supports_images:
+            position, query = next(
+                (i, query) for i, query in enumerate(queries) if not isinstance(query, str)
+            )
+            raise ValueError(
+                f"the query at position {position} is no str but {type(query).__name__}, and {self.model.model_name} "
+                "encodes text."
+            )
+
+        def load() -> list[Item]:
+            return [query if isinstance(query, str) else load_image(query) for query in queries]
+
+        return await asyncio.to_thread(load)
+
         *,
         n_ann_tokens: int | None = None,
         n_maxsim_candidates: int | None = None,

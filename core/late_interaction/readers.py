@@ -1,4 +1,4 @@
-"""Files to rows: text and Markdown in passages, JSON Lines and CSV a row each.
+"""Files to rows: text and Markdown in passages, JSON Lines and CSV a row each, images, and PDF files by the page.
 
 Rows are read as they are asked for, so memory does not grow with the files.
 """
@@ -14,16 +14,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from late_interaction.encoders.images import IMAGE_SUFFIXES
+from late_interaction.errors import MissingExtraError
+from late_interaction.pdf import page_count, page_text, pdf_pages
+from late_interaction.rows import Row
+from late_interaction.types import Document
+
 TEXT_SUFFIXES = (".txt", ".md")
-SUFFIXES = (*TEXT_SUFFIXES, ".jsonl", ".csv")
+PDF_SUFFIX = ".pdf"
+SUFFIXES = (*TEXT_SUFFIXES, ".jsonl", ".csv", PDF_SUFFIX, *IMAGE_SUFFIXES)
 
 _CONTENT_COLUMNS = ("content", "text")
 _ID_COLUMNS = ("doc_id", "id", "_id")
+_LONGEST_PATH = 1000
 _HEADING = re.compile(r"#{1,6}\s")
 _FENCE = re.compile(r"\s*(```|~~~)")
 _SENTENCE = re.compile(r".+?(?:[.!?]\s+|\Z)", re.DOTALL)
 
-Row = dict[str, Any]
+_Record = dict[str, Any]
 _Line = tuple[int, str]
 
 
@@ -76,6 +84,7 @@ def read_rows(
     content_column: str | None = None,
     id_column: str | None = None,
     chunk_words: int = 200,
+    images: bool = False,
 ) -> Iterator[Row]:
     """Rows for `LateInteractionPipeline.index_documents`, one at a time.
 
@@ -84,12 +93,17 @@ def read_rows(
     column's value, else `file:line`. Every row carries its file as `source` and its first line as `line`;
     the other columns, or JSON values, are its metadata.
 
+    For a visual model (`images`) an image becomes a row, and each page of a PDF, with the id `file#page`; so does a
+    JSON or CSV record with an `image`, a path from its file's folder. Otherwise a PDF becomes passages of the text of
+    its pages, and an image is a problem. A row of a PDF has `page` and `pages` in place of `line`.
+
     Args:
         files: as `find_files` gives them.
         on_problem: called with each line or file that cannot be read; reading goes on behind it.
         content_column: where the text is; None for `content`, else `text`.
         id_column: where the id is; None for the first of `doc_id`, `id` and `_id` that is there.
         chunk_words: words that a passage has at most, give or take its heading.
+        images: rows may have an `image`.
     """
     if chunk_words < 1:
         raise ValueError(f"chunk_words must be at least 1, not {chunk_words}.")
@@ -99,16 +113,30 @@ def read_rows(
             if suffix in TEXT_SUFFIXES:
                 yield from _text_rows(file, chunk_words, markdown=suffix == ".md")
                 continue
+            if suffix == PDF_SUFFIX:
+                yield from pdf_pages(file) if images else _pdf_rows(file, chunk_words, on_problem)
+                continue
+            if suffix in IMAGE_SUFFIXES:
+                if images:
+                    yield {"image": str(file), "doc_id": str(file), "source": str(file)}
+                else:
+                    on_problem(
+                        ReadProblem(file, None, "an image, which needs a visual model such as ColQwen2")
+                    )
+                continue
             records = _csv_records if suffix == ".csv" else _json_records
             for line, record in records(file, on_problem):
                 try:
-                    row = _row(record, f"{file}:{line}", content_column, id_column)
+                    row = _row(record, f"{file}:{line}", content_column, id_column, images=images)
                 except ValueError as error:
                     on_problem(ReadProblem(file, line, str(error)))
                 else:
-                    yield {"source": str(file), "line": line} | row
+                    row = {"source": str(file), "line": line} | row
+                    yield _with_image(row, file.parent, images=images) if row.get("image") else row
         except _FileError as error:
             on_problem(ReadProblem(file, error.line, error.reason))
+        except (ValueError, MissingExtraError) as error:
+            on_problem(ReadProblem(file, None, str(error).removeprefix(f"{file}: ")))
         except OSError as error:
             on_problem(ReadProblem(file, None, error.strerror or str(error)))
 
@@ -122,34 +150,52 @@ class _FileError(Exception):
 
 
 def _row(
-    record: Mapping[str, Any], default_id: str, content_column: str | None, id_column: str | None
-) -> Row:
-    """A record with its text under `content` and its id under `doc_id`."""
+    record: Mapping[str, Any],
+    default_id: str,
+    content_column: str | None,
+    id_column: str | None,
+    *,
+    images: bool,
+) -> _Record:
+    """A record with its text under `content`, unless its image is enough, and its id under `doc_id`."""
     row = dict(record)
     content_columns = _CONTENT_COLUMNS if content_column is None else (content_column,)
     column = next((name for name in content_columns if name in row), None)
-    if column is None:
+    found: _Record = {}
+    if column is not None:
+        found["content"] = content = row.pop(column)
+        if not isinstance(content, str) or not content.strip():
+            raise ValueError(f"{column} must be text, not {content!r}")
+    elif not (images and row.get("image")):
         raise ValueError(f"there is no {_alternatives(content_columns)} among {_alternatives(row, 'and')}")
-    content = row.pop(column)
-    if not isinstance(content, str) or not content.strip():
-        raise ValueError(f"{column} must be text, not {content!r}")
     id_columns = _ID_COLUMNS if id_column is None else (id_column,)
     column = next((name for name in id_columns if name in row), None)
     if column is None:
         if id_column is not None:
             raise ValueError(f"there is no {id_column!r} among {_alternatives(row, 'and')}")
-        return row | {"content": content, "doc_id": default_id}
+        return row | found | {"doc_id": default_id}
     doc_id = row.pop(column)
     if isinstance(doc_id, bool) or not isinstance(doc_id, str | int) or doc_id == "":
         raise ValueError(f"{column} must be text or a whole number, not {doc_id!r}")
-    return row | {"content": content, "doc_id": str(doc_id)}
+    return row | found | {"doc_id": str(doc_id)}
+
+
+def _with_image(row: _Record, folder: Path, *, images: bool) -> Row:
+    """A row with the path of its image from where we are; for a text model its image is metadata like any other."""
+    if not images:
+        metadata = {key: value for key, value in row.items() if key not in ("doc_id", "content")}
+        return Document(row["doc_id"], row["content"], metadata=metadata)
+    image = row["image"]
+    if isinstance(image, str) and len(image) < _LONGEST_PATH and (folder / image).is_file():
+        return row | {"image": str(folder / image)}
+    return row
 
 
 def _alternatives(names: Iterable[str], word: str = "or") -> str:
     return f" {word} ".join(repr(name) for name in names) or "no columns"
 
 
-def _json_records(file: Path, on_problem: Callable[[ReadProblem], None]) -> Iterator[tuple[int, Row]]:
+def _json_records(file: Path, on_problem: Callable[[ReadProblem], None]) -> Iterator[tuple[int, _Record]]:
     """Line number and object of each line; blank lines are passed over."""
     with file.open("rb") as raw:
         for line, data in enumerate(raw, 1):
@@ -168,7 +214,7 @@ def _json_records(file: Path, on_problem: Callable[[ReadProblem], None]) -> Iter
                     on_problem(ReadProblem(file, line, f"not a JSON object but {type(record).__name__}"))
 
 
-def _csv_records(file: Path, on_problem: Callable[[ReadProblem], None]) -> Iterator[tuple[int, Row]]:
+def _csv_records(file: Path, on_problem: Callable[[ReadProblem], None]) -> Iterator[tuple[int, _Record]]:
     """First line number of each record, and its values by the header's names."""
     with file.open(newline="", encoding="utf-8-sig") as text:
         reader = csv.reader(text, strict=True)
@@ -197,10 +243,28 @@ def _csv_records(file: Path, on_problem: Callable[[ReadProblem], None]) -> Itera
                 yield line, dict(zip(header, values, strict=True))
 
 
-def _text_rows(file: Path, chunk_words: int, *, markdown: bool) -> Iterator[Row]:
+def _text_rows(file: Path, chunk_words: int, *, markdown: bool) -> Iterator[_Record]:
     for chunk, (line, passage) in enumerate(passages(_text_lines(file), chunk_words, markdown=markdown), 1):
         row = {"content": passage, "doc_id": f"{file}#{chunk}", "source": str(file)}
         yield row | {"line": line, "chunk": chunk}
+
+
+def _pdf_rows(file: Path, chunk_words: int, on_problem: Callable[[ReadProblem], None]) -> Iterator[_Record]:
+    pages, chunk, without_text = page_count(file), 0, []
+    for page in range(1, pages + 1):
+        text = page_text(file, page)
+        if text is None:
+            without_text.append(str(page))
+            continue
+        lines = enumerate(text.splitlines(keepends=True), 1)
+        for _, passage in passages(lines, chunk_words, markdown=False):
+            chunk += 1
+            row = {"content": passage, "doc_id": f"{file}#{chunk}", "source": str(file)}
+            yield row | {"page": page, "pages": pages, "chunk": chunk}
+    if without_text:
+        which = ", ".join(without_text[:10]) + (", …" if len(without_text) > 10 else "")
+        reason = f"{len(without_text)} of {pages} pages show something, but have no text (page {which})"
+        on_problem(ReadProblem(file, None, f"{reason}: scanned pages need a visual model such as ColQwen2"))
 
 
 def _text_lines(file: Path) -> Iterator[_Line]:

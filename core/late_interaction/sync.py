@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 from numpy.typing import ArrayLike
 
 from late_interaction.encoders.base import LateInteractionModel
+from late_interaction.encoders.images import StoreImages
 from late_interaction.errors import LateInteractionError
-from late_interaction.pipeline import FilterSpec, LateInteractionPipeline
+from late_interaction.pipeline import FilterSpec, LateInteractionPipeline, Query
 from late_interaction.rows import Row
 from late_interaction.stores.base import Store
 from late_interaction.types import DocId, Document, FloatMatrix, PackingDtype, SearchResults
@@ -266,6 +267,8 @@ class SyncPipeline:
         packing: PackingDtype = "int8",
         concurrency: int = 16,
         filterable: Mapping[str, Any] | None = None,
+        store_images: StoreImages = "reference",
+        allow_urls: bool = False,
         portal: LoopPortal | None = None,
     ) -> None:
         self._make = partial(
@@ -278,6 +281,8 @@ class SyncPipeline:
             packing=packing,
             concurrency=concurrency,
             filterable=filterable,
+            store_images=store_images,
+            allow_urls=allow_urls,
         )
         self._pipeline = self._make()
         self._inherited: list[LateInteractionPipeline] = []
@@ -491,7 +496,7 @@ class SyncPipeline:
 
     def search(
         self,
-        query: str,
+        query: Query,
         k: int = 10,
         *,
         n_ann_tokens: int | None = None,
@@ -513,7 +518,7 @@ class SyncPipeline:
 
     def search_many(
         self,
-        queries: Sequence[str],
+        queries: Sequence[Query],
         k: int = 10,
         *,
         n_ann_tokens: int | None = None,

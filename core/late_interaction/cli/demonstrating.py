@@ -22,7 +22,7 @@ from late_interaction.cli.shared import (
     out,
     print_json,
 )
-from late_interaction.encoders.colbert import ColBERTModel
+from late_interaction.encoders.base import LateInteractionModel
 from late_interaction.errors import IndexMismatchError
 from late_interaction.pipeline import LateInteractionPipeline
 from late_interaction.stores.local import LocalStore
@@ -95,7 +95,7 @@ async def _index(pipeline: LateInteractionPipeline, limit: int) -> str:
     return f"{new}; {count:,} are in {pipeline.store.location}."
 
 
-def _show(question: str, results: SearchResults, model: ColBERTModel) -> None:
+def _show(question: str, results: SearchResults, model: LateInteractionModel) -> None:
     print_results(
         question, results, model, label=lambda result: str(result.metadata["object"]), shown=first_line
     )

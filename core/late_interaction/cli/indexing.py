@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,9 +30,18 @@ from late_interaction.cli.shared import (
     report,
     store_at,
 )
+from late_interaction.encoders.images import IMAGE_SUFFIXES
 from late_interaction.errors import DocumentError, RowFailure
 from late_interaction.pipeline import DEFAULT_NAME
-from late_interaction.readers import SUFFIXES, TEXT_SUFFIXES, ReadProblem, Row, find_files, read_rows
+from late_interaction.readers import (
+    PDF_SUFFIX,
+    SUFFIXES,
+    TEXT_SUFFIXES,
+    ReadProblem,
+    find_files,
+    read_rows,
+)
+from late_interaction.rows import Row, row_id
 from late_interaction.stores.base import Store
 from late_interaction.stores.copying import copy_index, verify_copy
 
@@ -86,19 +95,21 @@ def index(
             problems.append(problem)
             tqdm.write(str(problem), file=sys.stderr)
 
-        rows = read_rows(
-            files,
-            on_problem,
-            content_column=content_column,
-            id_column=id_column,
-            chunk_words=chunk_words,
-        )
-        last = {f"{file}{'#' if file.suffix.lower() in TEXT_SUFFIXES else ':'}": 0 for file in files}
+        chunked = (*TEXT_SUFFIXES, PDF_SUFFIX)
+        last = {f"{file}{'#' if file.suffix.lower() in chunked else ':'}": 0 for file in files}
 
         async def run() -> tuple[int, list[RowFailure], int]:
             store = store_at(db, name)
             spec = await store.spec()
             encoder = load_model(model, device, spec)
+            rows = read_rows(
+                files if encoder.supports_images else _without_images(files, paths),
+                on_problem,
+                content_column=content_column,
+                id_column=id_column,
+                chunk_words=chunk_words,
+                images=encoder.supports_images,
+            )
             failures: list[RowFailure] = []
             async with pipeline_for(store, encoder, spec, pool_factor) as pipeline:
                 try:
@@ -204,10 +215,22 @@ def copy(
         out.print(f"{copied:,} documents copied to {location}.")
 
 
+def _without_images(files: Sequence[Path], named: Iterable[Path]) -> list[Path]:
+    """The files less the images that were not named but lie in a folder beside texts; how many is said."""
+    asked = {path.resolve() for path in named}
+    kept = [file for file in files if file in asked or file.suffix.lower() not in IMAGE_SUFFIXES]
+    if len(kept) < len(files):
+        left_out = (
+            f"{len(files) - len(kept)} images were left out: they need a visual model such as ColQwen2."
+        )
+        tqdm.write(left_out, file=sys.stderr)
+    return kept
+
+
 def _noting_numbers(rows: Iterable[Row], last: dict[str, int]) -> Iterator[Row]:
     """The rows; meanwhile the number at the end of the last id that each file gave goes into `last`."""
     for row in rows:
-        match = _NUMBERED_ID.fullmatch(row["doc_id"])
+        match = _NUMBERED_ID.fullmatch(row_id(row) or "")
         if match and match[1] in last:
             last[match[1]] = int(match[2])
         yield row

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from late_interaction.cli.shared import out
+from late_interaction.encoders.base import LateInteractionModel
 from late_interaction.encoders.colbert import ColBERTModel
 from late_interaction.explain import Span, matched_words
 from late_interaction.types import SearchResult, SearchResults, SearchStats
@@ -22,12 +23,12 @@ _LEAD = 60
 def print_results(
     query: str,
     results: SearchResults,
-    model: ColBERTModel,
+    model: LateInteractionModel,
     *,
     label: Callable[[SearchResult], str],
     shown: Callable[[str, Sequence[Span]], Span],
 ) -> None:
-    """A table of score, label and the shown part of each text, with the words that matched standing out.
+    """A table of score, label and the shown part of each text; of a text model the words that matched stand out.
 
     Args:
         query: what was searched for.
@@ -40,9 +41,14 @@ def print_results(
     table = Table(title=title, title_justify="left", caption=_caption(results.stats), caption_justify="left")
     table.add_column("Score", justify="right", no_wrap=True)
     table.add_column("Document", max_width=42, overflow="fold")
-    table.add_column("Text, matching words marked")
     texts = [result.content for result in results]
-    for result, words in zip(results, matched_words(model, query, texts) if texts else [], strict=True):
+    if isinstance(model, ColBERTModel):
+        table.add_column("Text, matching words marked")
+        matched = matched_words(model, query, texts) if texts else []
+    else:
+        table.add_column("Text, or what stands for an image")
+        matched = [[] for _ in texts]
+    for result, words in zip(results, matched, strict=True):
         start, end = shown(result.content, words)
         text = Text(result.content.replace("\n", " "))
         for word in words:
@@ -58,13 +64,18 @@ def results_json(query: str, results: SearchResults) -> dict[str, Any]:
 
 
 def place(result: SearchResult) -> str:
-    """File and line where the result comes from a file, else its id."""
-    source, line = result.metadata.get("source"), result.metadata.get("line")
-    if not (isinstance(source, str) and isinstance(line, int)):
+    """File and line, or page, where the result comes from a file, else its id."""
+    source = result.metadata.get("source")
+    if not isinstance(source, str):
         return result.doc_id
-    path = Path(source)
-    here = Path.cwd()
-    return f"{path.relative_to(here) if path.is_relative_to(here) else path}:{line}"
+    path, here = Path(source), Path.cwd()
+    file = path.relative_to(here) if path.is_relative_to(here) else path
+    line, page = result.metadata.get("line"), result.metadata.get("page")
+    if isinstance(line, int):
+        return f"{file}:{line}"
+    if isinstance(page, int):
+        return f"{file}, page {page}"
+    return str(file) if result.content_type == "image" else result.doc_id
 
 
 def excerpt(text: str, words: Sequence[Span]) -> Span:

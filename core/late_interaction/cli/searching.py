@@ -22,7 +22,7 @@ from late_interaction.cli.shared import (
     pipeline_for,
     print_json,
 )
-from late_interaction.encoders.colbert import ColBERTModel
+from late_interaction.encoders.base import LateInteractionModel
 from late_interaction.pipeline import DEFAULT_NAME
 from late_interaction.types import SearchResults
 
@@ -45,7 +45,7 @@ def search(
     """Search an index, and show which words of the documents answered the question."""
     selection = _parse_filter(filter_json)
 
-    async def run() -> tuple[SearchResults, ColBERTModel]:
+    async def run() -> tuple[SearchResults, LateInteractionModel]:
         async with attached(db, name) as (store, spec):
             encoder = load_model(model, device, spec)
             async with pipeline_for(store, encoder, spec) as pipeline:

@@ -15,8 +15,11 @@ from rich.console import Console
 from rich.text import Text
 
 from late_interaction import demo
+from late_interaction.encoders.auto import model_class
+from late_interaction.encoders.base import LateInteractionModel
 from late_interaction.encoders.checkpoint import content_hash
 from late_interaction.encoders.colbert import ColBERTModel
+from late_interaction.encoders.colpali import ColPaliModel
 from late_interaction.errors import IndexNotFoundError, LateInteractionError, MissingExtraError, ModelError
 from late_interaction.pipeline import LateInteractionPipeline
 from late_interaction.stores.base import Store
@@ -113,7 +116,7 @@ async def attached(db: str, name: str) -> AsyncIterator[tuple[Store, IndexSpec]]
 
 
 def pipeline_for(
-    store: Store, model: ColBERTModel, spec: IndexSpec | None, pool_factor: float | None = None
+    store: Store, model: LateInteractionModel, spec: IndexSpec | None, pool_factor: float | None = None
 ) -> LateInteractionPipeline:
     """A pipeline with the index's own settings, or with the defaults for a new one."""
     options: dict[str, Any] = {}
@@ -130,7 +133,7 @@ def load_model(
     spec: IndexSpec | None = None,
     *,
     document_length: int | None = None,
-) -> ColBERTModel:
+) -> ColBERTModel | ColPaliModel:
     """The model that was asked for, else the one of the index, else the default.
 
     Raises:
@@ -139,9 +142,10 @@ def load_model(
     """
     if name is None:
         name = DEFAULT_MODEL if spec is None else _model_of(spec)
-    query_length = None
+    query_length = query_prefix = None
     if spec is not None:
         query_length, document_length = spec.encoder.get("query_length"), spec.encoder.get("document_length")
+        query_prefix = spec.encoder.get("query_prefix")
     # Warnings of the libraries below are for their own users.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     with err.status("Loading the model"):
@@ -152,6 +156,8 @@ def load_model(
             encoder.model_name = demo.MODEL_NAME  # rather than a folder inside a package
             return encoder
         try:
+            if model_class(name) is ColPaliModel:
+                return ColPaliModel(name, device=device, query_prefix=query_prefix)
             return ColBERTModel(
                 name, device=device, query_length=query_length, document_length=document_length
             )
