@@ -45,16 +45,16 @@ from late_interaction.types import (
 
 if TYPE_CHECKING:
     from astrapy import AsyncDatabase, Database
+    from PIL import Image
 
 Rows: TypeAlias = Iterable[Row] | AsyncIterable[Row]
 FilterSpec: TypeAlias = Mapping[str, Any] | Filter
+Query: TypeAlias = "str | Image.Image | Path | bytes"
+"""A text, or an image: of Pillow, a path, or the bytes of a file. A str is always a text."""
 
-    from PIL import Image
 DEFAULT_NAME = "late_interaction"
 _ESCALATION = 4
 
-Query: TypeAlias = "str | Image.Image | Path | bytes"
-"""A text, or an image: of Pillow, a path, or the bytes of a file. A str is always a text."""
 
 class LateInteractionPipeline:
     """An index of documents by their token vectors, and searches in it.
@@ -72,15 +72,15 @@ class LateInteractionPipeline:
         concurrency: how many searches and writes of this pipeline are in flight at a time.
         filterable: metadata fields that a database is to look up, and their types, as for `AstraStore`. In a folder
             every field is looked up, declared or not. Not with a `Store`, which has its own.
-    """
-
-    def __init__(
-        self,
         store_images: what is stored of an image beside its vectors. "reference" is its path or URL under the metadata
             key "image"; "thumbnail" is that and a JPEG of at most 512 pixels as a data URI under "thumbnail"; "full"
             is the image itself as a data URI under "image", refused above 6 MB. An image that has no path or URL
             leaves nothing with "reference".
         allow_urls: fetch images of rows that give a URL, from public addresses only; see `load_image`.
+    """
+
+    def __init__(
+        self,
         db: str | Path | Store | AsyncDatabase | Database,
         model: LateInteractionModel,
         base_table_name: str | None = None,
@@ -90,12 +90,12 @@ class LateInteractionPipeline:
         packing: PackingDtype = "int8",
         concurrency: int = 16,
         filterable: Mapping[str, Any] | None = None,
+        store_images: StoreImages = "reference",
+        allow_urls: bool = False,
     ) -> None:
         if not isinstance(model, LateInteractionModel):
             raise TypeError(
                 f"model must be a LateInteractionModel such as ColBERTModel({model!r:.60}), not {type(model).__name__}."
-        store_images: StoreImages = "reference",
-        allow_urls: bool = False,
             )
         if doc_pool_factor < 1:
             raise ValueError(f"doc_pool_factor must be at least 1, not {doc_pool_factor}.")
@@ -104,19 +104,19 @@ class LateInteractionPipeline:
         if concurrency < 1:
             raise ValueError(f"concurrency must be at least 1, not {concurrency}.")
         check_packing(packing)
+        check_store_images(store_images)
         self.model = model
         self.store = _store(db, base_table_name, filterable)
         self.doc_pool_factor = doc_pool_factor
         self.query_pool_distance = query_pool_distance
-        check_store_images(store_images)
         self.packing = packing
         self.concurrency = concurrency
+        self.store_images: StoreImages = store_images
+        self.allow_urls = allow_urls
         # An asyncio.Semaphore belongs to one event loop; a pipeline on a store that allows it may serve several.
         self._slots: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
             weakref.WeakKeyDictionary()
         )
-        self.store_images: StoreImages = store_images
-        self.allow_urls = allow_urls
 
     def __repr__(self) -> str:
         return f"LateInteractionPipeline({self.store!r}, {self.model!r})"
@@ -301,10 +301,6 @@ class LateInteractionPipeline:
             if isinstance(other, str | Path):
                 await target.close()
 
-    async def _write(self, documents: Sequence[Document], matrices: Sequence[FloatMatrix]) -> None:
-        """Pool and store; the matrices are in the order of the documents."""
-
-        def pool() -> list[EncodedDocument]:
     def _load(self, *, skip_existing: bool = False) -> Load:
         return Load(
             self.model,
@@ -315,6 +311,10 @@ class LateInteractionPipeline:
             allow_urls=self.allow_urls,
         )
 
+    async def _write(self, documents: Sequence[Document], matrices: Sequence[FloatMatrix]) -> None:
+        """Pool and store; the matrices are in the order of the documents."""
+
+        def pool() -> list[EncodedDocument]:
             protected = self.model.protected_tokens
             return [
                 EncodedDocument(
@@ -389,10 +389,6 @@ class LateInteractionPipeline:
         encode_s = (time.perf_counter() - started) / max(1, len(matrices))
         return list(await asyncio.gather(*(self._search(matrix, plan, encode_s) for matrix in matrices)))
 
-    async def search_with_embeddings(
-        self,
-        matrix: ArrayLike,
-        k: int = 10,
     async def _query_items(self, queries: Sequence[Query]) -> Sequence[Item]:
         """The queries with their images loaded."""
         if all(isinstance(query, str) for query in queries):
@@ -411,6 +407,10 @@ class LateInteractionPipeline:
 
         return await asyncio.to_thread(load)
 
+    async def search_with_embeddings(
+        self,
+        matrix: ArrayLike,
+        k: int = 10,
         *,
         n_ann_tokens: int | None = None,
         n_maxsim_candidates: int | None = None,
