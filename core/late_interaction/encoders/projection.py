@@ -1,4 +1,4 @@
-"""Narrower token vectors for a collection: a linear map fitted on its own tokens, behind any text encoder.
+"""Narrower token vectors for a collection: an affine map fitted on its own tokens, behind any text encoder.
 
 For plain encoders of 384 dimensions and more; a trained ColBERT is narrow already. docs/encoders.md says what it
 costs in quality and saves in storage.
@@ -23,6 +23,7 @@ from late_interaction.types import FloatMatrix
 
 _BATCH = 256
 _NAME = "projection"
+_NO_VARIANCE = 1e-9
 
 
 class ProjectedModel(LateInteractionModel):
@@ -33,20 +34,22 @@ class ProjectedModel(LateInteractionModel):
 
     Args:
         model: the encoder.
-        projection: (model.dim, dim) map, applied from the right; it is kept in float16.
+        projection: (model.dim + 1, dim): a linear map, applied from the right, and in the last row what is added
+            then. It is kept in float16.
 
     Attributes:
         model: the encoder.
-        projection: (model.dim, dim) float32, with the values that float16 has.
+        projection: (model.dim + 1, dim) float32, with the values that float16 has.
 
     Raises:
         ValueError: the map is not for vectors of this model, or does not narrow them.
     """
 
     def __init__(self, model: LateInteractionModel, projection: NDArray[Any]) -> None:
-        if projection.ndim != 2 or projection.shape[0] != model.dim:
+        if projection.ndim != 2 or projection.shape[0] != model.dim + 1:
             raise ValueError(
-                f"the projection has shape {projection.shape}; vectors of {model.model_name} need ({model.dim}, dim)."
+                f"the projection has shape {projection.shape}; vectors of {model.model_name} need "
+                f"({model.dim + 1}, dim)."
             )
         if not 1 <= projection.shape[1] < model.dim:
             raise ValueError(f"dim must be at least 1 and below {model.dim}, not {projection.shape[1]}.")
@@ -121,16 +124,16 @@ class ProjectedModel(LateInteractionModel):
         return cls(model, projection)
 
     def _project(self, matrix: FloatMatrix) -> FloatMatrix:
-        rows: FloatMatrix = matrix @ self.projection
+        rows: FloatMatrix = matrix @ self.projection[:-1] + self.projection[-1]
         rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
         return rows
 
 
-def fit_projection(model: LateInteractionModel, texts: Iterable[str], dim: int = 128) -> ProjectedModel:
-    """Fit the map to `dim` dimensions that keeps most of the tokens of these documents, by principal components.
+def fit_projection(model: LateInteractionModel, texts: Iterable[str], dim: int = 192) -> ProjectedModel:
+    """Fit the map by principal components of the tokens of these documents.
 
-    The components are those of the second moments, without the mean taken off: MaxSim compares by dot products,
-    and that is the map that keeps most of them (Eckart and Young, 1936).
+    The tokens' mean is taken off, as is usual: tokens of a plain encoder share a direction that tells nothing apart,
+    and with the mean kept the figures of docs/encoders.md are worse.
 
     Args:
         model: the encoder, of more than `dim` dimensions.
@@ -138,28 +141,50 @@ def fit_projection(model: LateInteractionModel, texts: Iterable[str], dim: int =
         dim: width of the vectors afterwards.
 
     Raises:
-        ValueError: `dim` does not narrow the vectors, or the texts have fewer tokens than `dim`.
+        ValueError: `dim` does not narrow the vectors, or the texts' tokens do not span so many dimensions.
     """
     if not 1 <= dim < model.dim:
         raise ValueError(f"dim must be at least 1 and below {model.dim}, not {dim}.")
-    moments = np.zeros((model.dim, model.dim))
-    n_tokens = 0
+    moments = Moments(model.dim)
     remaining = iter(texts)
     while batch := list(islice(remaining, _BATCH)):
         for matrix in model.encode_documents(batch):
-            moments += matrix.T @ matrix
-            n_tokens += len(matrix)
-    if n_tokens < dim:
-        raise ValueError(f"{n_tokens} tokens are too few to fit {dim} dimensions: give more texts.")
-    return ProjectedModel(model, principal_components(moments, dim))
+            moments.add(matrix)
+    return ProjectedModel(model, moments.projection(dim))
 
 
-def principal_components(moments: NDArray[np.float64], dim: int) -> NDArray[np.float64]:
-    """The (n, dim) eigenvectors of the `dim` largest eigenvalues of an (n, n) matrix, each with a fixed sign."""
-    vectors: NDArray[np.float64] = np.linalg.eigh(moments)[1][:, ::-1][:, :dim]
-    largest = np.abs(vectors).argmax(axis=0)
-    signs: NDArray[np.float64] = np.sign(vectors[largest, np.arange(dim)])
-    return vectors * signs
+class Moments:
+    """First and second moments of token vectors, taken a matrix at a time: all that principal components need.
+
+    Args:
+        dim: width of the vectors.
+    """
+
+    def __init__(self, dim: int) -> None:
+        self._count = 0
+        self._sum = np.zeros(dim)
+        self._products = np.zeros((dim, dim))
+
+    def add(self, matrix: FloatMatrix) -> None:
+        """Take in the rows of a matrix."""
+        rows = matrix.astype(np.float64)
+        self._count += len(rows)
+        self._sum += rows.sum(axis=0)
+        self._products += rows.T @ rows
+
+    def projection(self, dim: int) -> NDArray[np.float64]:
+        """The (n + 1, dim) affine map onto the `dim` principal components, each with a fixed sign.
+
+        Raises:
+            ValueError: the rows do not span so many dimensions.
+        """
+        mean = self._sum / max(1, self._count)
+        variances, axes = np.linalg.eigh(self._products / max(1, self._count) - np.outer(mean, mean))
+        if variances[-dim] <= _NO_VARIANCE:
+            raise ValueError(f"{self._count} tokens do not span {dim} dimensions: give more texts.")
+        components = axes[:, ::-1][:, :dim]
+        components *= np.sign(components[np.abs(components).argmax(axis=0), np.arange(dim)])
+        return np.vstack([components, -mean @ components])
 
 
 def restored(model: LateInteractionModel, encoder: Mapping[str, Any]) -> LateInteractionModel:
@@ -180,7 +205,7 @@ def restored(model: LateInteractionModel, encoder: Mapping[str, Any]) -> LateInt
     if fitted_for != _as_json({**model.fingerprint, "dim": model.dim}):
         return model
     packed = np.frombuffer(base64.b64decode(kept["map"]), "<f2")
-    return ProjectedModel(model, packed.reshape(model.dim, -1))
+    return ProjectedModel(model, packed.reshape(model.dim + 1, -1))
 
 
 def _as_json(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
