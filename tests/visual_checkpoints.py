@@ -19,7 +19,9 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast
 
 POSITIONS = 128
-WORDS = "the of and a chart table page rain cat dog user User Assistant Describe image this Query Question : ."
+WORDS = (
+    "the of and a chart table page rain cat dog user User Assistant Describe image this Query Question : ."
+)
 _TEXT = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
@@ -154,7 +156,11 @@ def _modernvbert(**settings: Any) -> Any:
 
 
 def _gemma() -> tuple[Any, Any]:
-    names = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
+    names = {
+        "boi_token": "<start_of_image>",
+        "eoi_token": "<end_of_image>",
+        "image_token": "<image_soft_token>",
+    }
     tokenizer = _tokenizer(
         ["<pad>", "<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>", *names.values()],
         pad_token="<pad>",

@@ -37,7 +37,7 @@ THUMBNAIL_EDGE = 512
 # The formats that Pillow may open: some of its others run programs, or are seldom looked after.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _WEB_TYPES = {"GIF": "gif", "JPEG": "jpeg", "MPO": "jpeg", "PNG": "png", "WEBP": "webp"}
-_DATA_URI = re.compile(r"data:[^,;]*(?:;[^,;]*)*;base64,")
+_DATA_URI = re.compile(r"data:[^,;]*(?:;[^,;]*)*;base64,", re.IGNORECASE)
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]{64,}={0,2}\s*")
 _SIGNATURES = (b"BM", b"GIF8", b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"RIFF")
 
