@@ -122,7 +122,7 @@ async def test_texts_find_images_and_images_find_both(
         assert (lawn.content, lawn.metadata) == ("a lawn", {"image": str(files / "green.png")})
         queries = [picture("red"), "white", files / "green.png", png("blue")]
         found = await pipeline.search_many(queries, k=2)
-        assert [{r.doc_id for r in results} for results in found][0] == {"text", "photo"}
+        assert {result.doc_id for result in found[0]} == {"text", "photo"}
         assert [results[0].doc_id for results in found[1:]] == ["bytes", "file", "photo"]
         one = await pipeline.search(picture("red"), k=2)
         assert [(r.doc_id, r.score) for r in one] == [(r.doc_id, r.score) for r in found[0]]
@@ -240,7 +240,7 @@ async def test_vectors_of_images_made_elsewhere(tmp_path: Path, files: Path) -> 
             Document("in memory", "image of 40×30 pixels", "image", {}),
         ]
     async with pipeline_at(tmp_path / "2", model, store_images="thumbnail") as pipeline:
-        with pytest.raises(DocumentError, match="'elsewhere'.*cannot be read") as caught:
+        with pytest.raises(DocumentError, match=r"'elsewhere'.*cannot be read") as caught:
             await pipeline.index_embeddings(rows, [unit[i : i + 1] for i in range(3)])
         assert caught.value.indexed == ["here", "in memory"]
 

@@ -106,7 +106,7 @@ def pages() -> bytes:
         (truncated(), ValueError, "is damaged"),
         (pages(), ValueError, "has 2 pages"),
         ("there/is/none.png", ValueError, "none.png cannot be read: No such file"),
-        (Path("."), ValueError, "cannot be read: Is a directory"),
+        (Path(), ValueError, "cannot be read: Is a directory"),
         ("data:image/svg+xml,<svg/>", ValueError, "is no data URI in base64"),
         ("data:image/png;base64,####", ValueError, "no valid base64"),
         ("https://example.org/a.png", ValueError, "only with allow_urls=True"),

@@ -147,10 +147,10 @@ def test_for_a_text_model_the_text_is_cut_into_passages(tmp_path: Path) -> None:
 def test_a_page_without_text_is_told_and_the_others_read(report: Path) -> None:
     rows, problems = rows_of(report)
     assert [row["content"] for row in rows] == ["The wing\nof a plane"]
-    assert [str(problem) for problem in problems] == [
-        f"{report}: 1 of 3 pages show something, but have no text (page 2): scanned pages need a visual model "
-        "such as ColQwen2"
-    ]
+    [problem] = problems
+    assert str(problem).startswith(
+        f"{report}: 1 of 3 pages show something, but have no text (page 2): scanned"
+    )
 
 
 @pytest.mark.parametrize("images", [False, True])

@@ -14,8 +14,9 @@ import colpali_engine.models as engine
 import torch
 import transformers
 from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
 POSITIONS = 128
@@ -27,14 +28,14 @@ _TEXT = {
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "intermediate_size": 32,
-    "vocab_size": 256,
+    "vocab_size": 384,
     "max_position_embeddings": POSITIONS,
     "initializer_range": 0.3,  # the usual 0.02 gives tokens that hardly differ
     "bos_token_id": 1,
     "eos_token_id": 1,
     "pad_token_id": 1,
 }
-_CAUSAL = _TEXT | {"num_key_value_heads": 1, "head_dim": 16}
+_CAUSAL = _TEXT | {"num_key_value_heads": 1, "head_dim": 16, "pad_token_id": None}
 _VISION = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 
 
@@ -42,6 +43,9 @@ def visual_checkpoint(path: Path, family: str) -> Path:
     """Write the checkpoint of a family, by our name for it."""
     torch.manual_seed(0)
     model, processor = BUILDERS[family]()
+    for weight in model.parameters():
+        if not weight.any() and weight.ndim > 1:
+            torch.nn.init.normal_(weight)  # Gemma's projection of images begins as zero.
     model.save_pretrained(path)
     processor.save_pretrained(path)
     return path
@@ -64,10 +68,11 @@ def adapter_checkpoint(path: Path, base: Path, family: str, **settings: Any) -> 
 
 
 def _tokenizer(special: list[str], **settings: Any) -> PreTrainedTokenizerFast:
-    vocabulary = dict.fromkeys(["<unk>", *special, *WORDS.split()])
-    tokenizer = Tokenizer(WordLevel({token: i for i, token in enumerate(vocabulary)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = Whitespace()
-    made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", **settings)
+    """A token for each byte, as some families' tokenizers are taken for byte-level ones when they are loaded."""
+    vocabulary = {token: i for i, token in enumerate([*special, *sorted(ByteLevel.alphabet())])}
+    tokenizer = Tokenizer(BPE(vocabulary, []))
+    tokenizer.pre_tokenizer, tokenizer.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
+    made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **settings)
     made.add_special_tokens({"additional_special_tokens": special})
     return made
 

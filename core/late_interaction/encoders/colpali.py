@@ -238,6 +238,12 @@ class ColPaliModel(LateInteractionModel):
             for batch in token_batches(costs, self.batch_pixels):
                 inputs = self._text_input([fitted[j].text for j in batch], role)
                 matrices |= zip([texts[j] for j in batch], self._forward(inputs), strict=True)
+        for i in texts:
+            if len(matrices[i]) == 0:
+                raise ValueError(
+                    f"The {role} at position {i}, {checked[i][:40]!r}, has no token that {self.model_name} gives a "
+                    "vector for."
+                )
         return [matrices[i] for i in range(len(checked))]
 
     def _forward(self, inputs: Mapping[str, torch.Tensor]) -> list[FloatMatrix]:
@@ -256,6 +262,10 @@ class ColPaliModel(LateInteractionModel):
         embeddings = getattr(output, "embeddings", output)
         # By mask and not by norm: no row of a token is zero by chance, nor one of padding different from zero.
         rows = [matrix[kept].float().cpu().numpy() for matrix, kept in zip(embeddings, mask, strict=True)]
+        if not all(np.isfinite(matrix).all() for matrix in rows):
+            raise ModelError(
+                f"{self.model_name} computed vectors that are not finite in {dtype}: load it with dtype='float32'."
+            )
         return [matrix / np.linalg.norm(matrix, axis=1, keepdims=True) for matrix in rows]
 
     def _text_input(self, texts: list[str], role: Role) -> Mapping[str, torch.Tensor]:
