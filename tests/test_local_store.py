@@ -354,7 +354,7 @@ async def test_the_index_is_built_in_the_background_and_the_build_stops_on_close
 ):
     started = threading.Event()
 
-    def slow(sample, n_centroids, *, epochs=1, tick):
+    def slow(sample, n_centroids, *, tick):
         started.set()
         while True:
             tick()

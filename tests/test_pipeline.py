@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from late_interaction import (
+    Candidates,
     DocumentError,
     IndexMismatchError,
     LateInteractionPipeline,
@@ -21,7 +22,7 @@ from late_interaction import (
     QueryVectors,
     StoreError,
 )
-from late_interaction.candidates import Scaling, expand
+from late_interaction.candidates import Scaling, expand, hopeful
 from late_interaction.errors import FilterError
 from late_interaction.maxsim import maxsim
 from late_interaction.stores import local
@@ -344,8 +345,6 @@ class Grudging(LocalStore):
     asked: list[tuple[int, int]]
 
     async def candidates(self, query, n, *, n_ann_tokens, filter=None):
-        from late_interaction import Candidates
-
         self.asked.append((n, n_ann_tokens))
         found = await super().candidates(query, n, n_ann_tokens=n_ann_tokens, filter=filter)
         few = found.doc_ids[: min(n, n_ann_tokens) // 2]
@@ -390,6 +389,49 @@ def test_the_scaling_is_the_fields_form():
     assert [expand(k, (94.9, 11.0, -1.48)) for k in (1, 10, 100)] == [105, 170, 513]
     assert expand(50, (0, 0, 0)) == 50
     assert Scaling((94.9, 11.0, -1.48), (0, 0, 0), max_ann_tokens=1000).n_ann_tokens(600) == 1000
+
+
+class Estimating(LocalStore):
+    """Tells of every document what it scores, give or take `noise`, and 2 too much."""
+
+    scaling = Scaling(ann_tokens=(10, 0, 0), maxsim_candidates=(100, 0, 0), first_candidates=(20, 0, 0))
+    noise = 0.0
+
+    async def candidates(self, query, n, *, n_ann_tokens, filter=None):
+        found = await super().candidates(query, n, n_ann_tokens=n_ann_tokens, filter=filter)
+        scores = found.scores + 2 + np.random.default_rng(0).normal(0, self.noise, len(found.scores))
+        order = np.argsort(-scores, kind="stable")[:n]
+        doc_ids = [found.doc_ids[i] for i in order]
+        return Candidates(
+            doc_ids, scores[order].astype(np.float32), np.zeros(len(order), bool), math.inf, n_ann_tokens
+        )
+
+
+@pytest.mark.parametrize(("noise", "least", "most"), [(1e-6, 20, 22), (1.0, 25, 60)])
+async def test_candidates_without_a_chance_are_not_scored(tmp_path, model, noise, least, most):
+    store = Estimating(tmp_path)
+    store.noise = noise
+    async with LateInteractionPipeline(store, model, doc_pool_factor=1) as pipeline:
+        rng = np.random.default_rng(1)
+        rows = [
+            {"doc_id": str(i), "content": " ".join(rng.choice(list("abcdefghijkl"), 5))} for i in range(120)
+        ]
+        await pipeline.index_documents(rows)
+        results = await pipeline.search("a b c d", k=5)
+        assert least <= results.stats.n_scored <= most
+        if noise < 0.1:
+            exact = await pipeline.search("a b c d", k=5, exact=True)
+            np.testing.assert_allclose([r.score for r in results], [r.score for r in exact], atol=1e-4)
+        asked_for = await pipeline.search("a b c d", k=5, n_maxsim_candidates=70)
+        assert asked_for.stats.n_scored == 70
+
+
+def test_hopeful_adds_the_mean_error_and_its_spread():
+    approximate = np.array([3.0, 2.0, 1.0], np.float32)
+    steady, unsteady = np.array([-1.0, -1.0], np.float32), np.array([-3.0, 1.0], np.float32)
+    assert hopeful(approximate, 1.5, steady).tolist() == [True, False, False]
+    assert hopeful(approximate, 1.5, unsteady).tolist() == [True, True, True]
+    assert hopeful(approximate, 5.1, unsteady).tolist() == [True, True, False]
 
 
 # --- vectors made elsewhere

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
 import math
 import time
 import weakref
@@ -13,9 +15,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
 
+import numpy as np
 from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
+from late_interaction.candidates import hopeful
 from late_interaction.encoders.base import Item, LateInteractionModel
 from late_interaction.encoders.images import StoreImages, check_store_images, load_image
 from late_interaction.encoders.projection import restored
@@ -441,6 +445,7 @@ class LateInteractionPipeline:
             k,
             scaling.n_ann_tokens(k) if n_ann_tokens is None else scaling.clamp_ann_tokens(n_ann_tokens),
             max(k, scaling.n_maxsim_candidates(k) if n_maxsim_candidates is None else n_maxsim_candidates),
+            scaling.n_first_candidates(k) if n_maxsim_candidates is None else None,
             parse_filter(filter),
             exact,
         )
@@ -475,7 +480,7 @@ class LateInteractionPipeline:
             candidates = await self.store.candidates(query, n, n_ann_tokens=n_ann_tokens, filter=plan.filter)
             stats.candidates_s += time.perf_counter() - started
             started = time.perf_counter()
-            await self._score(query, candidates, scores)
+            await self._score(query, candidates, plan, scores)
             stats.maxsim_s += time.perf_counter() - started
             stats.n_ann_tokens, stats.n_candidates = candidates.n_ann_tokens, len(candidates.doc_ids)
             best = sorted(scores.items(), key=lambda item: -item[1])[: plan.k]
@@ -493,18 +498,39 @@ class LateInteractionPipeline:
                 return best  # The engine looks no deeper, and has handed over all that it found.
             stats.escalations += 1
 
-    async def _score(self, query: QueryVectors, candidates: Candidates, scores: dict[str, float]) -> None:
-        """Add each candidate's exact score to `scores`."""
-        unscored = []
-        for doc_id, score, exact in zip(candidates.doc_ids, candidates.scores, candidates.exact, strict=True):
+    async def _score(
+        self, query: QueryVectors, candidates: Candidates, plan: _Plan, scores: dict[str, float]
+    ) -> None:
+        """Add each candidate's exact score to `scores`, without those that have no chance of the top k."""
+        approximate: dict[str, float] = {}
+        for doc_id, score, exact in zip(
+            candidates.doc_ids, candidates.scores.tolist(), candidates.exact, strict=True
+        ):
             if exact:
-                scores[doc_id] = float(score)
+                scores[doc_id] = score
             elif doc_id not in scores:
-                unscored.append(doc_id)
-        if unscored:
-            doc_ids, documents = await self.store.matrices(unscored)
-            values = await asyncio.to_thread(maxsim, query.vectors, documents, query.weights)
-            scores.update(zip(doc_ids, values.tolist(), strict=True))
+                approximate[doc_id] = score
+        unscored = list(approximate)
+        first, others = unscored[: plan.n_first], unscored[plan.n_first :] if plan.n_first else []
+        scored = await self._score_exactly(query, first)
+        scores.update(scored)
+        if others and scored and len(scores) >= plan.k:
+            errors = np.array([score - approximate[doc_id] for doc_id, score in scored.items()], np.float32)
+            chances = hopeful(
+                np.array([approximate[doc_id] for doc_id in others], np.float32),
+                heapq.nlargest(plan.k, scores.values())[-1],
+                errors,
+            )
+            others = list(itertools.compress(others, chances))
+        scores.update(await self._score_exactly(query, others))
+
+    async def _score_exactly(self, query: QueryVectors, doc_ids: Sequence[str]) -> dict[str, float]:
+        """MaxSim of those of the documents that are there."""
+        if not doc_ids:
+            return {}
+        there, documents = await self.store.matrices(doc_ids)
+        values = await asyncio.to_thread(maxsim, query.vectors, documents, query.weights)
+        return dict(zip(there, values.tolist(), strict=True))
 
     # --- documents
 
@@ -579,6 +605,7 @@ class _Plan:
     k: int
     n_ann_tokens: int
     n_candidates: int
+    n_first: int | None
     filter: Filter | None
     exact: bool
 

@@ -22,7 +22,6 @@ from late_interaction.types import FloatMatrix, QueryVectors, RaggedTokens
 
 _FORMAT = 1
 _ASSIGN_ROWS = 4096
-_TRAIN_ROWS = 16384
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,30 +191,35 @@ def nearest_centroids(documents: RaggedTokens, centroids: FloatMatrix) -> NDArra
 
 
 def train_centroids(
-    sample: FloatMatrix, n_centroids: int, *, epochs: int = 2, tick: Callable[[], None] = lambda: None
+    sample: FloatMatrix, n_centroids: int, *, iterations: int = 3, tick: Callable[[], None] = lambda: None
 ) -> FloatMatrix:
-    """Mini-batch k-means (scikit-learn) on unit vectors; the same sample gives the same centroids.
+    """Spherical k-means (Dhillon and Modha, 2001): k-means of unit vectors by dot product, as tokens are assigned.
+
+    The same sample gives the same centroids. scikit-learn has k-means by Euclidean distance only; its mini-batch
+    k-means took longer than this, and its centroids found less (0.96 of the top 10 among the best 300 candidates of
+    20,000 real documents, these 0.98). More iterations find no more.
 
     Args:
         sample: (n, dim) float32 unit rows, n ≥ n_centroids.
         n_centroids: how many.
-        epochs: passes over the sample.
-        tick: called after each mini-batch; an exception it raises stops the training.
+        iterations: passes over the sample.
+        tick: called after each batch; an exception it raises stops the training.
 
     Returns:
         (n_centroids, dim) float32 unit rows.
     """
-    from sklearn.cluster import MiniBatchKMeans
-
-    kmeans = MiniBatchKMeans(n_centroids, init="random", n_init=1, reassignment_ratio=0.0, random_state=0)
-    rng = np.random.default_rng(0)
-    rows = max(_TRAIN_ROWS, n_centroids)
-    for _ in range(epochs):
-        order = rng.permutation(len(sample))
-        for first in range(0, max(1, len(sample) - rows + 1), rows):
-            kmeans.partial_fit(sample[order[first : first + rows]])
+    chosen = np.random.default_rng(0).choice(len(sample), n_centroids, replace=False)
+    centroids: FloatMatrix = sample[chosen]
+    for _ in range(iterations):
+        sums = np.zeros_like(centroids)
+        for first in range(0, len(sample), _ASSIGN_ROWS):
+            rows = sample[first : first + _ASSIGN_ROWS]
+            nearest = (rows @ centroids.T).argmax(axis=1)
+            order = np.argsort(nearest, kind="stable")
+            present, starts = np.unique(nearest[order], return_index=True)
+            sums[present] += np.add.reduceat(rows[order], starts, axis=0)
             tick()
-    centroids: FloatMatrix = kmeans.cluster_centers_.astype(np.float32)
-    lengths = np.linalg.norm(centroids, axis=1, keepdims=True)
-    centroids /= np.where(lengths > 0, lengths, 1)
+        lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+        # A centroid that no token is nearest to, or whose tokens cancel out, stays where it is.
+        np.divide(sums, lengths, out=centroids, where=lengths > 0)
     return centroids
