@@ -14,11 +14,15 @@ from late_interaction import MissingExtraError
 
 ROOT = Path(__file__).parent.parent
 HEAVY = {
+    "PIL",
     "astrapy",
     "bm25s",
+    "colpali_engine",
+    "httpx",
     "langchain_core",
     "llama_index",
     "matplotlib",
+    "pypdfium2",
     "pytrec_eval",
     "rich",
     "scipy",

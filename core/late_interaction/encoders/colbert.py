@@ -425,8 +425,9 @@ def _quiet_loading() -> Iterator[list[str]]:
         if "LOAD REPORT" in message:
             keys = re.findall(r"^(\S.*?)\s*\|.*MISSING", message, flags=re.MULTILINE)
             missing.extend(key for key in keys if "pooler" not in key)
-        # Some releases of transformers say "not sharded" of every layer, though nobody asked for it.
-        return "LOAD REPORT" not in message and "not sharded" not in message
+        # Some releases of transformers say of every layer that it was not sharded, though nobody asked for it.
+        unasked = "not sharded" in message or "TP rules were not applied" in message
+        return "LOAD REPORT" not in message and not unasked
 
     loggers = [logging.getLogger(f"transformers.{name}") for name in _LOADERS]
     levels = [loader.level for loader in loggers]
