@@ -24,6 +24,7 @@ from late_interaction import (
 )
 from late_interaction.encoders import images
 from late_interaction.errors import StoreError
+from tests.data_api import DataApiServer
 from tests.models import HashModel
 
 Image = pytest.importorskip("PIL.Image", reason="the colpali extra is not installed")
@@ -204,6 +205,31 @@ async def test_a_stored_image_survives_everything(
             assert (await other.search("red"))[0].score == pytest.approx(1, abs=0.02)
     async with LateInteractionPipeline(tmp_path / "copy", model, doc_pool_factor=1) as copy:
         assert await copy.get_documents(["a"]) == [document]
+
+
+async def test_a_stored_image_survives_a_database(tmp_path: Path, model: ColourModel) -> None:
+    """From a folder to Astra's tables and back, and found there by another image."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (600, 600, 3), dtype=np.uint8))
+    for edge in ((0, 0, 600, 1), (0, 599, 600, 600)):
+        noise.paste(COLOURS["green"], edge)
+    rows = [{"doc_id": "noise", "image": noise}, {"doc_id": "red", "image": picture("red"), "year": 1}]
+    async with DataApiServer() as server:
+        database = LateInteractionPipeline(server.async_database(), model, doc_pool_factor=1)
+        async with pipeline_at(tmp_path, model, store_images="thumbnail") as folder, database:
+            await folder.index_documents(rows)
+            documents = await folder.get_documents(["noise", "red"])
+            assert len(documents[0].metadata["thumbnail"]) > 50_000
+            assert await folder.copy_to(database) == 2
+            assert await database.get_documents(["noise", "red"]) == documents
+            assert await database.copy_to(tmp_path / "back") == 2
+            [found] = await database.search(picture("red"), k=1)
+            assert (found.doc_id, found.content_type, found.metadata) == (
+                "red",
+                "image",
+                documents[1].metadata,
+            )
+    async with LateInteractionPipeline(tmp_path / "back", model, doc_pool_factor=1) as back:
+        assert await back.get_documents(["noise", "red"]) == documents
 
 
 async def test_a_thumbnail_of_ones_own_is_kept(tmp_path: Path, model: ColourModel, files: Path) -> None:
