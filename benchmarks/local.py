@@ -2,11 +2,13 @@
 
     python benchmarks/local.py ../shared/data/tokens_5k.npz --documents 1000 2000 5000
     python benchmarks/token_matrices.py 20000 tokens_20k.npz && python benchmarks/local.py tokens_20k.npz
+    python benchmarks/local.py tokens_20k.npz --by-k
     python benchmarks/local.py tokens_20k.npz --fit
 
 Brute force is `maxsim` over all documents as float32 in memory. The store is asked through the pipeline, at its
-default parameters, for k = 10; its time is that of the whole search but for encoding. `--fit` shows how many
-candidates reach a recall of 0.97 for several k, from which `LocalStore.scaling` was fitted.
+default parameters, for k = 10; its time is that of the whole search but for encoding. `--by-k` shows its recall for
+other k, and how many documents were scored for it. `--fit` shows how many candidates, all of them scored, reach a
+recall of 0.97, from which `LocalStore.scaling` was fitted.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from late_interaction import (
 from late_interaction.maxsim import maxsim
 
 K = 10
+KS = (1, 2, 5, 10, 20, 50, 100)
 
 
 def load(path: Path, n: int | None) -> tuple[RaggedTokens, np.ndarray]:
@@ -64,6 +67,7 @@ async def measure(path: Path, n: int | None, folder: Path, table: Table) -> None
     async with pipeline:
         write_s, build_s = await fill(pipeline, documents)
         info = await pipeline.store.info()
+        await pipeline.search_with_embeddings(queries[0], K)  # what is imported now is not counted below
     started = time.perf_counter()
     await pipeline.initialize()
     await pipeline.search_with_embeddings(queries[0], K)
@@ -94,13 +98,39 @@ async def measure(path: Path, n: int | None, folder: Path, table: Table) -> None
     )
 
 
+async def by_k(path: Path, n: int | None, folder: Path) -> Table:
+    documents, queries = load(path, n)
+    model = PrecomputedEmbeddings(documents.tokens.shape[1], path.name)
+    exact = [np.argsort(-maxsim(query, documents)) for query in queries]
+    table = Table(title="Recall at default parameters", caption=f"{len(documents):,} documents")
+    for heading in ("k", "recall", "scored, mean", "scored, median", "at most"):
+        table.add_column(heading, justify="right")
+    async with LateInteractionPipeline(folder, model, doc_pool_factor=1) as pipeline:
+        await fill(pipeline, documents)
+        for k in KS:
+            recall, scored = [], []
+            for query, best in zip(queries, exact, strict=True):
+                results = await pipeline.search_with_embeddings(query, k)
+                recall.append(len({str(i) for i in best[:k]} & {r.doc_id for r in results}) / k)
+                scored.append(results.stats.n_scored)
+            most = pipeline.store.scaling.n_maxsim_candidates(k)
+            table.add_row(
+                str(k),
+                f"{np.mean(recall):.3f}",
+                f"{np.mean(scored):.0f}",
+                f"{np.median(scored):.0f}",
+                str(most),
+            )
+    return table
+
+
 async def fit(path: Path, n: int | None, folder: Path) -> Table:
     documents, queries = load(path, n)
     model = PrecomputedEmbeddings(documents.tokens.shape[1], path.name)
-    ks, depths = (1, 5, 10, 20, 50, 100), (4000, 6000, 8000)
+    depths = (4000, 6000, 8000)
     sizes = [25, 50, 75, 100, 150, 200, 250, 300, 350, 400, 500, 600, 800, 1000, 1200, 1500, 2000]
     table = Table(title="Candidates that reach recall 0.97", caption=f"{len(documents):,} documents")
-    for heading in ("n_ann_tokens", *(f"k = {k}" for k in ks)):
+    for heading in ("n_ann_tokens", *(f"k = {k}" for k in KS)):
         table.add_column(heading, justify="right")
     exact = [np.argsort(-maxsim(query, documents)) for query in queries]
     async with LateInteractionPipeline(folder, model, doc_pool_factor=1) as pipeline:
@@ -114,7 +144,7 @@ async def fit(path: Path, n: int | None, folder: Path) -> Table:
                 )
                 orders.append([int(doc_id) for doc_id in found.doc_ids])
             cells = []
-            for k in ks:
+            for k in KS:
                 recalls = {
                     size: np.mean(
                         [
@@ -137,6 +167,7 @@ def main() -> None:
     parser.add_argument(
         "--documents", type=int, nargs="*", default=[None], help="how many of them; all by default"
     )
+    parser.add_argument("--by-k", action="store_true")
     parser.add_argument("--fit", action="store_true")
     arguments = parser.parse_args()
     table = Table(title=f"Embedded store and brute force, k = {K}, one thread")
@@ -147,8 +178,9 @@ def main() -> None:
         table.add_column(heading, justify="right")
     with threadpool_limits(1), tempfile.TemporaryDirectory() as folder:
         for i, n in enumerate(arguments.documents):
-            if arguments.fit:
-                table = asyncio.run(fit(arguments.tokens, n, Path(folder, str(i))))
+            if arguments.fit or arguments.by_k:
+                make = fit if arguments.fit else by_k
+                table = asyncio.run(make(arguments.tokens, n, Path(folder, str(i))))
             else:
                 asyncio.run(measure(arguments.tokens, n, Path(folder, str(i)), table))
     Console(width=120).print(table)
