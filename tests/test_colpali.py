@@ -23,6 +23,7 @@ from late_interaction import (
 )
 from late_interaction.encoders import load_model
 from late_interaction.encoders.colpali import FAMILIES
+from late_interaction.explain import draw_heat_map, image_heat_maps
 from tests import checkpoints
 
 pytest.importorskip("colpali_engine", reason="the colpali extra is not installed")
@@ -277,6 +278,61 @@ def test_bfloat16_and_a_device_map(
     assert all(np.abs(np.linalg.norm(matrix, axis=1) - 1).max() < 1e-5 for matrix in rounded)
     assert 0 < largest_difference(exact, rounded) < 0.3
     assert half.fingerprint == models("colqwen2").fingerprint == spread.fingerprint
+
+
+# --- heat maps
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_patches_of_an_image_lie_where_they_are(name: str, folders: Callable[[str], Path]) -> None:
+    """A change in a corner of an image changes the patches of that corner most."""
+    model = ColPaliModel(folders(name), device="cpu")
+    for weights, tensor in model._model.state_dict().items():
+        if re.search(r"attn.*(proj|Wo)\.weight$", weights):
+            tensor *= 0.01  # Attention with random weights would mix everything with everything.
+    image = noise(128, 96)
+    patches = model.encode_patches(image)
+    rows, columns, dim = patches.shape
+    assert dim == model.dim
+    assert min(rows, columns) >= 3
+    assert rows == columns or name.startswith("colqwen")
+    if name.startswith(("colidefics3", "colmodernvbert")):  # which see tiles of 2 by 2 patches here
+        assert model.encode_patches(noise(64, 20)).shape[:2] == (2, 4)
+        assert model.encode_patches(noise(20, 64)).shape[:2] == (4, 2)
+    everything = model.encode_documents([image])[0]
+    assert all((np.abs(everything - patch).max(axis=1) < 1e-5).any() for patch in patches.reshape(-1, dim))
+    for x, y in ((0, 0), (64, 0), (0, 48), (64, 48)):
+        changed = image.copy()
+        changed.paste(noise(64, 48, 9), (x, y))
+        moved = np.linalg.norm(model.encode_patches(changed) - patches, axis=2)
+        quarter = (
+            slice(y * rows // 96, (y + 48) * rows // 96),
+            slice(x * columns // 128, (x + 64) * columns // 128),
+        )
+        inside = moved[quarter].mean()
+        moved[quarter] = 0
+        assert inside > 2 * moved.mean()
+
+
+@pytest.mark.parametrize("name", ["colpali", "colqwen2", "colidefics3"])
+def test_a_heat_map_holds_what_maxsim_takes(name: str, models: Callable[[str], ColPaliModel]) -> None:
+    model = models(name)
+    for query in (TEXTS[0], IMAGES[1]):
+        maps = image_heat_maps(model, query, IMAGES[0])
+        (vectors,) = model.encode_queries([query])
+        (matrix,) = model.encode_documents([IMAGES[0]])
+        assert maps.shape == (len(vectors), *model.encode_patches(IMAGES[0]).shape[:2])
+        assert (maps.max(axis=(1, 2)) <= (vectors @ matrix.T).max(axis=1) + 1e-5).all()
+
+
+def test_a_heat_map_is_drawn_over_its_image() -> None:
+    image = Image.new("RGB", (40, 20), (0, 0, 200))
+    drawn = draw_heat_map(image, np.array([[0, 1], [0, 1]], np.float32))
+    assert drawn.size == image.size
+    left, right = drawn.getpixel((0, 10)), drawn.getpixel((39, 10))
+    assert left[0] == left[1] == left[2]
+    assert right[0] > 50
+    assert draw_heat_map(image, np.ones((2, 2), np.float32)).size == image.size
 
 
 # --- fingerprints

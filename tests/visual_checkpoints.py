@@ -85,12 +85,12 @@ def _pali(model: Callable[[Any], Any], processor: type) -> tuple[Any, Any]:
         eos_token="<eos>",
         extra_special_tokens={"image_token": "<image>"},
     )
-    images = transformers.SiglipImageProcessor(size={"height": 28, "width": 28})
-    images.image_seq_length = 4
+    images = transformers.SiglipImageProcessor(size={"height": 56, "width": 56})
+    images.image_seq_length = 16
     made = processor(image_processor=images, tokenizer=tokenizer)
     config = transformers.PaliGemmaConfig(
         vision_config=_VISION
-        | {"model_type": "siglip_vision_model", "image_size": 28, "patch_size": 14, "projection_dim": 32},
+        | {"model_type": "siglip_vision_model", "image_size": 56, "patch_size": 14, "projection_dim": 32},
         text_config=_CAUSAL | {"model_type": "gemma", "vocab_size": 4096},
         projection_dim=32,
         image_token_id=made.image_token_id,
@@ -180,16 +180,16 @@ def _gemma() -> tuple[Any, Any]:
     )
     boi, eoi, image = (tokenizer.convert_tokens_to_ids(name) for name in names.values())
     config = transformers.Gemma3Config(
-        vision_config=_VISION | {"image_size": 28, "patch_size": 7, "vision_use_head": False},
+        vision_config=_VISION | {"image_size": 56, "patch_size": 7, "vision_use_head": False},
         text_config=_CAUSAL | {"sliding_window": 64},
-        mm_tokens_per_image=4,
+        mm_tokens_per_image=16,
         boi_token_index=boi,
         eoi_token_index=eoi,
         image_token_id=image,
         image_token_index=image,
     )
-    images = transformers.Gemma3ImageProcessor(size={"height": 28, "width": 28})
-    processor = engine.ColGemmaProcessor3(image_processor=images, tokenizer=tokenizer, image_seq_length=4)
+    images = transformers.Gemma3ImageProcessor(size={"height": 56, "width": 56})
+    processor = engine.ColGemmaProcessor3(image_processor=images, tokenizer=tokenizer, image_seq_length=16)
     return engine.ColGemma3(config), processor
 
 

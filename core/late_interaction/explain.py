@@ -1,13 +1,21 @@
-"""Why a document matched: the words whose token vectors answered those of the query."""
+"""Why a document matched: the words, or the parts of an image, whose vectors answered those of the query."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.encoders.base import Item
 from late_interaction.encoders.colbert import ColBERTModel
+from late_interaction.encoders.colpali import ColPaliModel
 from late_interaction.maxsim import token_alignment
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Span: TypeAlias = tuple[int, int]
 """Start and end of a word, in characters."""
@@ -42,6 +50,38 @@ def matched_words(
         words = (match.span() for match in _WORD.finditer(document))
         found.append([word for word in words if any(_overlap(word, span) for span in starts)])
     return found
+
+
+def image_heat_maps(model: ColPaliModel, query: Item, image: Image.Image) -> NDArray[np.float32]:
+    """How well each patch of an image answers each vector of a query.
+
+    Args:
+        model: the encoder of the index.
+        query: a text, or an image.
+        image: as it was indexed.
+
+    Returns:
+        (n_query_vectors, rows, columns): the dot products of which MaxSim takes the largest for each query vector,
+        before pooling. Their mean over the first axis is one map of the whole query.
+    """
+    (vectors,) = model.encode_queries([query])
+    maps: NDArray[np.float32] = np.moveaxis(model.encode_patches(image) @ vectors.T, 2, 0)
+    return maps
+
+
+def draw_heat_map(image: Image.Image, heat_map: NDArray[np.float32]) -> Image.Image:
+    """The image with a map over it: grey where it is lowest, in its own colours and tinted red where it is highest.
+
+    Args:
+        image: the image.
+        heat_map: (rows, columns), such as the mean of `image_heat_maps`; only its differences count.
+    """
+    from PIL import Image, ImageOps
+
+    scaled = (heat_map - heat_map.min()) / max(float(np.ptp(heat_map)), np.finfo(np.float32).tiny)
+    mask = Image.fromarray((scaled * 255).astype(np.uint8)).resize(image.size, Image.Resampling.BICUBIC)
+    tinted = Image.blend(image.convert("RGB"), Image.new("RGB", image.size, "red"), 0.3)
+    return Image.composite(tinted, ImageOps.grayscale(image.convert("RGB")).convert("RGB"), mask)
 
 
 def _overlap(one: Span, other: Span) -> bool:

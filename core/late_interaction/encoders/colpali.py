@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from late_interaction.encoders.base import Item, LateInteractionModel, Role, check_texts
 from late_interaction.encoders.checkpoint import content_hash, find_checkpoint, read_json
@@ -218,6 +219,34 @@ class ColPaliModel(LateInteractionModel):
         """How many of the texts have more tokens than the model has positions, and so lose their end."""
         with self._lock:
             return sum(self._fit(text, "document").cut for text in documents)
+
+    def encode_patches(self, image: Image.Image) -> NDArray[np.float32]:
+        """The vectors of an image's patches where they lie: (rows, columns, dim) float32, unit length.
+
+        They are those rows of `encode_documents` that are neither of the prompt nor, where a family looks at tiles, of
+        the whole image once more. A patch is the same part of the image's width and height everywhere.
+        """
+        processor = self._processor
+        with self._lock:
+            inputs = processor.process_images([image.convert("RGB")])
+            (vectors,) = self._forward(inputs)
+            config = getattr(self._model.config, "vlm_config", self._model.config)
+            grid: NDArray[np.float32]
+            patches = vectors[(inputs["input_ids"][0] == config.image_token_id).numpy()]
+            if "image_grid_thw" in inputs:
+                merged = processor.image_processor.merge_size
+                rows, columns = (int(n) // merged for n in inputs["image_grid_thw"][0, 1:])
+                grid = patches.reshape(rows, columns, self.dim)
+            elif inputs["pixel_values"].ndim == 5 and inputs["pixel_values"].shape[1] > 1:
+                side = math.isqrt(processor.image_seq_len)
+                found = processor.image_processor([[image.convert("RGB")]], return_row_col_info=True)
+                rows, columns = found["rows"][0][0], found["cols"][0][0]
+                tiles = patches[: -(side**2)].reshape(rows, columns, side, side, self.dim)
+                grid = tiles.transpose(0, 2, 1, 3, 4).reshape(rows * side, columns * side, self.dim)
+            else:
+                side = math.isqrt(len(patches))
+                grid = patches.reshape(side, side, self.dim)
+        return grid
 
     def _encode(self, items: Sequence[Item], role: Role) -> list[FloatMatrix]:
         checked = _check_items(items, role)
