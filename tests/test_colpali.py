@@ -31,7 +31,7 @@ pytest.importorskip("colpali_engine", reason="the colpali extra is not installed
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from tests.visual_checkpoints import POSITIONS, adapter_checkpoint, visual_checkpoint
+from tests.visual_checkpoints import CLASSES, POSITIONS, adapter_checkpoint, visual_checkpoint
 
 NAMES = [family.name for family in FAMILIES]
 DIMS = {name: 16 if name.endswith("-native") else 320 if name == "colqwen3" else 128 for name in NAMES}
@@ -351,41 +351,85 @@ def test_a_fingerprint_is_json_and_tells_checkpoints_apart(
 
 # --- adapters
 
+LINEAR = r"(q_proj|o_proj|Wqkv|Wo)"
+TEXT_LAYERS = rf".*(language_model|text_model).*{LINEAR}$"
 
-@pytest.mark.parametrize("name", ["colqwen2", "colidefics3"])
-@pytest.mark.parametrize("saved", [False, True])
+
+def projection_of(name: str) -> str:
+    return "linear" if name == "colidefics3" else "custom_text_proj"
+
+
+@pytest.mark.parametrize("name", CLASSES)
 def test_an_adapter_is_opened_as_what_its_base_is(
-    name: str,
-    saved: bool,
-    folders: Callable[[str], Path],
-    models: Callable[[str], ColPaliModel],
-    tmp_path: Path,
+    name: str, folders: Callable[[str], Path], models: Callable[[str], ColPaliModel], tmp_path: Path
 ) -> None:
-    """Its projection is adapted, as ColPali's own are, or is whole in the adapter, and missing in the base."""
-    base = folders(name)
-    projection = "linear" if name == "colidefics3" else "custom_text_proj"
-    targets = [".*text_model.*q_proj" if name == "colidefics3" else ".*language_model.*q_proj"]
-    settings: dict[str, Any] = {"target_modules": targets[0]}
-    if saved:
-        settings["modules_to_save"] = [projection]
-    else:
-        settings["target_modules"] = f"({targets[0]}|{projection})"
-    folder = adapter_checkpoint(tmp_path / "no-model-of-that-name", base, name, **settings)
-    adapted = ColPaliModel(folder, device="cpu")
+    targets = f"{TEXT_LAYERS}|.*{projection_of(name)}$"
+    folder = adapter_checkpoint(tmp_path / "no-name-of-a-model", folders(name), name, target_modules=targets)
+    adapted, base = ColPaliModel(folder, device="cpu"), models(name)
     assert (adapted.family, adapted.dim) == (name, DIMS[name])
-    assert adapted.fingerprint["base_content"] == models(name).fingerprint["content"]
-    assert np.abs(adapted.encode_queries(TEXTS)[0] - models(name).encode_queries(TEXTS)[0]).max() > 0.01
+    assert adapted.fingerprint["base_content"] == base.fingerprint["content"]
+    for items in (TEXTS, IMAGES):
+        ours, plain = adapted.encode_documents(items), base.encode_documents(items)
+        assert [matrix.shape for matrix in ours] == [matrix.shape for matrix in plain]
+        assert min(np.abs(a - b).max() for a, b in zip(ours, plain, strict=True)) > 0.01
     assert isinstance(load_model(folder, device="cpu"), ColPaliModel)
 
-    bare = shutil.copytree(base, tmp_path / "bare")
-    change(bare / "model.safetensors", lambda name, weight: None if projection in name else weight)
-    edit(folder / "adapter_config.json", base_model_name_or_path=str(bare))
-    if saved:
-        again = ColPaliModel(folder, device="cpu")
-        assert largest_difference(adapted.encode_queries(TEXTS), again.encode_queries(TEXTS)) < 1e-6
-    else:
-        with pytest.raises(ModelError, match=f"lacks weights of .*{projection}"):
-            ColPaliModel(folder, device="cpu")
+
+@pytest.mark.parametrize(
+    ("name", "base_key", "adapter_key"),
+    [
+        ("colqwen2", ("language_model.", "model."), ("model.language_model.", "model.model.")),
+        ("colqwen2.5", ("language_model.", "model."), ("model.language_model.", "model.model.")),
+        (
+            "colpali",
+            ("no such key", ""),
+            ("model.model.model.language_model.", "model.model.language_model.model."),
+        ),
+    ],
+)
+def test_an_adapter_of_before_transformers_5_gives_the_same(
+    name: str,
+    base_key: tuple[str, str],
+    adapter_key: tuple[str, str],
+    folders: Callable[[str], Path],
+    tmp_path: Path,
+) -> None:
+    """Most published adapters name the weights as the models of their time did."""
+    base = shutil.copytree(folders(name), tmp_path / "base")
+    targets = f"{TEXT_LAYERS}|.*{projection_of(name)}$"
+    folder = adapter_checkpoint(tmp_path / "adapter", base, name, target_modules=targets)
+    new = ColPaliModel(folder, device="cpu").encode_documents([*TEXTS, *IMAGES])
+    renamed = 0
+    for file, (now, then) in (
+        (base / "model.safetensors", base_key),
+        (folder / "adapter_model.safetensors", adapter_key),
+    ):
+        weights = {key.replace(now, then, 1): weight for key, weight in load_file(file).items()}
+        renamed += len(weights.keys() - load_file(file).keys())
+        save_file(weights, file, metadata={"format": "pt"})
+    assert renamed > 4
+    old = ColPaliModel(folder, device="cpu").encode_documents([*TEXTS, *IMAGES])
+    assert largest_difference(new, old) < 1e-6
+
+
+@pytest.mark.parametrize("name", ["colqwen2", "colidefics3"])
+def test_a_projection_may_be_whole_in_the_adapter(
+    name: str, folders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """The base is then a plain vision-language model; without the adapter's it would be random."""
+    projection = projection_of(name)
+    settings: dict[str, Any] = {"target_modules": TEXT_LAYERS, "modules_to_save": [projection]}
+    whole = adapter_checkpoint(tmp_path / "whole", folders(name), name, **settings)
+    before = ColPaliModel(whole, device="cpu").encode_queries(TEXTS)
+    bare = shutil.copytree(folders(name), tmp_path / "bare")
+    change(bare / "model.safetensors", lambda key, weight: None if key.startswith(projection) else weight)
+    edit(whole / "adapter_config.json", base_model_name_or_path=str(bare))
+    assert largest_difference(before, ColPaliModel(whole, device="cpu").encode_queries(TEXTS)) < 1e-6
+    targets = f"{TEXT_LAYERS}|.*{projection}$"
+    part = adapter_checkpoint(tmp_path / "part", folders(name), name, target_modules=targets)
+    edit(part / "adapter_config.json", base_model_name_or_path=str(bare))
+    with pytest.raises(ModelError, match=rf"lacks weights of .*{projection}"):
+        ColPaliModel(part, device="cpu")
 
 
 def test_an_adapter_whose_weights_have_no_place_is_refused(

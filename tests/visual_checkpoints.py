@@ -267,6 +267,12 @@ BUILDERS: Mapping[str, Callable[[], tuple[Any, Any]]] = {
     ),
 }
 CLASSES: Mapping[str, tuple[Any, Any]] = {
+    "colpali": (engine.ColPali, engine.ColPaliProcessor),
     "colqwen2": (engine.ColQwen2, engine.ColQwen2Processor),
+    "colqwen2.5": (engine.ColQwen2_5, engine.ColQwen2_5_Processor),
+    "colqwen3": (engine.ColQwen3, engine.ColQwen3Processor),
+    "colqwen3.5": (engine.ColQwen3_5, engine.ColQwen3_5Processor),
     "colidefics3": (engine.ColIdefics3, engine.ColIdefics3Processor),
+    "colmodernvbert": (engine.ColModernVBert, engine.ColModernVBertProcessor),
+    "colgemma3": (engine.ColGemma3, engine.ColGemmaProcessor3),
 }
