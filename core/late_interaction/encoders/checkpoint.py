@@ -22,6 +22,7 @@ _CONTENT = (
     "vocab.*",
     "merges.txt",
     "*.model",
+    "chat_template.*",
 )
 _PYLATE_KEYS = frozenset(
     {

@@ -32,7 +32,7 @@ MAX_BYTES = 64 * 1024 * 1024
 MAX_STORED = 6 * 1024 * 1024
 """Most characters of an image in a row: a database's row holds some 10 MB, the token vectors among them."""
 THUMBNAIL_EDGE = 512
-"""Longest edge of a thumbnail in pixels: a page's headings can be read, in some 30 kB."""
+"""Longest edge of a thumbnail in pixels: a page's headings can be read, in 20 to 70 kB."""
 
 # The formats that Pillow may open: some of its others run programs, or are seldom looked after.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
