@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import io
 import threading
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,61 +22,12 @@ from late_interaction import (
 )
 from late_interaction.encoders import images
 from late_interaction.errors import StoreError
+from late_interaction.rows import ImageDocument
+from tests.colours import COLOURS, ColourModel, picture, png
 from tests.data_api import DataApiServer
 from tests.models import HashModel
 
 Image = pytest.importorskip("PIL.Image", reason="the colpali extra is not installed")
-
-COLOURS = {"red": (255, 0, 0), "blue": (0, 0, 255), "green": (0, 128, 0), "white": (255, 255, 255)}
-
-
-class ColourModel(HashModel):
-    """Knows colours: an image's vectors are the words of the colours of its corners."""
-
-    supports_images = True
-
-    def __init__(self) -> None:
-        super().__init__(name="colours")
-        self.batches: list[int] = []
-
-    @property
-    def fingerprint(self) -> Mapping[str, Any]:
-        return {"family": "colours"}
-
-    def encode_queries(self, queries: Sequence[Any]) -> list[np.ndarray]:
-        return [self._any(query) for query in queries]
-
-    def encode_documents(self, documents: Sequence[Any]) -> list[np.ndarray]:
-        self.batches.append(len(documents))
-        self.threads.add(threading.get_ident())
-        if any(not isinstance(item, str) and item.width > 10 * item.height for item in documents):
-            raise ValueError("this image is too wide.")
-        return [self._any(document) for document in documents]
-
-    def count_truncated(self, documents: Sequence[str]) -> int:
-        assert all(isinstance(text, str) for text in documents)
-        return super().count_truncated(documents)
-
-    def _any(self, item: Any) -> np.ndarray:
-        if isinstance(item, str):
-            return self._encode(item)
-        corners = [(0, 0), (item.width - 1, 0), (0, item.height - 1), (item.width - 1, item.height - 1)]
-        pixels = [np.array(item.getpixel(corner)) for corner in corners]
-        names = [min(COLOURS, key=lambda name: np.abs(pixel - COLOURS[name]).sum()) for pixel in pixels]
-        return self._encode(" ".join(names))
-
-
-def picture(*colours: str, width: int = 40, height: int = 30) -> Any:
-    """A picture whose left and right halves have these colours."""
-    image = Image.new("RGB", (width, height), COLOURS[colours[0]])
-    image.paste(COLOURS[colours[-1]], (width // 2, 0, width, height))
-    return image
-
-
-def png(*colours: str) -> bytes:
-    file = io.BytesIO()
-    picture(*colours).save(file, "PNG")
-    return file.getvalue()
 
 
 @pytest.fixture
@@ -377,3 +326,21 @@ def test_base64_in_a_row_is_an_image(tmp_path: Path, model: ColourModel) -> None
         pipeline.index_document({"doc_id": "a", "image": uri})
         assert pipeline.search("blue")[0].score == pytest.approx(1, abs=0.02)
         assert pipeline.get_documents(["a"])[0].metadata == {}
+
+
+async def test_metadata_of_any_name_beside_an_image(tmp_path: Path, model: ColourModel, files: Path) -> None:
+    metadata = {"doc_id": "theirs", "content": None, "content_type": 3, "image": "mine"}
+    rows = [
+        ImageDocument(Document("a", "", metadata=metadata), files / "red.png"),
+        ImageDocument(Document("b", "a caption"), png("blue")),
+        ImageDocument(Document("c", " "), png("blue")),
+    ]
+    async with pipeline_at(tmp_path, model) as pipeline:
+        with pytest.raises(DocumentError, match=r"row 2 \(doc_id 'c'\): 'content' is empty") as caught:
+            await pipeline.index_documents(rows)
+        assert caught.value.indexed == ["a", "b"]
+        assert await pipeline.get_documents(["a", "b"]) == [
+            Document("a", str(files / "red.png"), "image", metadata),
+            Document("b", "a caption", "image", {}),
+        ]
+        assert [result.doc_id for result in await pipeline.search("blue")] == ["b", "a"]

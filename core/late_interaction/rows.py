@@ -11,10 +11,25 @@ from typing import Any, TypeAlias
 from late_interaction.encoders.images import IMAGE_KEY, ImageSource
 from late_interaction.types import Document
 
-Row: TypeAlias = Mapping[str, Any] | Document
-
 RESERVED = ("content", "doc_id", "content_type", "image")
 CONTENT_TYPES = ("text", "image")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageDocument:
+    """A row of an image for those whose metadata may have any name, such as the adapters to frameworks.
+
+    Attributes:
+        document: what is stored, with the content "" where there is no caption. What is stored of the image is added
+            to its metadata.
+        image: the image, as in a row's "image".
+    """
+
+    document: Document
+    image: ImageSource
+
+
+Row: TypeAlias = Mapping[str, Any] | Document | ImageDocument
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +55,7 @@ class CheckedRow:
 
 
 def check_row(row: Row) -> CheckedRow:
-    """Check a row, or a `Document`.
+    """Check a row, a `Document` or an `ImageDocument`.
 
     A row is `{"content": str, "image"?: PIL image | path | bytes | str, "doc_id"?: str | UUID, …metadata}`. Without
     `doc_id` it gets a random one. With `image` the content may be missing, and the image is what is encoded. Every
@@ -56,6 +71,12 @@ def check_row(row: Row) -> CheckedRow:
         document = _check(row.doc_id, row.content, row.content_type, row.metadata)
         image = document.metadata.get(IMAGE_KEY) if document.content_type == "image" else None
         return CheckedRow(document, image if isinstance(image, str) else None)
+    if isinstance(row, ImageDocument):
+        given = row.document
+        document = _check(
+            given.doc_id, given.content, "image", given.metadata, content_to_come=given.content == ""
+        )
+        return CheckedRow(document, row.image, unstored=True)
     if not isinstance(row, Mapping):
         raise TypeError(f"a row is a mapping with a 'content', or a Document, not a {type(row).__name__}.")
     image = row.get("image")
@@ -76,6 +97,8 @@ def check_row(row: Row) -> CheckedRow:
 
 def row_id(row: object) -> str | None:
     """A row's id as far as it has one, for messages."""
+    if isinstance(row, ImageDocument):
+        row = row.document
     doc_id = (
         row.doc_id if isinstance(row, Document) else row.get("doc_id") if isinstance(row, Mapping) else None
     )
