@@ -217,6 +217,24 @@ def test_what_cannot_be_encoded_says_why(
         models("colqwen2").encode_documents(items)
 
 
+def test_a_text_without_any_token_is_refused(
+    models: Callable[[str], ColPaliModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = models("colqwen2")
+    ends = model._token_ends
+    monkeypatch.setattr(model, "_token_ends", lambda text: [] if text == "\u200b" else ends(text))
+    with pytest.raises(ValueError, match=r"position 1.*has no token"):
+        model.encode_documents([IMAGES[0], "\u200b"])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_vectors_that_are_not_finite_are_refused(dtype: str, folders: Callable[[str], Path]) -> None:
+    model = ColPaliModel(folders("colqwen2"), device="cpu", dtype=dtype)
+    model._model.custom_text_proj.weight.data.fill_(float("inf"))
+    with pytest.raises(ModelError, match=f"not finite in torch.{dtype}: load it with dtype='float32'"):
+        model.encode_documents(["a cat"])
+
+
 # --- batches
 
 

@@ -150,7 +150,8 @@ class ColPaliModel(LateInteractionModel):
             query_prefix = "Query: " if family.in_chat else self._processor.query_prefix
         self.query_prefix = query_prefix
         tokenizer = self._processor.tokenizer
-        special = {*tokenizer.all_special_tokens, *map(str, tokenizer.added_tokens_decoder.values())}
+        added = (str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
+        special = {*tokenizer.all_special_tokens, *added, self._processor.image_token}
         self._special = re.compile("|".join(re.escape(token) for token in special if len(token) > 1))
         self._positions = min(config.get_text_config().max_position_embeddings, tokenizer.model_max_length)
         one = len(self._token_ends("a"))
@@ -263,16 +264,15 @@ class ColPaliModel(LateInteractionModel):
                 inputs = self._processor.process_images([checked[images[j]].convert("RGB") for j in batch])
                 matrices |= zip([images[j] for j in batch], self._forward(inputs), strict=True)
             fitted = [self._fit(checked[i], role) for i in texts]
+            for i, text in zip(texts, fitted, strict=True):
+                if text.n_tokens == self._overhead[role]:
+                    raise ValueError(
+                        f"The {role} at position {i}, {checked[i][:40]!r}, has no token that {self.model_name} knows."
+                    )
             costs = [text.n_tokens * _PIXELS_PER_TOKEN for text in fitted]
             for batch in token_batches(costs, self.batch_pixels):
                 inputs = self._text_input([fitted[j].text for j in batch], role)
                 matrices |= zip([texts[j] for j in batch], self._forward(inputs), strict=True)
-        for i in texts:
-            if len(matrices[i]) == 0:
-                raise ValueError(
-                    f"The {role} at position {i}, {checked[i][:40]!r}, has no token that {self.model_name} gives a "
-                    "vector for."
-                )
         return [matrices[i] for i in range(len(checked))]
 
     def _forward(self, inputs: Mapping[str, torch.Tensor]) -> list[FloatMatrix]:
@@ -283,7 +283,7 @@ class ColPaliModel(LateInteractionModel):
         tensors = {
             name: tensor.to(device, dtype if tensor.is_floating_point() else None)
             for name, tensor in inputs.items()
-            if name != "labels"  # of native processors, for training; the loss would be computed
+            if name != "labels"  # of some processors, for training: the loss would be computed
         }
         mask = tensors["attention_mask"].bool()
         with torch.inference_mode():
@@ -346,9 +346,9 @@ class ColPaliModel(LateInteractionModel):
     def _pixels(self, image: Image.Image) -> int:
         """How many pixels of an image the model computes with, about."""
         size = self._processor.image_processor.size
-        if size["height"]:
+        if size.get("height"):
             return int(size["height"] * size["width"])  # every image is scaled to the same size
-        if size["shortest_edge"]:  # Qwen's, where this is not an edge but a number of pixels
+        if size.get("shortest_edge"):  # Qwen's, where this is not an edge but a number of pixels
             return int(min(max(image.width * image.height, size["shortest_edge"]), size["longest_edge"]))
         tile = self._processor.image_processor.max_image_size["longest_edge"]
         scale = size["longest_edge"] / max(image.size)
