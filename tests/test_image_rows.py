@@ -181,6 +181,18 @@ async def test_a_stored_image_survives_a_database(tmp_path: Path, model: ColourM
         assert await back.get_documents(["noise", "red"]) == documents
 
 
+async def test_a_document_may_refer_to_its_image_by_its_content(
+    tmp_path: Path, model: ColourModel, files: Path
+) -> None:
+    document = Document("a", str(files / "red.png"), "image", {"year": 1})
+    async with pipeline_at(tmp_path, model, store_images="thumbnail") as pipeline:
+        await pipeline.index_document(document)
+        assert (await pipeline.search("red"))[0].score == pytest.approx(1, abs=0.02)
+        assert await pipeline.get_documents(["a"]) == [document]
+        with pytest.raises(DocumentError, match="the image a caption cannot be read"):
+            await pipeline.index_document(Document("b", "a caption", "image"))
+
+
 async def test_a_thumbnail_of_ones_own_is_kept(tmp_path: Path, model: ColourModel, files: Path) -> None:
     async with pipeline_at(tmp_path, model, store_images="thumbnail") as pipeline:
         await pipeline.index_document({"doc_id": "a", "image": files / "red.png", "thumbnail": "mine"})

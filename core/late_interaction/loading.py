@@ -190,7 +190,7 @@ class Load:
                 loading = asyncio.ensure_future(asyncio.to_thread(self._chunk, rows))
                 yield chunk
         finally:
-            await asyncio.wait([loading])
+            await asyncio.gather(loading, return_exceptions=True)
 
     def _chunk(self, rows: Iterator[_Accepted]) -> list[_Ready]:
         """As many of the next rows as may be in memory together; none where no more can be had."""

@@ -62,15 +62,18 @@ def check_row(row: Row) -> CheckedRow:
     other key is metadata and must hold JSON values, which keep their types (a tuple comes back as a list).
 
     A `Document` may have metadata of any name, and is stored as it is. One of content type "image" is encoded by
-    what its metadata have under "image": a path, a URL or a data URI, as `store_images` leaves them there.
+    what its metadata have under "image" (a path, a URL or a data URI, as `store_images` leaves them there), or else by
+    its content, which is then a path or URL.
 
     Raises:
         ValueError, TypeError: what is wrong with the row.
     """
     if isinstance(row, Document):
         document = _check(row.doc_id, row.content, row.content_type, row.metadata)
-        image = document.metadata.get(IMAGE_KEY) if document.content_type == "image" else None
-        return CheckedRow(document, image if isinstance(image, str) else None)
+        if document.content_type != "image":
+            return CheckedRow(document)
+        image = document.metadata.get(IMAGE_KEY)
+        return CheckedRow(document, image if isinstance(image, str) else document.content)
     if isinstance(row, ImageDocument):
         given = row.document
         document = _check(
