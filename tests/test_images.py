@@ -271,6 +271,7 @@ def test_an_answer_that_is_too_long_is_not_read_to_its_end(
     [
         "localhost", "127.0.0.1", "127.1.2.3", "0.0.0.0", "10.0.0.1", "172.16.0.1", "192.168.1.1", "100.64.0.1",
         "169.254.169.254", "224.0.0.1", "::1", "::", "fe80::1", "fc00::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1",
+        "2002:7f00:1::", "64:ff9b::a00:1",
     ],
 )  # fmt: skip
 def test_an_address_that_is_not_public_is_never_connected_to(host: str) -> None:

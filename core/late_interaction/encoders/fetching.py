@@ -16,6 +16,7 @@ MAX_BYTES = 32 * 1024 * 1024
 MAX_REDIRECTS = 3
 TIMEOUT_S = 20.0
 
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
@@ -113,8 +114,16 @@ def public_address(host: str, port: int) -> str:
     """
     found = [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     for address in found:
-        ip = ipaddress.ip_address(address.partition("%")[0])
-        ip = getattr(ip, "ipv4_mapped", None) or ip
-        if not ip.is_global or ip.is_multicast:
+        if not _is_public(ipaddress.ip_address(address.partition("%")[0])):
             raise ConnectionRefusedError(f"{host} is at {address}, which is not a public address")
     return found[0]
+
+
+def _is_public(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    if isinstance(ip, ipaddress.IPv6Address):
+        # An address of IPv4 in one of IPv6: mapped, tunnelled (6to4), or translated on its way (NAT64).
+        translated = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if ip in _NAT64 else None
+        inner = ip.ipv4_mapped or ip.sixtofour or translated
+        if inner is not None:
+            return _is_public(inner)
+    return ip.is_global and not ip.is_multicast
