@@ -329,7 +329,7 @@ def token_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
     """
     order = np.argsort(np.negative(lengths), kind="stable").tolist()
     while order:
-        size = max(1, budget // lengths[order[0]])
+        size = max(1, budget // max(1, lengths[order[0]]))
         yield order[:size]
         del order[:size]
 
