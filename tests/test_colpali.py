@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
@@ -22,6 +23,7 @@ from late_interaction import (
     ModelError,
 )
 from late_interaction.encoders import load_model
+from late_interaction.encoders.checkpoint import content_hash
 from late_interaction.encoders.colpali import FAMILIES
 from late_interaction.explain import draw_heat_map, image_heat_maps
 from tests import checkpoints
@@ -365,6 +367,29 @@ def test_a_fingerprint_is_json_and_tells_checkpoints_apart(
     assert ColPaliModel(moved, device="cpu").fingerprint == models("colqwen2").fingerprint
     change(moved / "model.safetensors", lambda name, weight: weight * 1.001 if "custom" in name else weight)
     assert ColPaliModel(moved, device="cpu").fingerprint != models("colqwen2").fingerprint
+
+
+def test_a_checkpoint_in_the_hubs_cache_is_the_one_in_a_folder(
+    folders: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cache links to large files named by their SHA-256, which need not be read again to know it."""
+    folder = shutil.copytree(folders("colqwen2"), tmp_path / "snapshots" / "1")
+    weights = folder / "model.safetensors"
+    blob = tmp_path / "blobs" / hashlib.sha256(weights.read_bytes()).hexdigest()
+    blob.parent.mkdir()
+    weights.rename(blob)
+    weights.symlink_to(blob)
+    read: list[str] = []
+    digest = hashlib.file_digest
+
+    def noting(stream: Any, name: str) -> Any:
+        read.append(Path(stream.name).name)
+        return digest(stream, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", noting)
+    assert content_hash(folder) == content_hash(folders("colqwen2"))
+    assert read.count("model.safetensors") == 1  # that in the folder
+    assert read.count("config.json") == 2
 
 
 # --- adapters
