@@ -6,22 +6,32 @@ Each function checks its arguments where it is called, and returns what is to be
 from __future__ import annotations
 
 import asyncio
+import sys
 import uuid
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from langchain_core.documents import Document
+from langchain_core.documents.base import Blob
 from numpy.typing import ArrayLike
+from typing_extensions import TypeIs
 
 from langchain_lateint.embeddings import unit_rows
 from late_interaction import Document as StoredDocument
 from late_interaction import LateInteractionPipeline, SearchResult, SearchResults
 from late_interaction.connection import Connection, Use
+from late_interaction.encoders.images import IMAGE_KEY
 from late_interaction.mmr import check_mmr, diversify
+from late_interaction.pipeline import Query
+from late_interaction.rows import ImageDocument
 from late_interaction.types import FloatMatrix
 
 Filter: TypeAlias = Mapping[str, Any]
+
+CONTENT_TYPE_KEY = "content_type"
+"""Metadata key by which a chain and a filter tell images, which have "image" there, from texts."""
 
 _OPTIONS = ("exact", "n_ann_tokens", "n_maxsim_candidates")
 
@@ -36,16 +46,48 @@ def adding(
     if unknown:
         warnings.warn(f"arguments that have no effect here: {', '.join(unknown)}.", stacklevel=3)
     texts = list(texts)
-    for name, given in (("metadatas", metadatas), ("ids", ids)):
-        if given is not None and len(given) != len(texts):
-            raise ValueError(f"there are {len(texts)} texts, but {len(given)} {name}.")
-    rows = [
-        StoredDocument(str(uuid.uuid4()) if doc_id is None else doc_id, text, metadata=metadata or {})
-        for text, metadata, doc_id in zip(
-            texts, metadatas or [{}] * len(texts), ids or [None] * len(texts), strict=True
+    for name, values in (("metadatas", metadatas), ("ids", ids)):
+        if values is not None and len(values) != len(texts):
+            raise ValueError(f"there are {len(texts)} texts, but {len(values)} {name}.")
+    made = [str(uuid.uuid4()) if one is None else one for one in ids or [None] * len(texts)]
+    kept = [one or {} for one in metadatas or [{}] * len(texts)]
+    given = list(zip(made, texts, kept, strict=True))
+
+    async def add(pipeline: LateInteractionPipeline) -> list[str]:
+        rows = (_row(*one, images=pipeline.model.supports_images) for one in given)
+        return await pipeline.index_documents(rows, batch_size=batch_size)
+
+    return add
+
+
+def _row(doc_id: str, text: str, metadata: dict[str, Any], *, images: bool) -> StoredDocument | ImageDocument:
+    """A row of an image where the metadata have one and the model encodes it, or else there is no text either."""
+    image = metadata.get(IMAGE_KEY)
+    if image is None or (text.strip() and not images):
+        return StoredDocument(doc_id, text, metadata=metadata)
+    others = {key: value for key, value in metadata.items() if key != IMAGE_KEY}
+    kept = {CONTENT_TYPE_KEY: "image"} | others
+    return ImageDocument(StoredDocument(doc_id, text if text.strip() else "", metadata=kept), image)
+
+
+def as_document(given: Document | Blob) -> Document:
+    """A document as it is; an image in a `Blob` as a document that has it in its metadata.
+
+    Raises:
+        ValueError: the blob is no image.
+    """
+    if isinstance(given, Document):
+        return given
+    mimetype = given.mimetype or "image"
+    if isinstance(given.data, str) or not mimetype.startswith("image"):
+        what = "text" if isinstance(given.data, str) else mimetype
+        raise ValueError(
+            f"a Blob that is added is an image, and {given.source or given.id or 'one'} is {what}: make documents "
+            "of it, with a parser of LangChain's or, for the pages of a PDF, late_interaction.pdf_pages."
         )
-    ]
-    return lambda pipeline: pipeline.index_documents(rows, batch_size=batch_size)
+    image = Path(str(given.path)) if given.data is None else given.data
+    source = {} if given.source is None else {"source": given.source}
+    return Document("", id=given.id, metadata={**source, **given.metadata, IMAGE_KEY: image})
 
 
 def updating(id_to_metadata: Mapping[str, Mapping[str, Any]]) -> Use[int]:
@@ -99,7 +141,7 @@ def finding(filter: Filter | None, limit: int | None) -> Use[list[Document]]:
 
 
 def searching(
-    query: str | ArrayLike, k: int, filter: Filter | None, options: dict[str, Any]
+    query: Query | ArrayLike, k: int, filter: Filter | None, options: dict[str, Any]
 ) -> Use[SearchResults]:
     if unknown := options.keys() - set(_OPTIONS):
         raise TypeError(
@@ -107,7 +149,7 @@ def searching(
         )
 
     async def search(pipeline: LateInteractionPipeline) -> SearchResults:
-        if isinstance(query, str):
+        if _is_query(query):
             return await pipeline.search(query, k, filter=filter, **options)
         vectors = unit_rows(query, pipeline.model.dim)
         return await pipeline.search_with_embeddings(vectors, k, filter=filter, **options)
@@ -115,8 +157,15 @@ def searching(
     return search
 
 
+def _is_query(query: Query | ArrayLike) -> TypeIs[Query]:
+    """Whether it is a text or an image, and not vectors."""
+    # Whoever has an image of Pillow has imported it.
+    image = getattr(sys.modules.get("PIL.Image"), "Image", ())
+    return isinstance(query, (str, Path, bytes, image))
+
+
 def searching_with_matrices(
-    query: str, k: int, filter: Filter | None, options: dict[str, Any]
+    query: Query, k: int, filter: Filter | None, options: dict[str, Any]
 ) -> Use[list[tuple[Document, FloatMatrix]]]:
     search = searching(query, k, filter, options)
 
@@ -129,7 +178,7 @@ def searching_with_matrices(
 
 
 def searching_diverse(
-    query: str | ArrayLike,
+    query: Query | ArrayLike,
     k: int,
     fetch_k: int,
     lambda_mult: float,
@@ -146,7 +195,8 @@ def searching_diverse(
 
 
 def to_langchain(stored: StoredDocument | SearchResult) -> Document:
-    return Document(id=stored.doc_id, page_content=stored.content, metadata=stored.metadata)
+    kind = {} if stored.content_type == "text" else {CONTENT_TYPE_KEY: stored.content_type}
+    return Document(id=stored.doc_id, page_content=stored.content, metadata={**kind, **stored.metadata})
 
 
 def all_to_langchain(found: Sequence[StoredDocument] | SearchResults) -> list[Document]:

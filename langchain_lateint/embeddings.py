@@ -9,7 +9,7 @@ import numpy as np
 from langchain_core.embeddings import Embeddings
 from numpy.typing import ArrayLike
 
-from late_interaction import ColBERTModel, LateInteractionModel
+from late_interaction import LateInteractionModel, load_model
 from late_interaction.encoders.base import check_texts
 from late_interaction.types import FloatMatrix
 
@@ -63,7 +63,7 @@ class EmbeddingsModel(LateInteractionModel):
 
 
 def as_model(model: Model) -> LateInteractionModel:
-    """A model as it is; a name as the ColBERT checkpoint of this name; embeddings as one vector per text.
+    """A model as it is; a name as the checkpoint of this name; embeddings as one vector per text.
 
     Raises:
         TypeError: it is none of these.
@@ -74,10 +74,10 @@ def as_model(model: Model) -> LateInteractionModel:
         case Embeddings():
             return EmbeddingsModel(model)
         case str():
-            return ColBERTModel(model)
+            return load_model(model)
         case _:
             raise TypeError(
-                "model must be a LateInteractionModel such as ColBERTModel, the name of a ColBERT checkpoint, or "
+                "model must be a LateInteractionModel such as ColBERTModel, the name of a checkpoint, or "
                 f"LangChain Embeddings, not {type(model).__name__}."
             )
 

@@ -19,10 +19,10 @@ from late_interaction.types import FloatMatrix
 
 
 class LateInteractionReranker(BaseDocumentCompressor):
-    """Encodes a query and the documents that were found for it, and sorts the documents by MaxSim.
+    """Encodes a query and the documents that were found for it, by their text, and sorts them by MaxSim.
 
     Attributes:
-        model: a `LateInteractionModel`; may be given as the name of a ColBERT checkpoint.
+        model: a `LateInteractionModel`; may be given as the name of a checkpoint.
         top_n: how many documents to keep; None keeps all.
     """
 

@@ -1,4 +1,4 @@
-"""LateInteractionVectorStore: a LangChain vector store that encodes its own text, a vector per token."""
+"""LateInteractionVectorStore: a LangChain vector store that encodes its own texts and images, a vector per token."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias
 
 import langchain_core
 from langchain_core.documents import Document
+from langchain_core.documents.base import Blob
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 from numpy.typing import ArrayLike
@@ -19,6 +20,7 @@ from langchain_lateint._uses import (
     Filter,
     adding,
     all_to_langchain,
+    as_document,
     clear,
     copying,
     deleting,
@@ -34,7 +36,9 @@ from langchain_lateint._uses import (
 from langchain_lateint.embeddings import EmbeddingsModel, Model, as_model
 from late_interaction import SearchResults, SyncPipeline
 from late_interaction.connection import Connection
+from late_interaction.encoders.images import StoreImages
 from late_interaction.mmr import relevance
+from late_interaction.pipeline import Query
 from late_interaction.stores.astra_database import astra_database
 from late_interaction.types import FloatMatrix, PackingDtype
 
@@ -56,11 +60,14 @@ class LateInteractionVectorStore(VectorStore):
     a mapping such as `{"lang": "en", "year": {"$gte": 2000}}` (see `late_interaction.filters`). All searches also
     take `n_ann_tokens`, `n_maxsim_candidates` and `exact`, as `LateInteractionPipeline.search` does.
 
+    With a model that encodes images, a document that has one under "image" in its metadata is encoded by it, and a
+    query may be an image: one of Pillow, a `Path`, or the bytes of a file.
+
     Args:
         pipeline: the index, as a pipeline that you close yourself. With it come none of the others but
             `relevance_score_fn`.
-        model: encodes queries and documents: a `LateInteractionModel`, the name of a ColBERT checkpoint, or a
-            LangChain `Embeddings`, which gives one vector per text.
+        model: encodes queries and documents: a `LateInteractionModel`, the name of a checkpoint (ColBERT, or of images
+            such as ColQwen2), or a LangChain `Embeddings`, which gives one vector per text.
         table_name: the index's name, "late_interaction" by default.
         path: the folder of the embedded store; without it the index is in Astra DB, HCD or DSE.
         token: for Astra, by default ASTRA_DB_APPLICATION_TOKEN of the environment.
@@ -75,6 +82,8 @@ class LateInteractionVectorStore(VectorStore):
         query_pool_distance: query vectors closer than this are pooled.
         packing: how token matrices are stored.
         concurrency: searches and writes in flight at a time.
+        store_images: what is stored of an image, "reference", "thumbnail" or "full", as for `LateInteractionPipeline`.
+        allow_urls: fetch images that are given as URLs.
         relevance_score_fn: makes a relevance score of a raw score and the number of query tokens, in place of the
             mean similarity per query token moved from [-1, 1] to [0, 1].
     """
@@ -96,31 +105,45 @@ class LateInteractionVectorStore(VectorStore):
         query_pool_distance: float = 0.03,
         packing: PackingDtype = "int8",
         concurrency: int = 16,
+        store_images: StoreImages = "reference",
+        allow_urls: bool = False,
         relevance_score_fn: RelevanceFn = relevance,
     ) -> None:
         self._owns_pipeline = pipeline is None
+        of_images = (store_images, allow_urls) != ("reference", False)
         if pipeline is None:
             if model is None:
                 raise ValueError(
                     "a store is made from a pipeline, or from a model and a place: give model=…."
                 )
+            model = as_model(model)
+            if of_images and not model.supports_images:
+                raise ValueError(
+                    f"store_images and allow_urls are for images, and {model.model_name} encodes text."
+                )
             pipeline = SyncPipeline(
                 _database(path, token, api_endpoint, _one_of(keyspace, namespace), environment),
-                as_model(model),
+                model,
                 table_name,
                 doc_pool_factor=doc_pool_factor,
                 query_pool_distance=query_pool_distance,
                 packing=packing,
                 concurrency=concurrency,
                 filterable=filterable,
+                store_images=store_images,
+                allow_urls=allow_urls,
             )
-        elif any(
-            part is not None
-            for part in (
-                *(model, table_name, path, token, api_endpoint),
-                *(keyspace, namespace, environment, filterable),
+        elif (
+            of_images
+            or any(
+                part is not None
+                for part in (
+                    *(model, table_name, path, token, api_endpoint),
+                    *(keyspace, namespace, environment, filterable),
+                )
             )
-        ) or (doc_pool_factor, query_pool_distance, packing, concurrency) != (2, 0.03, "int8", 16):
+            or (doc_pool_factor, query_pool_distance, packing, concurrency) != (2, 0.03, "int8", 16)
+        ):
             raise ValueError("a pipeline has its model, place and settings: leave the other arguments out.")
         elif not isinstance(pipeline, SyncPipeline):
             raise TypeError(
@@ -234,8 +257,10 @@ class LateInteractionVectorStore(VectorStore):
         """Encode texts and write them, each replacing the document of the same id.
 
         Args:
-            texts: none may be empty.
-            metadatas: a mapping of JSON values for each text.
+            texts: none may be empty, but those of images.
+            metadatas: a mapping of JSON values for each text. A model that encodes images takes what is under "image"
+                in place of the text, which is then a caption: a path, a URL (with `allow_urls`), base64, a data URI,
+                bytes, an image of Pillow or a page of `pdf_pages`.
             ids: an id for each text; one that is None, or all by default, gets a random one. Where an id comes
                 twice, the last text wins.
             batch_size: texts encoded and written together.
@@ -264,12 +289,29 @@ class LateInteractionVectorStore(VectorStore):
         """`add_texts`, to be awaited on any event loop."""
         return await self._connection.arun(adding(texts, metadatas, ids, batch_size, kwargs))
 
-    def update_documents(self, ids: Sequence[str], documents: Sequence[Document], **kwargs: Any) -> list[str]:
+    @override
+    def add_documents(self, documents: Sequence[Document | Blob], **kwargs: Any) -> list[str]:
+        """`add_texts` for documents, and for images in a `Blob`, by its path or its bytes.
+
+        Args:
+            documents: each under its own id, or a random one.
+            kwargs: as for `add_texts`; `ids` take the place of the documents' own.
+        """
+        return super().add_documents([as_document(document) for document in documents], **kwargs)
+
+    @override
+    async def aadd_documents(self, documents: Sequence[Document | Blob], **kwargs: Any) -> list[str]:
+        """`add_documents`, to be awaited on any event loop."""
+        return await super().aadd_documents([as_document(document) for document in documents], **kwargs)
+
+    def update_documents(
+        self, ids: Sequence[str], documents: Sequence[Document | Blob], **kwargs: Any
+    ) -> list[str]:
         """Replace the documents of these ids, or add them: `add_documents` with the ids first."""
         return self.add_documents(list(documents), ids=list(ids), **kwargs)
 
     async def aupdate_documents(
-        self, ids: Sequence[str], documents: Sequence[Document], **kwargs: Any
+        self, ids: Sequence[str], documents: Sequence[Document | Blob], **kwargs: Any
     ) -> list[str]:
         """`update_documents`, to be awaited on any event loop."""
         return await self.aadd_documents(list(documents), ids=list(ids), **kwargs)
@@ -342,41 +384,41 @@ class LateInteractionVectorStore(VectorStore):
 
     @override
     def similarity_search(
-        self, query: str, k: int = 4, filter: Filter | None = None, **kwargs: Any
+        self, query: Query, k: int = 4, filter: Filter | None = None, **kwargs: Any
     ) -> list[Document]:
-        """The `k` documents with the highest MaxSim, best first."""
+        """The `k` documents with the highest MaxSim, best first, for a text or an image."""
         return all_to_langchain(self._connection.run(searching(query, k, filter, kwargs)))
 
     @override
     async def asimilarity_search(
-        self, query: str, k: int = 4, filter: Filter | None = None, **kwargs: Any
+        self, query: Query, k: int = 4, filter: Filter | None = None, **kwargs: Any
     ) -> list[Document]:
         """`similarity_search`, to be awaited on any event loop."""
         return all_to_langchain(await self._connection.arun(searching(query, k, filter, kwargs)))
 
     @override
     def similarity_search_with_score(
-        self, query: str, k: int = 4, filter: Filter | None = None, **kwargs: Any
+        self, query: Query, k: int = 4, filter: Filter | None = None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """`similarity_search`, with the raw MaxSim of each document: higher is better, at most one per query token."""
         return scored(self._connection.run(searching(query, k, filter, kwargs)))
 
     @override
     async def asimilarity_search_with_score(
-        self, query: str, k: int = 4, filter: Filter | None = None, **kwargs: Any
+        self, query: Query, k: int = 4, filter: Filter | None = None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """`similarity_search_with_score`, to be awaited on any event loop."""
         return scored(await self._connection.arun(searching(query, k, filter, kwargs)))
 
     @override
     def _similarity_search_with_relevance_scores(
-        self, query: str, k: int = 4, filter: Filter | None = None, **kwargs: Any
+        self, query: Query, k: int = 4, filter: Filter | None = None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         return self._relevant(self._connection.run(searching(query, k, filter, kwargs)))
 
     @override
     async def _asimilarity_search_with_relevance_scores(
-        self, query: str, k: int = 4, filter: Filter | None = None, **kwargs: Any
+        self, query: Query, k: int = 4, filter: Filter | None = None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         return self._relevant(await self._connection.arun(searching(query, k, filter, kwargs)))
 
@@ -385,13 +427,13 @@ class LateInteractionVectorStore(VectorStore):
         return [(to_langchain(result), self._relevance(result.score, n)) for result in results]
 
     def similarity_search_with_embeddings(
-        self, query: str, k: int = 4, filter: Filter | None = None, **kwargs: Any
+        self, query: Query, k: int = 4, filter: Filter | None = None, **kwargs: Any
     ) -> list[tuple[Document, FloatMatrix]]:
         """`similarity_search`, with the (n_tokens, dim) float32 vectors of each document as stored."""
         return self._connection.run(searching_with_matrices(query, k, filter, kwargs))
 
     async def asimilarity_search_with_embeddings(
-        self, query: str, k: int = 4, filter: Filter | None = None, **kwargs: Any
+        self, query: Query, k: int = 4, filter: Filter | None = None, **kwargs: Any
     ) -> list[tuple[Document, FloatMatrix]]:
         """`similarity_search_with_embeddings`, to be awaited on any event loop."""
         return await self._connection.arun(searching_with_matrices(query, k, filter, kwargs))
@@ -434,7 +476,7 @@ class LateInteractionVectorStore(VectorStore):
     @override
     def max_marginal_relevance_search(
         self,
-        query: str,
+        query: Query,
         k: int = 4,
         fetch_k: int = 20,
         lambda_mult: float = 0.5,
@@ -444,7 +486,7 @@ class LateInteractionVectorStore(VectorStore):
         """`k` documents that are relevant and unlike each other (see `late_interaction.mmr`).
 
         Args:
-            query: what to look for.
+            query: what to look for, a text or an image.
             k: how many documents.
             fetch_k: how many of the most relevant documents to choose from.
             lambda_mult: from 0, as unlike each other as can be, to 1, by relevance alone.
@@ -458,7 +500,7 @@ class LateInteractionVectorStore(VectorStore):
     @override
     async def amax_marginal_relevance_search(
         self,
-        query: str,
+        query: Query,
         k: int = 4,
         fetch_k: int = 20,
         lambda_mult: float = 0.5,
@@ -502,19 +544,19 @@ class LateInteractionVectorStore(VectorStore):
 
     def max_marginal_relevance_search_with_score(
         self,
-        query: str | ArrayLike,
+        query: Query | ArrayLike,
         k: int = 4,
         fetch_k: int = 20,
         lambda_mult: float = 0.5,
         filter: Filter | None = None,
         **kwargs: Any,
     ) -> list[tuple[Document, float]]:
-        """`max_marginal_relevance_search` by a text or by a query's vectors, with raw MaxSim scores."""
+        """`max_marginal_relevance_search` by a text, an image or a query's vectors, with raw MaxSim scores."""
         return scored(self._connection.run(searching_diverse(query, k, fetch_k, lambda_mult, filter, kwargs)))
 
     async def amax_marginal_relevance_search_with_score(
         self,
-        query: str | ArrayLike,
+        query: Query | ArrayLike,
         k: int = 4,
         fetch_k: int = 20,
         lambda_mult: float = 0.5,
@@ -583,7 +625,7 @@ class LateInteractionVectorStore(VectorStore):
     @override
     @classmethod
     def from_documents(
-        cls, documents: Sequence[Document], embedding: Model | None = None, **kwargs: Any
+        cls, documents: Sequence[Document | Blob], embedding: Model | None = None, **kwargs: Any
     ) -> Self:
         """A store with these documents in it; the arguments are those of `from_texts`."""
         return cls.from_texts(embedding=embedding, **(_parts(documents) | kwargs))
@@ -591,7 +633,7 @@ class LateInteractionVectorStore(VectorStore):
     @override
     @classmethod
     async def afrom_documents(
-        cls, documents: Sequence[Document], embedding: Model | None = None, **kwargs: Any
+        cls, documents: Sequence[Document | Blob], embedding: Model | None = None, **kwargs: Any
     ) -> Self:
         """`from_documents`, to be awaited on any event loop."""
         return await cls.afrom_texts(embedding=embedding, **(_parts(documents) | kwargs))
@@ -633,7 +675,8 @@ def _constructing(embedding: Model | None, kwargs: dict[str, Any]) -> dict[str, 
     return {**kwargs, "model": embedding}
 
 
-def _parts(documents: Sequence[Document]) -> dict[str, Any]:
+def _parts(given: Sequence[Document | Blob]) -> dict[str, Any]:
+    documents = [as_document(document) for document in given]
     return {
         "texts": [document.page_content for document in documents],
         "metadatas": [document.metadata for document in documents],

@@ -30,7 +30,7 @@ def test_the_pages_examples_run(
     def named(name: str) -> LateInteractionModel:
         return HashModel(name=name)
 
-    monkeypatch.setattr(langchain_lateint.embeddings, "ColBERTModel", named)
+    monkeypatch.setattr(langchain_lateint.embeddings, "load_model", named)
     monkeypatch.setenv("ASTRA_DB_APPLICATION_TOKEN", server.token)
     monkeypatch.setenv("ASTRA_DB_API_ENDPOINT", server.endpoint)
     monkeypatch.chdir(tmp_path)
