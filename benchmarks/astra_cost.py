@@ -39,7 +39,7 @@ from late_interaction.stores.astra_writing import TOKEN_ROWS
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import benchmarks.astra_baseline as baseline
 
-COUNTS = ("requests", "rows", "KB sent", "KB received", "CPU ms")
+COUNTS = ("requests", "rows", "of them in ANN lists", "other rows", "KB sent", "KB received", "CPU ms")
 K = 10
 
 
@@ -52,7 +52,10 @@ def serve(pipe: Connection) -> None:
             pipe.send((server.endpoint, server.token, server.keyspace))
             while await asyncio.to_thread(pipe.recv):
                 log = server.log
-                pipe.send((len(log.requests), log.rows_read + log.rows_written, log.bytes_in, log.bytes_out))
+                rows = log.rows_read + log.rows_written
+                # Only ANN queries are sorted here.
+                in_lists = sum(request.rows_read for request in log.requests if request.body.get("sort"))
+                pipe.send((len(log.requests), rows, in_lists, rows - in_lists, log.bytes_in, log.bytes_out))
                 log.clear()
 
     with suppress(EOFError):
@@ -67,16 +70,17 @@ async def measured(pipe: Connection, n: int, work: Callable[[], Awaitable[Any]])
     result = await work()
     cpu_ms = (time.process_time() - started) * 1000
     pipe.send(True)
-    requests, rows, bytes_in, bytes_out = pipe.recv()
-    return [value / n for value in (requests, rows, bytes_in / 1000, bytes_out / 1000, cpu_ms)], result
+    *counts, bytes_in, bytes_out = pipe.recv()
+    return [value / n for value in (*counts, bytes_in / 1000, bytes_out / 1000, cpu_ms)], result
 
 
 def table(title: str, lines: dict[str, list[float]]) -> None:
-    print(f"\n| {title} | {' | '.join(COUNTS)} |\n|{'---|' * (len(COUNTS) + 1)}")
+    # Nothing is searched while indexing: those columns would be empty.
+    shown = [i for i in range(len(COUNTS)) if any(values[i] for values in lines.values())]
+    print(f"\n| {title} | {' | '.join(COUNTS[i] for i in shown)} |\n|{'---|' * (len(shown) + 1)}")
     for name, values in lines.items():
-        print(
-            f"| {name} | {' | '.join(f'{value:,.1f}' if value < 100 else f'{value:,.0f}' for value in values)} |"
-        )
+        cells = (f"{values[i]:,.1f}" if values[i] < 100 else f"{values[i]:,.0f}" for i in shown)
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
 def growth() -> None:
@@ -104,8 +108,8 @@ def growth() -> None:
         writes = n * (tokens * 2 + math.ceil((packed + content) / 1000))
         to_load = n * tokens // TOKEN_ROWS + 2 * n // MAX_IN
         full = n * (tokens + 1) // MAX_IN
-        counts = (f"{value:.0e}" for value in (n * tokens, size, writes, to_load, n / MAX_IN, full))
-        print(f"| 10^{exponent} | {' | '.join(counts)} |")
+        counts = (f"{value:.0e}" for value in (writes, to_load, n / MAX_IN, full))
+        print(f"| 10^{exponent} | {n * tokens:.0e} | {size:,.1f} | {' | '.join(counts)} |")
 
 
 async def ours(pipeline: LateInteractionPipeline, queries: np.ndarray) -> list[SearchResults]:

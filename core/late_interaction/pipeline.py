@@ -26,7 +26,6 @@ from late_interaction.encoders.projection import restored
 from late_interaction.errors import IndexMismatchError
 from late_interaction.filters import Filter, matches, parse_filter
 from late_interaction.loading import Load, batches, check_matrix
-from late_interaction.maxsim import maxsim
 from late_interaction.packing import check_packing
 from late_interaction.pooling import POOLING_ALGORITHM, pool_document, pool_query
 from late_interaction.rows import Row, check_doc_id, check_metadata
@@ -528,9 +527,8 @@ class LateInteractionPipeline:
         """MaxSim of those of the documents that are there."""
         if not doc_ids:
             return {}
-        there, documents = await self.store.matrices(doc_ids)
-        values = await asyncio.to_thread(maxsim, query.vectors, documents, query.weights)
-        return dict(zip(there, values.tolist(), strict=True))
+        there, scores = await self.store.score(query, doc_ids)
+        return dict(zip(there, scores.tolist(), strict=True))
 
     # --- documents
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from late_interaction.candidates import Scaling
 from late_interaction.filters import Filter
+from late_interaction.maxsim import maxsim
 from late_interaction.types import Document, EncodedDocument, IndexSpec, QueryVectors, RaggedTokens
 
 
@@ -103,6 +105,17 @@ class Store(ABC):
         Returns:
             The ids that are there (a document deleted meanwhile is left out), and their matrices.
         """
+
+    async def score(
+        self, query: QueryVectors, doc_ids: Sequence[str]
+    ) -> tuple[list[str], NDArray[np.float32]]:
+        """Stage 2: the exact MaxSim of documents, in the order asked.
+
+        Returns:
+            The ids that are there, and (n,) scores.
+        """
+        there, documents = await self.matrices(doc_ids)
+        return there, await asyncio.to_thread(maxsim, query.vectors, documents, query.weights)
 
     @abstractmethod
     async def documents(self, doc_ids: Sequence[str]) -> list[Document]:
