@@ -85,6 +85,11 @@ def test_rows_of_json_may_have_an_image_beside_their_file(
     result = run("index", rows, "--db", tmp_path / "visual", "--model", visual_model, "--json")
     told = json.loads(result.stdout)
     assert (told["indexed"], [failure["doc_id"] for failure in told["failures"]]) == (1, ["hello"])
+    blank = docs / "blank.csv"
+    blank.write_text("id,text,image\na,one cat,\nb,one dog,photos/sky.jpg\n")
+    for kind, model in (("visual", visual_model), ("text", text_model)):
+        told = run("index", blank, "--db", tmp_path / f"{kind} of blank", "--model", model, "--json")
+        assert json.loads(told.stdout)["indexed"] == 2
     # For a model of text the name of an image is metadata like any other.
     db = ("--db", tmp_path / "text", "--model", text_model, "--json")
     told = json.loads(run("index", rows, *db).stdout)

@@ -132,7 +132,7 @@ def read_rows(
                     on_problem(ReadProblem(file, line, str(error)))
                 else:
                     row = {"source": str(file), "line": line} | row
-                    yield _with_image(row, file.parent, images=images) if row.get("image") else row
+                    yield _with_image(row, file.parent, images=images) if "image" in row else row
         except _FileError as error:
             on_problem(ReadProblem(file, error.line, error.reason))
         except (ValueError, MissingExtraError) as error:
@@ -185,10 +185,12 @@ def _with_image(row: _Record, folder: Path, *, images: bool) -> Row:
     if not images:
         metadata = {key: value for key, value in row.items() if key not in ("doc_id", "content")}
         return Document(row["doc_id"], row["content"], metadata=metadata)
-    image = row["image"]
+    image = row.pop("image")
+    if not image:
+        return row
     if isinstance(image, str) and len(image) < _LONGEST_PATH and (folder / image).is_file():
-        return row | {"image": str(folder / image)}
-    return row
+        image = str(folder / image)
+    return row | {"image": image}
 
 
 def _alternatives(names: Iterable[str], word: str = "or") -> str:
