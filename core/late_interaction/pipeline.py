@@ -546,7 +546,10 @@ class LateInteractionPipeline:
         return {doc_id: tokens.matrix(position) for position, doc_id in enumerate(there)}
 
     async def find(self, filter: FilterSpec | None = None, *, limit: int | None = None) -> list[Document]:
-        """Documents by metadata alone: those that match, in the order they were written; all by default."""
+        """Documents by metadata alone: those that match, in the order they were written; all by default.
+
+        With a `limit` a folder gives those written first, and Astra those that it comes upon first.
+        """
         if limit is not None and limit < 0:
             raise ValueError(f"limit must not be negative, as {limit} is.")
         return await self.store.find(parse_filter(filter), limit=limit)
