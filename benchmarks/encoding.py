@@ -34,6 +34,7 @@ from late_interaction.types import FloatMatrix
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.encoded import collection, demo_model, encoded
 
+DTYPES = ("float16", "bfloat16")
 ROWS = 32
 BUDGETS = (1024, 2048, 4096, 8192, 16384)
 FIGURE = Path(__file__).resolve().parents[1] / "docs" / "figures" / "overlap.svg"
@@ -178,9 +179,9 @@ def overlap(model: ColBERTModel, n: int) -> None:
 
 
 def backends(names: Sequence[str], cache: Path, n: int, rounds: int) -> None:
-    """Speed of each backend, and nDCG@10 of the whole collection encoded with it."""
+    """Speed of each backend or dtype, and nDCG@10 of the whole collection encoded with it."""
     judged, texts = collection("cranfield"), sample(n)
-    models = {name: demo_model(backend=name) for name in names}
+    models = {name: demo_model(dtype=name) if name in DTYPES else demo_model(backend=name) for name in names}
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for model in models.values():
         model.encode_documents(texts[:8])
@@ -215,7 +216,12 @@ def main() -> None:
     parser.add_argument("what", choices=["padding", "speed", "overlap", "backends"])
     parser.add_argument("--documents", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--backends", nargs="+", default=["torch", "openvino"])
+    parser.add_argument(
+        "--backends",
+        nargs="+",
+        default=["torch", "bfloat16", "openvino"],
+        help="backends, and dtypes of torch",
+    )
     parser.add_argument("--cache", type=Path, help="where encoded collections are kept")
     arguments = parser.parse_args()
     if arguments.what == "padding":
