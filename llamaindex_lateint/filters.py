@@ -31,7 +31,7 @@ from llama_index.core.vector_stores.types import (
 
 from late_interaction.errors import FilterError
 from late_interaction.filters import And, Filter, Or, parse_filter
-from llamaindex_lateint.nodes import PARENT, PARENT_NAMES, stored_key
+from llamaindex_lateint.nodes import IMAGE_NAMES, PARENT, PARENT_NAMES, is_node, stored_key
 
 _ORDER: dict[FilterOperator, Callable[[Any, Any], bool]] = {
     FilterOperator.GT: operator.gt,
@@ -118,6 +118,8 @@ def _push_one(filter: MetadataFilter) -> Filter | None:
     condition = {_PUSHED[op]: filter.value} if op in _PUSHED else {"$exists": True}
     if filter.key in PARENT_NAMES:
         return parse_filter({"$or": [{key: condition}, {PARENT: condition}]})
+    if filter.key in IMAGE_NAMES:
+        return parse_filter({"$or": [{key: condition}, {filter.key: condition}]})
     return parse_filter({key: condition})
 
 
@@ -125,6 +127,8 @@ def _find(metadata: Mapping[str, Any], key: str) -> Any:
     """A field's value, None where there is none."""
     if (stored := stored_key(key)) in metadata:
         return metadata[stored]
+    if key in IMAGE_NAMES and not is_node(metadata):
+        return metadata.get(key)
     return metadata.get(PARENT) if key in PARENT_NAMES else None
 
 

@@ -2,19 +2,21 @@
 
 A document has the node's text as its content and the node's metadata as its own, each key in its place, so that
 filters reach them and other users of the index read them. Everything else of the node (relationships, excluded
-keys, character positions, templates) is one JSON text in `_node_content`.
+keys, character positions, templates) is one JSON text in `_node_content`. Of an image there is what the core stores
+of one, under "image" and "thumbnail"; a node's own metadata of these names make room.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from llama_index.core.schema import (
     BaseNode,
-    ImageDocument,
     ImageNode,
     IndexNode,
     MetadataMode,
@@ -22,20 +24,36 @@ from llama_index.core.schema import (
     TextNode,
 )
 from llama_index.core.schema import Document as LlamaDocument
+from llama_index.core.schema import ImageDocument as LlamaImageDocument
 
+from late_interaction.encoders.images import (
+    IMAGE_KEY,
+    THUMBNAIL_KEY,
+    ImageSource,
+    StoreImages,
+    load_image,
+)
+from late_interaction.rows import ImageDocument
 from late_interaction.types import Document
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 PARENT = "ref_doc_id"
 """The metadata field with the id of the document that a node is a part of; nodes without one lack it."""
 PARENT_NAMES = (PARENT, "doc_id", "document_id")
 """The keys under which LlamaIndex's stores let one filter by that id."""
 
+IMAGE_NAMES = (IMAGE_KEY, THUMBNAIL_KEY)
+"""The metadata fields with what is stored of a node's image."""
+
 _CONTENT, _TYPE = "_node_content", "_node_type"
-_TAKEN = re.compile(rf"(metadata\.)*({PARENT}|{_CONTENT}|{_TYPE})")
+_OURS = (PARENT, _CONTENT, _TYPE, *IMAGE_NAMES)
+_TAKEN = re.compile(rf"(metadata\.)*({'|'.join(_OURS)})")
 _MOVED = "metadata."
 _CLASSES: dict[str, type[BaseNode]] = {
     known.class_name(): known
-    for known in (TextNode, ImageNode, IndexNode, Node, LlamaDocument, ImageDocument)
+    for known in (TextNode, ImageNode, IndexNode, Node, LlamaDocument, LlamaImageDocument)
 }
 
 
@@ -44,15 +62,24 @@ class EncodableNode:
     """A node on its way into an index.
 
     Attributes:
-        document: as an index holds it.
-        text: what to encode of it; None where it is an image, which the document's content refers to.
+        node: the node.
+        document: as an index holds it, but for its image.
+        text: what to encode of it; None where that is its image.
+        store_images: what the index stores of images.
     """
 
+    node: BaseNode
     document: Document
     text: str | None
+    store_images: StoreImages
+
+    def row(self) -> Document | ImageDocument:
+        """The document, and its image where it has one."""
+        image = _image_source(self.node, self.store_images)
+        return self.document if image is None else ImageDocument(self.document, image)
 
 
-def encodable_node(node: BaseNode, *, images: bool) -> EncodableNode:
+def encodable_node(node: BaseNode, *, images: bool, store_images: StoreImages = "reference") -> EncodableNode:
     """A node as a document, and what of it to encode.
 
     Text is encoded with those metadata that the node shows to embedding models, and stored without.
@@ -60,14 +87,17 @@ def encodable_node(node: BaseNode, *, images: bool) -> EncodableNode:
     Args:
         node: the node.
         images: whether nodes with an image are to be encoded by it rather than by their text.
+        store_images: what the index stores of images.
 
     Raises:
-        ValueError: there is nothing to encode, or an image is in the node itself and not referred to.
+        ValueError: there is nothing to encode, or an image is in the node itself and nothing of it would be stored.
     """
-    reference = _image_reference(node)
-    if reference is not None and images:
-        return EncodableNode(_document(node, reference, "image"), None)
-    if reference is not None and not node.get_content(MetadataMode.NONE).strip():
+    image = _image_of(node)
+    content = node.get_content(MetadataMode.NONE)
+    _check_media(node, image, store_images)
+    if image and images:
+        return EncodableNode(node, _document(node, content if content.strip() else ""), None, store_images)
+    if image and not content.strip():
         raise ValueError(
             f"Node {node.node_id!r} is an image without text, and the store's model encodes text only. Give the "
             "node a text (a caption, the text of the page), or the store a model that encodes images."
@@ -75,20 +105,25 @@ def encodable_node(node: BaseNode, *, images: bool) -> EncodableNode:
     text = node.get_content(MetadataMode.EMBED)
     if not text.strip():
         raise ValueError(f"Node {node.node_id!r} has no text to encode.")
-    content = node.get_content(MetadataMode.NONE)
-    return EncodableNode(_document(node, content if content.strip() else text, "text"), text)
+    return EncodableNode(node, _document(node, content if content.strip() else text), text, store_images)
 
 
 def node_of(document: Document) -> BaseNode:
     """The node that a document was made of; for a document that no node was made of, a node like it."""
-    metadata = {_given_key(key): value for key, value in document.metadata.items() if not _is_ours(key)}
-    if _CONTENT not in document.metadata:
-        return TextNode(id_=document.doc_id, text=document.content, metadata=metadata)
+    if not is_node(document.metadata):
+        return _node_like(document)
+    metadata = {_given_key(key): value for key, value in document.metadata.items() if key not in _OURS}
     data: dict[str, Any] = json.loads(document.metadata[_CONTENT])
     holder = _text_holder(data)
     if holder is not None and "text" not in holder:
         holder["text"] = document.content
+    _put_image_back(data, document.metadata)
     return _CLASSES[document.metadata[_TYPE]].from_dict({**data, "metadata": metadata})
+
+
+def is_node(metadata: Mapping[str, Any]) -> bool:
+    """Whether stored metadata are of a node, and not of a document that somebody else wrote."""
+    return _CONTENT in metadata
 
 
 def stored_key(key: str) -> str:
@@ -100,22 +135,18 @@ def _given_key(stored: str) -> str:
     return stored.removeprefix(_MOVED) if _TAKEN.fullmatch(stored) else stored
 
 
-def _is_ours(stored: str) -> bool:
-    return stored in (PARENT, _CONTENT, _TYPE)
-
-
-def _document(node: BaseNode, content: str, content_type: str) -> Document:
+def _document(node: BaseNode, content: str) -> Document:
     data = node.model_dump(mode="json", exclude={"embedding", "image", "metadata"})
     if isinstance(node, Node):
         data.pop("text", None)  # A Document's, which is in its text resource too.
     holder = _text_holder(data)
-    if holder is not None and holder.get("text") == content:
+    if content and holder is not None and holder.get("text") == content:
         del holder["text"]
     stored = {stored_key(key): value for key, value in node.metadata.items()}
     if node.ref_doc_id is not None:
         stored[PARENT] = node.ref_doc_id
     ours = {_CONTENT: json.dumps(data), _TYPE: _class_name(node)}
-    return Document(node.node_id, content, content_type, stored | ours)
+    return Document(node.node_id, content, metadata=stored | ours)
 
 
 def _class_name(node: BaseNode) -> str:
@@ -132,22 +163,105 @@ def _text_holder(data: dict[str, Any]) -> dict[str, Any] | None:
     return holder
 
 
-def _image_reference(node: BaseNode) -> str | None:
-    """The path or URL of a node's image.
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """A node's image: base64, a path, a URL, or several of them."""
 
-    Raises:
-        ValueError: there is an image, or another medium, that is neither a file nor at a URL.
-    """
-    media: list[tuple[object, object, object]] = [(None, None, None)]
+    data: str | None
+    path: str | None
+    url: str | None
+
+    @property
+    def reference(self) -> str | None:
+        return self.path or self.url
+
+
+@dataclass(frozen=True, slots=True)
+class _Referred:
+    """An image at hand of which its path or URL is stored."""
+
+    reference: str
+    data: str
+
+    def render(self) -> Image.Image:
+        return load_image(self.data)
+
+
+def _image_of(node: BaseNode) -> _Image | None:
     if isinstance(node, ImageNode):
-        media = [(node.image, node.image_path, node.image_url)]
-    elif isinstance(node, Node):
-        resources = (node.image_resource, node.audio_resource, node.video_resource)
-        media = [(r.data, r.path, r.url) if r is not None else (None, None, None) for r in resources]
-    if any(data and not (path or url) for data, path, url in media):
-        raise ValueError(
-            f"Node {node.node_id!r} carries a medium as bytes. An index holds media by reference: save it as a file "
-            "and give its path, for an ImageNode as image_path=."
+        image = _Image(node.image or None, node.image_path or None, node.image_url or None)
+    elif isinstance(node, Node) and (resource := node.image_resource) is not None:
+        image = _Image(
+            resource.data.decode() if resource.data else None,
+            str(resource.path) if resource.path else None,
+            str(resource.url) if resource.url else None,
         )
-    _, path, url = media[0]
-    return str(path or url) if path or url else None
+    else:
+        return None
+    return image if image.data or image.reference else None
+
+
+def _check_media(node: BaseNode, image: _Image | None, store_images: StoreImages) -> None:
+    """Raise a ValueError where a medium is neither stored nor referred to."""
+    if image is not None and image.reference is None and store_images == "reference":
+        raise ValueError(
+            f"Node {node.node_id!r} carries an image as bytes, and this store keeps references to images. Save it "
+            "as a file and give its path, for an ImageNode as image_path=, or make the store with "
+            "store_images='full' or 'thumbnail'."
+        )
+    others = (node.audio_resource, node.video_resource) if isinstance(node, Node) else ()
+    if any(other and other.data and not (other.path or other.url) for other in others):
+        raise ValueError(
+            f"Node {node.node_id!r} carries a medium as bytes. An index holds sound and video by reference: save "
+            "it as a file and give its path."
+        )
+
+
+def _image_source(node: BaseNode, store_images: StoreImages) -> ImageSource | None:
+    """A node's image as a pipeline takes it: what is at hand before what has to be fetched."""
+    if (image := _image_of(node)) is None:
+        return None
+    if image.data is None:
+        return Path(image.path) if image.path else image.url
+    uri = image.data if image.data.startswith("data:") else f"data:;base64,{image.data}"
+    if image.reference is not None and store_images == "reference":
+        return _Referred(image.reference, uri)
+    return uri
+
+
+def _put_image_back(data: dict[str, Any], metadata: Mapping[str, Any]) -> None:
+    """Give a dumped node the image that is stored, whole or as a thumbnail."""
+    if (stored := _stored_image(metadata)) is None:
+        return
+    media_type, encoded = stored
+    resource = data.get("image_resource")
+    holder, key, kind = (
+        (data, "image", "image_mimetype") if resource is None else (resource, "data", "mimetype")
+    )
+    holder[key] = encoded
+    if holder.get(kind) is not None:
+        holder[kind] = media_type
+
+
+def _stored_image(metadata: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The media type and the base64 of the image that is stored, if one is."""
+    for key in (THUMBNAIL_KEY, IMAGE_KEY):
+        uri = metadata.get(key)
+        if isinstance(uri, str) and uri.startswith("data:") and ";base64," in uri:
+            media_type, encoded = uri.removeprefix("data:").split(";base64,", 1)
+            return media_type, encoded
+    return None
+
+
+def _node_like(document: Document) -> BaseNode:
+    """A node for a document that somebody else wrote."""
+    if document.content_type != "image":
+        return TextNode(id_=document.doc_id, text=document.content, metadata=dict(document.metadata))
+    data: dict[str, Any] = {"id_": document.doc_id, "text": document.content}
+    reference = document.metadata.get(IMAGE_KEY)
+    if isinstance(reference, str) and not reference.startswith("data:"):
+        is_url = re.match(r"https?://", reference, re.IGNORECASE) is not None
+        data["image_url" if is_url else "image_path"] = reference
+    _put_image_back(data, document.metadata)
+    metadata = {key: value for key, value in document.metadata.items() if key not in IMAGE_NAMES}
+    return ImageNode(**data, metadata=metadata)

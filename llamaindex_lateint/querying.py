@@ -11,6 +11,8 @@ from llama_index.core.vector_stores.types import MetadataFilters, VectorStoreQue
 from numpy.typing import ArrayLike
 
 from late_interaction import LateInteractionPipeline
+from late_interaction.encoders.base import Item
+from late_interaction.encoders.images import ImageSource, load_image
 from late_interaction.filters import And, Filter, parse_filter
 from late_interaction.filters import matches as matches_core
 from late_interaction.loading import check_matrix
@@ -86,6 +88,7 @@ class Search:
     Attributes:
         text: what to look for.
         matrix: its (n_tokens, dim) vectors, where they are given in place of the text.
+        image: what to look for, where that is given in place of the text.
         k: how many documents.
         n: how many to choose them from.
         mmr_lambda: λ of maximal marginal relevance; None to go by relevance alone.
@@ -95,6 +98,7 @@ class Search:
 
     text: str | None
     matrix: ArrayLike | None
+    image: ImageSource | None
     k: int
     n: int
     mmr_lambda: float | None
@@ -106,6 +110,7 @@ class Search:
         cls,
         query: VectorStoreQuery,
         *,
+        query_image: ImageSource | None = None,
         query_matrix: ArrayLike | None = None,
         filter: Mapping[str, Any] | Filter | None = None,
         node_ids: Sequence[str] | None = None,
@@ -120,10 +125,13 @@ class Search:
             raise NotImplementedError(f"The query mode is 'default' or 'mmr', not {query.mode.value!r}.")
         if given := [name for name in _OF_OTHER_MODES if getattr(query, name) is not None]:
             raise ValueError(f"{', '.join(given)} of a query mean nothing to this store; leave them out.")
-        if query_matrix is None and not query.query_str:
+        if query_matrix is not None and query_image is not None:
+            raise ValueError("query_image and query_matrix are both the query: give one of them.")
+        if query_matrix is None and query_image is None and not query.query_str:
             raise ValueError(
-                "This store encodes the query itself and needs its query_str, or its token vectors as "
-                "vector_store_kwargs={'query_matrix': …}; a query_embedding is one vector, which is not enough."
+                "This store encodes the query itself and needs its query_str, or else an image or its token vectors as "
+                "vector_store_kwargs={'query_image': …} or {'query_matrix': …}; a query_embedding is one vector, "
+                "which is not enough."
             )
         k, mmr_lambda = query.similarity_top_k, None
         if k < 1:
@@ -140,6 +148,7 @@ class Search:
         return cls(
             query.query_str,
             query_matrix,
+            query_image,
             k,
             max(k, prefetch),
             mmr_lambda,
@@ -151,7 +160,7 @@ class Search:
         """The documents found, best first."""
         query = self.matrix
         if query is None:
-            query = (await pipeline.model.aencode_queries([self.text or ""]))[0]
+            query = (await pipeline.model.aencode_queries([await self._item(pipeline)]))[0]
         if self.selection.node_ids is None:
             results = await self._search(pipeline, query)
         else:
@@ -159,6 +168,14 @@ class Search:
         if self.mmr_lambda is None:
             return results
         return await diversify(pipeline, results, self.k, self.mmr_lambda)
+
+    async def _item(self, pipeline: LateInteractionPipeline) -> Item:
+        """What to encode: the text, or the image."""
+        if self.image is None:
+            return self.text or ""
+        if not pipeline.model.supports_images:
+            raise ValueError(f"query_image is an image, and {pipeline.model.model_name} encodes text.")
+        return await asyncio.to_thread(load_image, self.image, allow_urls=pipeline.allow_urls)
 
     async def _search(self, pipeline: LateInteractionPipeline, query: ArrayLike) -> SearchResults:
         """Search for more until enough of what is found counts, or the store has no more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from llama_index.core.base.base_retriever import BaseRetriever
@@ -21,6 +22,9 @@ from llamaindex_lateint.vector_store import LateInteractionVectorStore
 
 class LateInteractionRetriever(BaseRetriever):
     """Retrieves nodes from a `LateInteractionVectorStore`, without an index and without an embedding model.
+
+    With a model that encodes images, a `QueryBundle` that has an `image_path` is looked for by that image, whatever its
+    text says; a query engine still asks its language model by the text.
 
     Args:
         vector_store: where to search.
@@ -52,10 +56,15 @@ class LateInteractionRetriever(BaseRetriever):
         self._kwargs = dict(vector_store_kwargs or {})
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        return _scored(self._vector_store.query(self._query(query_bundle), **self._kwargs))
+        return _scored(self._vector_store.query(self._query(query_bundle), **self._options(query_bundle)))
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        return _scored(await self._vector_store.aquery(self._query(query_bundle), **self._kwargs))
+        query, options = self._query(query_bundle), self._options(query_bundle)
+        return _scored(await self._vector_store.aquery(query, **options))
+
+    def _options(self, query_bundle: QueryBundle) -> dict[str, Any]:
+        image_path = query_bundle.image_path
+        return self._kwargs | ({} if image_path is None else {"query_image": Path(image_path)})
 
     def _query(self, query_bundle: QueryBundle) -> VectorStoreQuery:
         return VectorStoreQuery(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -20,9 +21,19 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryResult,
 )
 
-from late_interaction import ColBERTModel, LateInteractionModel, LateInteractionPipeline, SyncPipeline
+from late_interaction import (
+    DocumentError,
+    LateInteractionModel,
+    LateInteractionPipeline,
+    RowFailure,
+    StoreError,
+    SyncPipeline,
+    load_model,
+)
 from late_interaction.connection import Connection
+from late_interaction.encoders.images import StoreImages
 from late_interaction.mmr import relevance
+from late_interaction.rows import ImageDocument
 from late_interaction.stores.astra_database import astra_database
 from late_interaction.types import Document, PackingDtype
 from llamaindex_lateint.ingestion import watch_ingestion
@@ -36,9 +47,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_SETTINGS = (2, 0.03, "int8", 16, "reference", False)
+"""The defaults of what is a pipeline's."""
+
 
 class LateInteractionVectorStore(BasePydanticVectorStore):
-    """A vector store that encodes text itself, a vector per token, and needs no embedding model.
+    """A vector store that encodes text and images itself, a vector per token, and needs no embedding model.
 
     The index is created, or attached to, by the first method that needs it. Each method has an async twin; both do
     their work on one private event loop, so that they may be called from scripts, notebooks, threads and any
@@ -51,7 +65,8 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
     Args:
         pipeline: the index, as a pipeline that you close yourself. With it come none of the others but
             `batch_size` and `normalize_scores`.
-        model: encodes queries and nodes: a `LateInteractionModel`, or the name of a ColBERT checkpoint.
+        model: encodes queries and nodes: a `LateInteractionModel`, or the name of a checkpoint (ColBERT, or of images
+            such as ColQwen2).
         table_name: the index's name, "late_interaction" by default.
         path: the folder of the embedded store; without it the index is in Astra DB, HCD or DSE.
         token: for Astra, by default ASTRA_DB_APPLICATION_TOKEN of the environment.
@@ -66,6 +81,10 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
         query_pool_distance: query vectors closer than this are pooled.
         packing: how token matrices are stored.
         concurrency: searches and writes in flight at a time.
+        store_images: what is stored of a node's image beside its path and URL: with "reference" nothing, so that an
+            image given as bytes alone is refused; with "full" the image, as base64 in the node, which comes back as it
+            was; with "thumbnail" a JPEG of at most 512 pixels in its place.
+        allow_urls: fetch images that are given as URLs.
         batch_size: nodes encoded and written together.
         normalize_scores: give scores on a scale from 0 to 1, `(MaxSim / n_query_tokens + 1) / 2`, as a
             `SimilarityPostprocessor(similarity_cutoff=…)` wants them.
@@ -97,6 +116,8 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
         query_pool_distance: float = 0.03,
         packing: PackingDtype = "int8",
         concurrency: int = 16,
+        store_images: StoreImages = "reference",
+        allow_urls: bool = False,
         batch_size: int = 128,
         normalize_scores: bool = False,
     ) -> None:
@@ -104,6 +125,7 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
         super().__init__(**fields)
         self._owns_pipeline = pipeline is None
         of_astra = (token, api_endpoint, keyspace, environment)
+        settings = (doc_pool_factor, query_pool_distance, packing, concurrency, store_images, allow_urls)
         if pipeline is None:
             if model is None:
                 raise ValueError(
@@ -115,16 +137,18 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
                 )
             pipeline = SyncPipeline(
                 _database(*of_astra) if path is None else path,
-                ColBERTModel(model) if isinstance(model, str) else model,
+                load_model(model) if isinstance(model, str) else model,
                 table_name,
                 doc_pool_factor=doc_pool_factor,
                 query_pool_distance=query_pool_distance,
                 packing=packing,
                 concurrency=concurrency,
                 filterable={PARENT: str} | dict(filterable or {}),
+                store_images=store_images,
+                allow_urls=allow_urls,
             )
-        elif (model, table_name, path, filterable, *of_astra) != (None,) * 8:
-            raise ValueError("A pipeline has its model, place and name: leave the other arguments out.")
+        elif (model, table_name, path, filterable, *of_astra) != (None,) * 8 or settings != _SETTINGS:
+            raise ValueError("A pipeline has its model, place and settings: leave the other arguments out.")
         elif not isinstance(pipeline, SyncPipeline):
             raise TypeError(
                 f"pipeline must be a SyncPipeline, which any thread and event loop may use, not {pipeline!r:.60}."
@@ -203,15 +227,17 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
     def add(self, nodes: Sequence[BaseNode], **add_kwargs: Any) -> list[str]:
         """Encode nodes and store them, each replacing the node of the same id.
 
-        A node's `embedding` is not used. Images are stored by their path or URL. An image is encoded as such by a
-        model that can, and by its node's text otherwise.
+        A node's `embedding` is not used. An image is encoded as such by a model that can, and by its node's text
+        otherwise; what is stored of it says `store_images`.
 
         Returns:
             The nodes' ids, in their order.
 
         Raises:
-            ValueError: a node has nothing to encode, or carries an image's bytes; then none is stored.
-            DocumentError: some nodes could not be stored, for example for metadata that are no JSON values.
+            ValueError: a node has nothing to encode, or its image would be lost; then none is stored.
+            DocumentError: some nodes could not be stored, for example for metadata that are no JSON values or an image
+                that cannot be read; it names each, and the others are in the index.
+            StoreError: the store failed; its `.indexed` has the ids that were written before.
         """
         _refuse("add", add_kwargs)
         return self._connection.run(lambda pipeline: self._add(pipeline, nodes))
@@ -222,23 +248,26 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
         return await self._connection.arun(lambda pipeline: self._add(pipeline, nodes))
 
     async def _add(self, pipeline: LateInteractionPipeline, nodes: Sequence[BaseNode]) -> list[str]:
-        images = pipeline.model.supports_images
+        images, stored = pipeline.model.supports_images, pipeline.store_images
 
         def prepare() -> list[EncodableNode]:
             last_of = {node.node_id: node for node in nodes}
-            return [encodable_node(node, images=images) for node in last_of.values()]
+            return [encodable_node(node, images=images, store_images=stored) for node in last_of.values()]
 
         prepared = await asyncio.to_thread(prepare)
+        adding = _Adding({node.node_id: position for position, node in enumerate(nodes)})
         truncated = 0
         for first in range(0, len(prepared), self.batch_size):
             batch = prepared[first : first + self.batch_size]
-            if texts := [(node.document, node.text) for node in batch if node.text is not None]:
-                documents, to_encode = zip(*texts, strict=True)
-                matrices = await pipeline.model.aencode_documents(to_encode)
-                truncated += await pipeline.model.run(pipeline.model.count_truncated, to_encode)
-                await pipeline.index_embeddings(documents, matrices)
-            if pictures := [node.document for node in batch if node.text is None]:
-                await pipeline.index_documents(pictures)
+            if to_encode := {i: node.text for i, node in enumerate(batch) if node.text is not None}:
+                texts = list(to_encode.values())
+                matrices = await pipeline.model.aencode_documents(texts)
+                truncated += await pipeline.model.run(pipeline.model.count_truncated, texts)
+                rows = await asyncio.to_thread(_rows, [batch[i] for i in to_encode])
+                await adding.account_for(pipeline.index_embeddings(rows, matrices))
+            if pictures := [node for node in batch if node.text is None]:
+                rows = await asyncio.to_thread(_rows, pictures)
+                await adding.account_for(pipeline.index_documents(rows))
         if truncated:
             logger.warning(
                 "%d of %d nodes are longer than %s reads: their ends were not encoded.",
@@ -246,6 +275,8 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
                 len(prepared),
                 pipeline.model.model_name,
             )
+        if adding.failures:
+            raise DocumentError(adding.failures, adding.indexed)
         return [node.node_id for node in nodes]
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
@@ -313,12 +344,13 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
 
         Args:
             query: what to look for.
-            **kwargs: a retriever's `vector_store_kwargs`. `query_matrix`: (n_tokens, dim) unit vectors to search
-                with in place of `query_str`. `filter`: one in the core's own language, with booleans and dotted
-                names, on top of `query.filters`. `node_ids`: only these nodes. `mmr_threshold`: λ of the mode mmr,
-                from 0, nodes as unlike each other as can be, to 1, relevance alone; 0.5 by default.
-                `mmr_prefetch_k`: how many nodes that mode chooses from, 4 times `similarity_top_k` by default.
-                `n_ann_tokens`, `n_maxsim_candidates`, `exact`: as for `LateInteractionPipeline.search`.
+            **kwargs: a retriever's `vector_store_kwargs`. `query_image`: an image to search with in place of
+                `query_str`, where the model encodes images: one of Pillow, a path, a URL (with `allow_urls`), base64 or
+                bytes. `query_matrix`: (n_tokens, dim) unit vectors to search with instead. `filter`: one in the core's
+                own language, with booleans and dotted names, on top of `query.filters`. `node_ids`: only these nodes.
+                `mmr_threshold`: λ of the mode mmr, from 0, nodes as unlike each other as can be, to 1, relevance alone;
+                0.5 by default. `mmr_prefetch_k`: how many nodes that mode chooses from, 4 times `similarity_top_k` by
+                default. `n_ann_tokens`, `n_maxsim_candidates`, `exact`: as for `LateInteractionPipeline.search`.
 
         Raises:
             NotImplementedError: the mode is another one.
@@ -351,6 +383,39 @@ def _database(
 ) -> AsyncDatabase:
     callers = [("llama-index", version("llama-index-core"))]
     return astra_database(token, api_endpoint, keyspace=keyspace, environment=environment, callers=callers)
+
+
+@dataclass(slots=True)
+class _Adding:
+    """What has become of nodes that are written batch by batch.
+
+    Attributes:
+        positions: of the nodes in the call, by id.
+        indexed: the ids of those that were written.
+        failures: those that were not.
+    """
+
+    positions: Mapping[str, int]
+    indexed: list[str] = field(default_factory=list)
+    failures: list[RowFailure] = field(default_factory=list)
+
+    async def account_for(self, writing: Awaitable[list[str]]) -> None:
+        """Wait for a batch to be written, and remember how it went."""
+        try:
+            self.indexed += await writing
+        except DocumentError as error:
+            self.indexed += error.indexed
+            self.failures += [
+                failure if failure.doc_id is None else replace(failure, row=self.positions[failure.doc_id])
+                for failure in error.failures
+            ]
+        except StoreError as error:
+            error.indexed = [*self.indexed, *error.indexed]
+            raise
+
+
+def _rows(nodes: Sequence[EncodableNode]) -> list[Document | ImageDocument]:
+    return [node.row() for node in nodes]
 
 
 def _refuse(method: str, kwargs: Mapping[str, Any]) -> None:

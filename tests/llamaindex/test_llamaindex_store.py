@@ -35,7 +35,14 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryMode,
 )
 
-from late_interaction import DocumentError, LateInteractionError, StoreError, SyncPipeline
+from late_interaction import (
+    DocumentError,
+    EncodedDocument,
+    LateInteractionError,
+    LocalStore,
+    StoreError,
+    SyncPipeline,
+)
 from late_interaction.maxsim import maxsim
 from llamaindex_lateint import LateInteractionVectorStore
 from llamaindex_lateint.nodes import encodable_node, node_of
@@ -103,6 +110,8 @@ KINDS: dict[str, BaseNode] = {
             "metadata.ref_doc_id": "x",
             "metadata.metadata._node_type": "y",
             "doc_id": "d",
+            "image": "i",
+            "metadata.thumbnail": "t",
             "content": "c",
             "content_type": "image",
             "text": "t",
@@ -153,7 +162,7 @@ json_values = st.recursive(
     max_leaves=8,
 )
 keys = st.text() | st.from_regex(
-    r"(metadata\.){0,2}(ref_doc_id|doc_id|_node_content|_node_type|text)", fullmatch=True
+    r"(metadata\.){0,2}(ref_doc_id|doc_id|_node_content|_node_type|text|image|thumbnail)", fullmatch=True
 )
 
 
@@ -212,8 +221,9 @@ def test_an_image_is_encoded_by_its_text_where_the_model_reads_text_only(
             ImageNode(id_="bare", image_path="pages/7.png", metadata={"page": 7}),
             "'bare' is an image without text",
         ),
-        (ImageNode(id_="bytes", text="a page", image="aGVsbG8="), "'bytes' carries a medium as bytes"),
-        (Node(id_="data", image_resource=MediaResource(data=b"hello")), "'data' carries a medium as bytes"),
+        (ImageNode(id_="bytes", text="a page", image="aGVsbG8="), "'bytes' carries an image as bytes"),
+        (Node(id_="data", image_resource=MediaResource(data=b"hello")), "'data' carries an image as bytes"),
+        (Node(id_="sound", audio_resource=MediaResource(data=b"hello")), "'sound' carries a medium as bytes"),
         (TextNode(id_="blank", text=" "), "'blank' has no text to encode"),
     ],
 )
@@ -272,6 +282,24 @@ def test_metadata_that_json_cannot_hold_are_refused_by_name(store: LateInteracti
     with pytest.raises(DocumentError, match=r"doc_id 'bad'.*'x' is nan"):
         store.add([TextNode(id_="good", text="text"), bad])
     assert ids(store.get_nodes()) == ["good"]
+
+
+class FailsAtItsThirdWrite(LocalStore):
+    writes = 0
+
+    async def upsert(self, documents: Sequence[EncodedDocument]) -> None:
+        self.writes += 1
+        if self.writes == 3:
+            raise StoreError("out of order")
+        await super().upsert(documents)
+
+
+def test_an_outage_half_way_says_which_nodes_were_written(tmp_path: Any) -> None:
+    with SyncPipeline(FailsAtItsThirdWrite(tmp_path), HashModel()) as pipeline:
+        store = LateInteractionVectorStore(pipeline, batch_size=2)
+        with pytest.raises(StoreError, match="out of order") as caught:
+            store.add(trees())
+        assert caught.value.indexed == ids(store.get_nodes()) == WORDS[:4]
 
 
 async def test_delete_goes_by_the_parent(store: LateInteractionVectorStore) -> None:
