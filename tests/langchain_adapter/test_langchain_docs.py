@@ -13,6 +13,7 @@ import pytest
 
 import langchain_lateint.embeddings
 from late_interaction import LateInteractionModel
+from tests.colours import ColourModel, picture
 from tests.data_api.server import DataApiServer
 from tests.models import HashModel
 
@@ -27,8 +28,13 @@ CODE = [cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
 def test_the_pages_examples_run(
     server: DataApiServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    pytest.importorskip("PIL", reason="the colpali extra is not installed")
+
     def named(name: str) -> LateInteractionModel:
-        return HashModel(name=name)
+        return ColourModel() if "colqwen" in name else HashModel(name=name)
+
+    picture("red").save(tmp_path / "mill.jpg")
+    picture("white").save(tmp_path / "map.png")
 
     monkeypatch.setattr(langchain_lateint.embeddings, "load_model", named)
     monkeypatch.setenv("ASTRA_DB_APPLICATION_TOKEN", server.token)
@@ -36,7 +42,7 @@ def test_the_pages_examples_run(
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     with ExitStack() as stores:
         for block in blocks:
             exec(compile(block, "docs/langchain.md", "exec"), names)
@@ -46,6 +52,10 @@ def test_the_pages_examples_run(
             "A red apple pie",
             "Pears in red wine",
         ]
+        assert len(names["found"]) == 2
+        assert "text" not in [d.id for d in names["found"]]
+        assert names["alike"][0].id == "mill"
+        assert names["alike"][0].metadata["thumbnail"].startswith("data:image/jpeg;base64,")
         assert [d.id for d in names["retriever"].invoke("apple", k=1)] == ["a"]
         store.drop()
 
