@@ -8,17 +8,22 @@ from typing import Any
 
 import pytest
 
+from tests.colours import ColourModel, picture
 from tests.data_api import run_in_thread
 from tests.models import HashModel
 
 PAGE = (Path(__file__).parents[2] / "docs" / "llamaindex.md").read_text(encoding="utf-8")
+VISUAL = '"vidore/colqwen2-v1.0"'
 MODEL = '"answerdotai/answerai-colbert-small-v1"'
 
 
 def test_the_code_runs_in_its_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("PIL", reason="the colpali extra is not installed")
     monkeypatch.chdir(tmp_path)
+    picture("red", "blue").save("mill.png")
+    picture("white").save("map.png")
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    names: dict[str, Any] = {"model": HashModel()}
+    names: dict[str, Any] = {"model": HashModel(), "visual": ColourModel()}
     stores = []
     with run_in_thread() as server:
         monkeypatch.setenv("ASTRA_DB_API_ENDPOINT", server.endpoint)
@@ -27,10 +32,17 @@ def test_the_code_runs_in_its_order(monkeypatch: pytest.MonkeyPatch, tmp_path: P
             for block in blocks:
                 if block.startswith("# Astra"):
                     assert names["store"].client.count() == 2  # One of the index, one of the pipeline.
-                exec(block.replace(f"ColBERTModel({MODEL})", "model").replace(MODEL, "model"), names)
+                exec(
+                    block.replace(f"ColBERTModel({MODEL})", "model")
+                    .replace(MODEL, "model")
+                    .replace(VISUAL, "visual"),
+                    names,
+                )
                 if not any(names["store"] is store for store in stores):
                     stores.append(names["store"])
             assert [one.node.ref_doc_id for one in names["found"]] == ["dogs"]
+            assert len(names["shown"]) == 1
+            assert [one.node_id for one in names["alike"]] == ["mill"]
             assert names["diverse"].retrieve("house") == []
             names["pipeline"].vector_store = names["store"]
             names["pipeline"].docstore = None
