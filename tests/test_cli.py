@@ -311,7 +311,12 @@ def test_ctrl_c_ends_with_130_and_the_run_can_go_on(tmp_path: Path, model: str) 
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(f'{{"id": "{n}", "text": "vector index {n}"}}\n' for n in range(n_rows)))
     arguments = ["index", str(rows), "--db", str(tmp_path / "db"), "--model", model]
-    command = [sys.executable, "-c", "from late_interaction.cli import main; main()", *arguments]
+    # A shell's background job ignores Ctrl-C, and so would what it starts.
+    script = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from late_interaction.cli import main; main()"
+    )
+    command = [sys.executable, "-c", script, *arguments]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
     assert process.stderr is not None
     shown = b""

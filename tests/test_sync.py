@@ -175,6 +175,15 @@ async def test_a_timeout_cancels(portal: LoopPortal) -> None:
     assert await asyncio.to_thread(endless.cancelled.wait, 5)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt also where the tests run as a shell's background job, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_an_interrupt_cancels(portal: LoopPortal) -> None:
     endless, me = Endless(), threading.get_ident()
