@@ -117,7 +117,7 @@ async def diagnose(
             documents are checked alone, and orphans are found only where a lookup meets one.
         repair: put right what is found: delete orphans and surplus, write stale tokens anew from the documents' own
             matrices, and create indexes that are missing. Needs `full`.
-        older_than_s: rows without a document that are younger are left alone: they may be under way.
+        older_than_s: tokens without their document that are younger are left alone: it may be under way.
         expected: what the index should be built with; a difference is one of the definitions.
         show_progress: show a progress bar over the token rows of a full check.
         seed: of the sample.
@@ -151,14 +151,15 @@ async def diagnose(
         health.differences |= error.differences
         return health
     chances = random.Random(seed)  # noqa: S311
+    under_way = time.time_ns() - round(older_than_s * 1e9)
     if full:
         documents = await _documents(store, tables, health, show_progress=show_progress)
-        await _compare_tokens(store, tables, documents, health, older_than_s, show_progress=show_progress)
+        await _compare_tokens(store, tables, documents, health, under_way, show_progress=show_progress)
         chosen = chances.sample(sorted(documents), min(sample, len(documents)))
     else:
         some = [doc_id async for doc_id in _some_ids(store, tables)]
         chosen = chances.sample(some, min(sample, len(some)))
-    await _look_up(store, tables, chosen, health, chances)
+    await _look_up(store, tables, chosen, health, under_way, chances)
     if repair:
         await _repair(store, tables, health)
     return health
@@ -202,7 +203,7 @@ async def _compare_tokens(
     tables: Tables,
     documents: dict[str, tuple[int, int, Row]],
     health: Health,
-    older_than_s: float,
+    under_way: int,
     *,
     show_progress: bool,
 ) -> None:
@@ -225,7 +226,6 @@ async def _compare_tokens(
                 elif generation == written and all(row.get(column) == cells[column] for column in columns):
                     right[doc_id] = right.get(doc_id, 0) + 1
             bar.update(len(page))
-    under_way = time.time_ns() - round(older_than_s * 1e9)
     old = {doc_id for doc_id, generation in youngest.items() if generation <= under_way}
     orphans = sorted(old - documents.keys())
     # Some may have been written since the documents were read.
@@ -248,7 +248,12 @@ async def _some_ids(store: AstraStore, tables: Tables) -> AsyncIterator[str]:
 
 
 async def _look_up(
-    store: AstraStore, tables: Tables, doc_ids: Sequence[str], health: Health, chances: random.Random
+    store: AstraStore,
+    tables: Tables,
+    doc_ids: Sequence[str],
+    health: Health,
+    under_way: int,
+    chances: random.Random,
 ) -> None:
     """Look up one stored vector of each document."""
     depth = store.scaling.n_ann_tokens(10)
@@ -258,17 +263,19 @@ async def _look_up(
         vectors = unpack(from_binary(row["packed"]))
         token_id = chances.randrange(len(vectors))
         vector = vectors[token_id]
-        rows = await store.nearest(vector, depth, columns=("doc_id", "token_id"))
-        met.update(found["doc_id"] for found in rows)
+        rows = await store.nearest(vector, depth, columns=("doc_id", "token_id", "generation"))
+        met.update(found["doc_id"] for found in rows if found.get("generation", 0) <= under_way)
         own, equal = (row["doc_id"], token_id), (1 + float(vector @ vector)) / 2 - _TIE
         similarities = [found["$similarity"] for found in rows]
         itself = [found["$similarity"] for found in rows if (found["doc_id"], found["token_id"]) == own]
         # A list that ends among equal vectors is as good as one that has the vector itself.
         is_found = max(itself, default=0.0) >= equal or min(similarities, default=0.0) >= equal
-        if not is_found and not await _is_stored(store, tables, own, vector):
-            if row["doc_id"] not in health.stale:
-                health.stale.append(row["doc_id"])
-            return
+        if not is_found:
+            stored = await _token_row(store, tables, own)
+            if not np.allclose(stored.get("token_embedding", np.inf), vector, atol=_TIE):
+                if stored.get("generation", 0) <= under_way and row["doc_id"] not in health.stale:
+                    health.stale.append(row["doc_id"])
+                return
         health.sampled += 1
         health.found += is_found
         health.found_first += is_found and (not itself or max(itself) >= max(similarities) - _TIE)
@@ -294,14 +301,12 @@ async def _packed(store: AstraStore, tables: Tables, doc_ids: Sequence[str]) -> 
     return [row for rows in await together([read(group) for group in groups]) for row in rows]
 
 
-async def _is_stored(
-    store: AstraStore, tables: Tables, key: tuple[str, int], vector: np.ndarray[Any, np.dtype[np.float32]]
-) -> bool:
-    """Whether the tokens table has this vector under this key."""
+async def _token_row(store: AstraStore, tables: Tables, key: tuple[str, int]) -> Row:
+    """The vector and the generation under this key; empty where there is none."""
     where = {"doc_id": key[0], "token_id": key[1]}
-    pages = store.requests.pages(tables.tokens, ("token_embedding",), where=where, limit=1)
+    pages = store.requests.pages(tables.tokens, ("token_embedding", "generation"), where=where, limit=1)
     rows = [row async for page in pages for row in page]
-    return bool(rows) and np.allclose(rows[0].get("token_embedding", np.inf), vector, atol=_TIE)
+    return rows[0] if rows else {}
 
 
 async def _repair(store: AstraStore, tables: Tables, health: Health) -> None:
