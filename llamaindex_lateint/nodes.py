@@ -75,7 +75,7 @@ class EncodableNode:
 
     def row(self) -> Document | ImageDocument:
         """The document, and its image where it has one."""
-        image = _image_source(self.node, self.store_images)
+        image = image_source(self.node, self.store_images)
         return self.document if image is None else ImageDocument(self.document, image)
 
 
@@ -217,8 +217,16 @@ def _check_media(node: BaseNode, image: _Image | None, store_images: StoreImages
         )
 
 
-def _image_source(node: BaseNode, store_images: StoreImages) -> ImageSource | None:
-    """A node's image as a pipeline takes it: what is at hand before what has to be fetched."""
+def image_source(node: BaseNode, store_images: StoreImages = "full") -> ImageSource | None:
+    """A node's image as `load_image` and a pipeline take it, what is at hand before what has to be fetched.
+
+    Args:
+        node: the node.
+        store_images: what the pipeline stores of images.
+
+    Returns:
+        The image; None where the node has none.
+    """
     if (image := _image_of(node)) is None:
         return None
     if image.data is None:

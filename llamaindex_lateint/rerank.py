@@ -4,31 +4,42 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
-from llama_index.core.bridge.pydantic import ConfigDict, Field
+from llama_index.core.bridge.pydantic import ConfigDict, Field, field_validator
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
-from late_interaction import LateInteractionModel
+from late_interaction import LateInteractionModel, load_image, load_model
+from late_interaction.encoders.base import Item
 from late_interaction.maxsim import maxsim
 from late_interaction.types import FloatMatrix
+from llamaindex_lateint.nodes import image_source
 
 
 class LateInteractionRerank(BaseNodePostprocessor):
     """Scores the nodes of any retriever by MaxSim and keeps the best; needs no store.
 
-    A node's text is encoded as the vector store does it, with those metadata that the node shows to embedding
-    models. Nodes without text cannot be scored: they come last, in the order they came in, with the score None.
+    A node is encoded as the vector store does it: by its image with a model that encodes images, and else by its text
+    with those metadata that the node shows to embedding models. Nodes with neither cannot be scored: they come last, in
+    the order they came in, with the score None.
 
     Args:
-        model: encodes the query and the nodes.
+        model: encodes the query and the nodes; may be given as the name of a checkpoint.
         top_n: how many nodes to keep.
+        allow_urls: fetch images that are given as URLs.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     model: LateInteractionModel = Field(exclude=True)
     top_n: int = Field(default=5, ge=1)
+    allow_urls: bool = False
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _load(cls, model: Any) -> Any:
+        return load_model(model) if isinstance(model, str) else model
 
     @classmethod
     def class_name(cls) -> str:
@@ -38,23 +49,44 @@ class LateInteractionRerank(BaseNodePostprocessor):
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
-        texts = _texts(nodes)
         query = self.model.encode_queries([_query(query_bundle)])[0]
-        return self._ranked(nodes, query, self.model.encode_documents(list(texts.values())) if texts else [])
+        items = self._items(nodes)
+        return self._ranked(nodes, query, items, self._encoded(items))
 
     async def _apostprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
-        texts = _texts(nodes)
         query = (await self.model.aencode_queries([_query(query_bundle)]))[0]
-        matrices = await self.model.aencode_documents(list(texts.values())) if texts else []
-        return await asyncio.to_thread(self._ranked, nodes, query, matrices)
+        items = await asyncio.to_thread(self._items, nodes)
+        matrices = await self.model.run(self._encoded, items)
+        return await asyncio.to_thread(self._ranked, nodes, query, items, matrices)
+
+    def _items(self, nodes: Sequence[NodeWithScore]) -> dict[int, Item]:
+        """What to encode of each node, by its position; nodes with neither text nor image are left out."""
+        items = {position: self._item(node) for position, node in enumerate(nodes)}
+        return {
+            position: item for position, item in items.items() if not isinstance(item, str) or item.strip()
+        }
+
+    def _item(self, node: NodeWithScore) -> Item:
+        image = image_source(node.node) if self.model.supports_images else None
+        if image is None:
+            return node.get_content(MetadataMode.EMBED)
+        return load_image(image, allow_urls=self.allow_urls)
+
+    def _encoded(self, items: dict[int, Item]) -> list[FloatMatrix]:
+        encode: Any = self.model.encode_documents
+        return list(encode(list(items.values()))) if items else []
 
     def _ranked(
-        self, nodes: Sequence[NodeWithScore], query: FloatMatrix, matrices: Sequence[FloatMatrix]
+        self,
+        nodes: Sequence[NodeWithScore],
+        query: FloatMatrix,
+        items: dict[int, Item],
+        matrices: Sequence[FloatMatrix],
     ) -> list[NodeWithScore]:
-        """The best nodes by the matrices of those that have a text."""
-        scores = dict(zip(_texts(nodes), maxsim(query, matrices).tolist(), strict=True))
+        """The best nodes, by the matrices of those that could be encoded."""
+        scores = dict(zip(items, maxsim(query, matrices).tolist(), strict=True))
         order = sorted(range(len(nodes)), key=lambda position: -scores.get(position, float("-inf")))
         return [NodeWithScore(node=nodes[i].node, score=scores.get(i)) for i in order[: self.top_n]]
 
@@ -63,9 +95,3 @@ def _query(query_bundle: QueryBundle | None) -> str:
     if query_bundle is None or not query_bundle.query_str.strip():
         raise ValueError("A query is needed to rerank nodes by: pass query_str or query_bundle.")
     return query_bundle.query_str
-
-
-def _texts(nodes: Sequence[NodeWithScore]) -> dict[int, str]:
-    """What to encode of each node, by its position; nodes without text are left out."""
-    texts = ((position, node.get_content(MetadataMode.EMBED)) for position, node in enumerate(nodes))
-    return {position: text for position, text in texts if text.strip()}

@@ -21,6 +21,7 @@ from llama_index.core.schema import (
     MetadataMode,
     Node,
     NodeRelationship,
+    NodeWithScore,
     QueryBundle,
     RelatedNodeInfo,
     TextNode,
@@ -36,12 +37,13 @@ from pydantic import AnyUrl
 
 from late_interaction import ColPaliModel, DocumentError, SyncPipeline, load_image
 from llamaindex_lateint import (
+    LateInteractionRerank,
     LateInteractionRetriever,
     LateInteractionVectorStore,
     NoEmbedding,
 )
 from tests.colours import ColourModel, picture, png
-from tests.llamaindex.stores import MakeStore
+from tests.llamaindex.stores import MakeStore, stores_in
 from tests.models import HashModel
 
 pytest.importorskip("PIL", reason="the colpali extra is not installed")
@@ -344,6 +346,28 @@ async def test_images_block_nothing(make_store: MakeStore, red: str) -> None:
         await store.aclose()
 
 
+async def test_the_reranker_looks_at_images(red: str) -> None:
+    nodes = [
+        NodeWithScore(node=node)
+        for node in (*kinds(red)[:-1], *BYTES, TextNode(id_="text", text="green red"))
+    ]
+    rerank = LateInteractionRerank(model=ColourModel(), top_n=4)
+    found = rerank.postprocess_nodes(nodes, query_str="green")
+    assert {one.node_id for one in found[:3]} == {"url", "bytes", "text"}
+    assert [one.score for one in found[:3]] == pytest.approx([1, 1, 1], abs=1e-5)
+    assert (found[3].score or 0) < 0.9
+    assert await rerank.apostprocess_nodes(nodes, query_str="green") == found
+    with blockbuster_ctx():
+        assert await rerank.apostprocess_nodes(nodes, query_str="green") == found
+    blind = LateInteractionRerank(model=HashModel(), top_n=9).postprocess_nodes(nodes, query_str="caption")
+    assert [blind[0].node_id, blind[-1].score] == ["with text", None]
+    far = NodeWithScore(node=ImageNode(image_url="http://127.0.0.1:1/a.png"))
+    for allow_urls, said in ((False, "allow_urls=True"), (True, "public")):
+        rerank = LateInteractionRerank(model=ColourModel(), allow_urls=allow_urls)
+        with pytest.raises(ValueError, match=said):
+            rerank.postprocess_nodes([far], query_str="green")
+
+
 def test_settings_come_with_a_pipeline(tmp_path: Path) -> None:
     with SyncPipeline(tmp_path, HashModel()) as pipeline:
         for option in ({"store_images": "full"}, {"allow_urls": True}, {"packing": "float32"}):
@@ -365,6 +389,7 @@ def test_a_visual_checkpoint_by_its_name(tmp_path: Path, red: str) -> None:
     ]
     with LateInteractionVectorStore(model=name, path=tmp_path / "db", store_images="full") as store:
         assert isinstance(store.client.model, ColPaliModel)
+        assert isinstance(LateInteractionRerank(model=name).model, ColPaliModel)
         VectorStoreIndex(
             nodes, storage_context=StorageContext.from_defaults(vector_store=store), embed_model=NoEmbedding()
         )
@@ -372,3 +397,31 @@ def test_a_visual_checkpoint_by_its_name(tmp_path: Path, red: str) -> None:
         assert store.query(ask(None), query_image=png("blue", "white")).ids == ["both"]
         engine = store.as_index().as_query_engine(llm=MockLLM(), similarity_top_k=3)
         assert len(engine.query("the cat").source_nodes) == 3
+
+
+def test_both_engines_give_the_same_answers(tmp_path: Path, red: str) -> None:
+    nodes = kinds(red)
+    queries: list[tuple[VectorStoreQuery, dict[str, Any]]] = [
+        (ask("red", 9), {}),
+        (ask("blue sea", 2, doc_ids=["book"]), {}),
+        (ask("white", 2, filters=where("page", 3, "<=")), {"filter": {"page": {"$exists": True}}}),
+        (ask("a wall", 3, mode=VectorStoreQueryMode.MMR), {"mmr_threshold": 0.3}),
+        (ask(None, 3), {"query_image": red}),
+        (ask("green", 2), {"node_ids": ["url", "text", "path"], "exact": True}),
+        (ask("green", 2), {"n_ann_tokens": 50, "n_maxsim_candidates": 20}),
+    ]
+    answers = []
+    for engine in ("folder", "astra"):
+        with stores_in(engine, tmp_path / engine) as make:
+            store = seeing(make)
+            store.add(nodes)
+            found = [store.query(query, **options) for query, options in queries]
+            answers.append([sorted(zip(one.similarities or (), one.ids or (), strict=True)) for one in found])
+            engine_answer = store.as_index().as_query_engine(llm=MockLLM(), similarity_top_k=1).query("blue")
+            answers[-1].append(str(engine_answer))
+    for one, other in zip(*answers, strict=True):
+        if isinstance(one, str):
+            assert one == other
+        else:
+            assert [score for score, _ in one] == pytest.approx([score for score, _ in other], abs=1e-4)
+            assert {doc_id for _, doc_id in one} == {doc_id for _, doc_id in other}
