@@ -26,7 +26,8 @@ from rich.console import Console
 from rich.table import Table
 
 from late_interaction import ColBERTModel, LateInteractionPipeline
-from late_interaction.encoders.colbert import BATCH_TOKENS_CPU, token_batches
+from late_interaction.encoders.batching import token_batches
+from late_interaction.encoders.colbert import BATCH_TOKENS_CPU
 from late_interaction.evaluation import evaluate, exact_run
 from late_interaction.pooling import pool_document
 from late_interaction.types import FloatMatrix

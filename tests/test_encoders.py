@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from late_interaction import ModelError
 from late_interaction.encoders import ColBERTModel, LateInteractionModel, check_texts
-from late_interaction.encoders.colbert import token_batches
+from late_interaction.encoders.batching import token_batches
 from late_interaction.types import FloatMatrix
 
 BUILDERS: dict[str, Callable[..., Path]] = {
@@ -140,9 +140,16 @@ def test_vectors_do_not_depend_on_the_batch_they_were_in(
         model.batch_tokens = before
 
 
-@given(lengths=st.lists(st.integers(0, 300), max_size=60), budget=st.integers(1, 1000))
-def test_batches_hold_every_text_once_and_keep_to_the_budget(lengths: list[int], budget: int) -> None:
-    batches = list(token_batches(lengths, budget))
+@given(
+    lengths=st.lists(st.integers(0, 300), max_size=60),
+    budget=st.integers(1, 1000),
+    most=st.none() | st.integers(1, 20),
+)
+def test_batches_hold_every_text_once_and_keep_to_the_budget(
+    lengths: list[int], budget: int, most: int | None
+) -> None:
+    batches = list(token_batches(lengths, budget, most))
+    assert all(len(batch) <= (most or len(batch)) for batch in batches)
     assert sorted(position for batch in batches for position in batch) == list(range(len(lengths)))
     for batch in batches:
         longest = max(lengths[position] for position in batch)
@@ -172,6 +179,10 @@ def test_a_forward_pass_keeps_to_the_budget(
     assert sum(rows for rows, _ in shapes) == 2 * len(texts)
     assert all(rows == 1 or rows * width <= 40 for rows, width in shapes)
     assert max(rows for rows, _ in shapes) > 1
+    shapes.clear()
+    monkeypatch.setattr(model, "batch_size", 1)
+    model.encode_documents(texts)
+    assert [rows for rows, _ in shapes] == [1] * len(texts)
 
 
 @pytest.mark.parametrize("family", BUILDERS)
@@ -478,6 +489,7 @@ def test_a_half_precision_checkpoint_computes_in_float32_on_a_cpu(tmp_path: Path
         ({"dtype": "float16", "backend": "openvino"}, "dtype is for the torch backend"),
         ({"backend": "jax"}, "backend must be one of torch, onnx, openvino, not 'jax'"),
         ({"batch_tokens": 0}, "batch_tokens must be at least 1, not 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
         ({"revision": "main"}, "revision='main' is for models on the hub"),
     ],
 )

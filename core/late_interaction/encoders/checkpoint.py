@@ -1,11 +1,13 @@
-"""A checkpoint before anything is loaded from it: where its files are, what it is, a hash of its content."""
+"""A checkpoint: where its files are, what it is, a hash of its content, and what is missing when it is loaded."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +36,7 @@ _PYLATE_KEYS = frozenset(
         "skiplist_words",
     }
 )
+_LOADERS = ("modeling_utils", "distributed.tensor_parallel", "integrations.tensor_parallel")
 
 
 def find_checkpoint(model_name: str, revision: str | None = None, exports: Sequence[str] = ()) -> Path:
@@ -181,3 +184,39 @@ def read_json(file: Path) -> Any:
         return {}
     except (OSError, ValueError) as error:
         raise ModelError(f"{file} cannot be read: {error}") from error
+
+
+@contextmanager
+def quiet_loading() -> Iterator[list[str]]:
+    """Transformers' progress bar and load report off; gives the weights that the report says are missing.
+
+    A missing pooler is not among them: no token vector comes from it.
+    """
+    from transformers.utils import logging as transformers_logging
+
+    missing: list[str] = []
+
+    def read_report(record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        if "LOAD REPORT" in message:
+            keys = re.findall(r"^(\S.*?)\s*\|.*MISSING", message, flags=re.MULTILINE)
+            missing.extend(key for key in keys if "pooler" not in key)
+        # Some releases of transformers say of every layer that it was not sharded, though nobody asked for it.
+        unasked = "not sharded" in message or "TP rules were not applied" in message
+        return "LOAD REPORT" not in message and not unasked
+
+    loggers = [logging.getLogger(f"transformers.{name}") for name in _LOADERS]
+    levels = [loader.level for loader in loggers]
+    hook = transformers_logging.set_tqdm_hook(
+        lambda bar, args, kwargs: bar(*args, **kwargs | {"disable": True})
+    )
+    for loader in loggers:
+        loader.setLevel(logging.WARNING)  # or a user who turned warnings off would get no report
+        loader.addFilter(read_report)
+    try:
+        yield missing
+    finally:
+        transformers_logging.set_tqdm_hook(hook)
+        for loader, level in zip(loggers, levels, strict=True):
+            loader.removeFilter(read_report)
+            loader.setLevel(level)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from late_interaction.encoders.base import LateInteractionModel, Role, check_texts
+from late_interaction.encoders.batching import token_batches
 from late_interaction.encoders.checkpoint import (
     TextFamily,
     content_hash,
     find_checkpoint,
     module_entries,
+    quiet_loading,
     read_json,
     require_safetensors,
     text_family,
@@ -42,7 +42,6 @@ _EXPORTS: Mapping[Backend, Sequence[str]] = {
 }
 BATCH_TOKENS = 16_384
 BATCH_TOKENS_CPU = 2048
-_LOADERS = ("modeling_utils", "distributed.tensor_parallel", "integrations.tensor_parallel")
 _DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -68,6 +67,7 @@ class ColBERTModel(LateInteractionModel):
         batch_tokens: most tokens in a forward pass, padding included; texts of like length go together. A text
             that is longer goes alone. It bounds the memory, whatever the texts. None is 2,048 on a CPU, where more
             take longer, and 16,384 elsewhere.
+        batch_size: most texts in a forward pass, however short; None for as many as `batch_tokens` allows.
         query_length: most tokens of a query, markers included, and with query expansion the number to which
             every query is filled up. None is the checkpoint's own.
         document_length: most tokens of a document, markers included. None is the checkpoint's own.
@@ -94,6 +94,7 @@ class ColBERTModel(LateInteractionModel):
         device: str | None = None,
         dtype: str | torch.dtype | None = None,
         batch_tokens: int | None = None,
+        batch_size: int | None = None,
         query_length: int | None = None,
         document_length: int | None = None,
         revision: str | None = None,
@@ -107,8 +108,9 @@ class ColBERTModel(LateInteractionModel):
         dtype_name = None if dtype is None else str(dtype).removeprefix("torch.")
         if dtype_name not in (None, *_DTYPES):
             raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, not {dtype!r}.")
-        if batch_tokens is not None and batch_tokens < 1:
-            raise ValueError(f"batch_tokens must be at least 1, not {batch_tokens}.")
+        for name, number in (("batch_tokens", batch_tokens), ("batch_size", batch_size)):
+            if number is not None and number < 1:
+                raise ValueError(f"{name} must be at least 1, not {number}.")
 
         self.model_name = os.fspath(model_name)
         # A fast tokenizer cannot be used by two threads at a time ("Already borrowed").
@@ -134,6 +136,7 @@ class ColBERTModel(LateInteractionModel):
         if batch_tokens is None:
             batch_tokens = BATCH_TOKENS_CPU if self._encoder.device.type == "cpu" else BATCH_TOKENS
         self.batch_tokens = batch_tokens
+        self.batch_size = batch_size
         self._transformer: Transformer = self._encoder[0]
         self._tokenizer = self._transformer.tokenizer
         self._prompts: dict[Role, str] = {role: self._encoder.prompts[role] for role in get_args(Role)}
@@ -237,7 +240,7 @@ class ColBERTModel(LateInteractionModel):
             torch.set_num_threads(1)
         encode = self._encoder.encode_query if role == "query" else self._encoder.encode_document
         matrices: dict[int, FloatMatrix] = {}
-        for batch in token_batches(self._lengths(texts, role), self.batch_tokens):
+        for batch in token_batches(self._lengths(texts, role), self.batch_tokens, self.batch_size):
             with self._lock:
                 encoded = encode(
                     [texts[position] for position in batch],
@@ -320,20 +323,6 @@ class ColBERTModel(LateInteractionModel):
         return count
 
 
-def token_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Positions of texts that go through the model together, the longest texts first.
-
-    Args:
-        lengths: tokens of each text.
-        budget: most tokens in a batch, each text padded to the longest; a text that is longer goes alone.
-    """
-    order = np.argsort(np.negative(lengths), kind="stable").tolist()
-    while order:
-        size = max(1, budget // max(1, lengths[order[0]]))
-        yield order[:size]
-        del order[:size]
-
-
 def _load(
     folder: Path,
     family: TextFamily,
@@ -354,7 +343,7 @@ def _load(
             dtype = "float32" if torch.device(device).type == "cpu" else "auto"
         options["model_kwargs"] = {"dtype": dtype, "use_safetensors": True}
     load = _load_plain if family == "plain" else _load_multi_vector
-    with _quiet_loading() as missing:
+    with quiet_loading() as missing:
         encoder = load(folder, device, options)
     if missing:
         raise ModelError(
@@ -408,42 +397,6 @@ def _plain_prompts(folder: Path) -> dict[str, str]:
     names = ("document", "passage", "corpus")
     document = next((prompts[name] for name in names if prompts.get(name)), "")
     return {"query": prompts.get("query") or "", "document": document}
-
-
-@contextmanager
-def _quiet_loading() -> Iterator[list[str]]:
-    """Transformers' progress bar and load report off; gives the weights that the report says are missing.
-
-    A missing pooler is not among them: no token vector comes from it.
-    """
-    from transformers.utils import logging as transformers_logging
-
-    missing: list[str] = []
-
-    def read_report(record: logging.LogRecord) -> bool:
-        message = record.getMessage()
-        if "LOAD REPORT" in message:
-            keys = re.findall(r"^(\S.*?)\s*\|.*MISSING", message, flags=re.MULTILINE)
-            missing.extend(key for key in keys if "pooler" not in key)
-        # Some releases of transformers say of every layer that it was not sharded, though nobody asked for it.
-        unasked = "not sharded" in message or "TP rules were not applied" in message
-        return "LOAD REPORT" not in message and not unasked
-
-    loggers = [logging.getLogger(f"transformers.{name}") for name in _LOADERS]
-    levels = [loader.level for loader in loggers]
-    hook = transformers_logging.set_tqdm_hook(
-        lambda bar, args, kwargs: bar(*args, **kwargs | {"disable": True})
-    )
-    for loader in loggers:
-        loader.setLevel(logging.WARNING)  # or a user who turned warnings off would get no report
-        loader.addFilter(read_report)
-    try:
-        yield missing
-    finally:
-        transformers_logging.set_tqdm_hook(hook)
-        for loader, level in zip(loggers, levels, strict=True):
-            loader.removeFilter(read_report)
-            loader.setLevel(level)
 
 
 def _position_limit(transformer: Transformer) -> int | None:

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.encoders.base import Item, LateInteractionModel, Role, check_texts
-from late_interaction.encoders.checkpoint import content_hash, find_checkpoint, read_json
-from late_interaction.encoders.colbert import _quiet_loading, token_batches
+from late_interaction.encoders.batching import token_batches
+from late_interaction.encoders.checkpoint import content_hash, find_checkpoint, quiet_loading, read_json
 from late_interaction.errors import MissingExtraError, ModelError
 from late_interaction.types import FloatMatrix
 
@@ -429,7 +429,7 @@ def _load_model(
     options["dtype"] = dtype or ("float32" if on_cpu else "bfloat16")
     if (folder / "adapter_config.json").is_file():
         options["adapter_kwargs"] = {"_adapter_model_path": str(folder)}
-    with _quiet_loading() as missing:
+    with quiet_loading() as missing:
         model, info = _class(family, family.model).from_pretrained(str(base or folder), **options)
     if family.model == "ColPali":
         # It computes the logits of every token, of no use here and gigabytes large, with a head whose weights
