@@ -59,7 +59,7 @@ def test_none_at_all():
         (lambda blob: blob[:10], "shorter than its header"),
         (lambda blob: blob[:-1], "damaged"),
         (lambda blob: blob + b"x", "damaged"),
-        (lambda blob: b"XXX" + blob[3:], "not one of ours"),
+        (lambda blob: b"???" + blob[3:], "not one of ours"),
         (lambda blob: blob[:3] + b"\x09" + blob[4:], "format 9"),
     ],
 )
