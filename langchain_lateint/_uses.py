@@ -11,7 +11,7 @@ import uuid
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from langchain_core.documents import Document
 from langchain_core.documents.base import Blob
@@ -28,6 +28,7 @@ from late_interaction.pipeline import Query
 from late_interaction.rows import ImageDocument
 from late_interaction.types import FloatMatrix
 
+T = TypeVar("T")
 Filter: TypeAlias = Mapping[str, Any]
 
 CONTENT_TYPE_KEY = "content_type"
@@ -45,12 +46,12 @@ def adding(
 ) -> Use[list[str]]:
     if unknown:
         warnings.warn(f"arguments that have no effect here: {', '.join(unknown)}.", stacklevel=3)
-    texts = list(texts)
-    for name, values in (("metadatas", metadatas), ("ids", ids)):
-        if values is not None and len(values) != len(texts):
-            raise ValueError(f"there are {len(texts)} texts, but {len(values)} {name}.")
-    made = [str(uuid.uuid4()) if one is None else one for one in ids or [None] * len(texts)]
-    kept = [one or {} for one in metadatas or [{}] * len(texts)]
+    texts = _listed("texts", texts)
+    made = [str(uuid.uuid4()) if one is None else one for one in _for_each("ids", ids, texts)]
+    kept = [{} if one is None else one for one in _for_each("metadatas", metadatas, texts)]
+    for position, one in enumerate(kept):
+        if not isinstance(one, Mapping):
+            raise TypeError(f"metadatas[{position}] must be a mapping, not {type(one).__name__}.")
     given = list(zip(made, texts, kept, strict=True))
 
     async def add(pipeline: LateInteractionPipeline) -> list[str]:
@@ -58,6 +59,22 @@ def adding(
         return await pipeline.index_documents(rows, batch_size=batch_size)
 
     return add
+
+
+def _for_each(name: str, values: Iterable[T] | None, texts: Sequence[str]) -> list[T | None]:
+    if values is None:
+        return [None] * len(texts)
+    listed: list[T | None] = [*_listed(name, values)]
+    if len(listed) != len(texts):
+        raise ValueError(f"there are {len(texts)} texts, but {len(listed)} {name}.")
+    return listed
+
+
+def _listed(name: str, values: Iterable[T]) -> list[T]:
+    """A list of them; a str would be one of its letters, and a mapping one of its keys."""
+    if isinstance(values, str | Mapping):
+        raise TypeError(f"{name} must be a list, not a bare {type(values).__name__}: {values!r:.40}.")
+    return list(values)
 
 
 def _row(doc_id: str, text: str, metadata: dict[str, Any], *, images: bool) -> StoredDocument | ImageDocument:
@@ -74,10 +91,16 @@ def as_document(given: Document | Blob) -> Document:
     """A document as it is; an image in a `Blob` as a document that has it in its metadata.
 
     Raises:
+        TypeError: it is neither.
         ValueError: the blob is no image.
     """
     if isinstance(given, Document):
         return given
+    if not isinstance(given, Blob):
+        raise TypeError(
+            f"what is added is a list of Documents (or of Blobs, which are images), and one is {type(given).__name__}; "
+            "add_texts takes texts."
+        )
     mimetype = given.mimetype or "image"
     if isinstance(given.data, str) or not mimetype.startswith("image"):
         what = "text" if isinstance(given.data, str) else mimetype
@@ -91,14 +114,24 @@ def as_document(given: Document | Blob) -> Document:
 
 
 def updating(id_to_metadata: Mapping[str, Mapping[str, Any]]) -> Use[int]:
+    if not isinstance(id_to_metadata, Mapping) or not all(
+        isinstance(metadata, Mapping) for metadata in id_to_metadata.values()
+    ):
+        raise TypeError("update_metadata takes the keys to set by document id: {id: {key: value}}.")
+
     async def update(pipeline: LateInteractionPipeline) -> int:
         updates = (pipeline.update_metadata(*item) for item in id_to_metadata.items())
         updated = await asyncio.gather(
             *updates, return_exceptions=True
         )  # So that none goes on after an error.
-        for result in updated:
-            if isinstance(result, BaseException):
-                raise result
+        failures = {
+            doc_id: result
+            for doc_id, result in zip(id_to_metadata, updated, strict=True)
+            if isinstance(result, BaseException)
+        }
+        for failure in failures.values():
+            failure.add_note(f"Not updated: {', '.join(map(repr, failures))}; the others are.")
+            raise failure
         return updated.count(True)
 
     return update
@@ -107,7 +140,7 @@ def updating(id_to_metadata: Mapping[str, Mapping[str, Any]]) -> Use[int]:
 def deleting(ids: Sequence[str] | None, filter: Filter | None, unknown: dict[str, Any]) -> Use[bool]:
     if unknown:
         raise TypeError(f"delete takes ids or filter, not {', '.join(unknown)}.")
-    selection = filter if ids is None else ids
+    selection = filter if ids is None else _listed("ids", ids)
     if selection is None or (ids is not None and filter is not None):
         raise ValueError("delete takes either ids or a filter; clear() deletes everything.")
 
@@ -127,8 +160,10 @@ async def clear(pipeline: LateInteractionPipeline) -> None:
 
 
 def getting(ids: Sequence[str]) -> Use[list[Document]]:
+    unique = list(dict.fromkeys(_listed("ids", ids)))
+
     async def get(pipeline: LateInteractionPipeline) -> list[Document]:
-        return all_to_langchain(await pipeline.get_documents(list(dict.fromkeys(ids))))
+        return all_to_langchain(await pipeline.get_documents(unique))
 
     return get
 
@@ -146,6 +181,11 @@ def searching(
     if unknown := options.keys() - set(_OPTIONS):
         raise TypeError(
             f"this search does not take {', '.join(sorted(unknown))}; it takes k, filter, {', '.join(_OPTIONS)}."
+        )
+    if not _is_query(query) and (isinstance(query, Mapping) or not hasattr(query, "__len__")):
+        raise TypeError(
+            f"a query is a text, an image (a Path, bytes, or Pillow's) or vectors, not {type(query).__name__}. In a "
+            "chain, pick the text out of its input first, as itemgetter('question') does."
         )
 
     async def search(pipeline: LateInteractionPipeline) -> SearchResults:

@@ -86,9 +86,14 @@ def unit_rows(vectors: ArrayLike, dim: int) -> FloatMatrix:
     """Vectors as (n, dim) float32 rows of length 1; a flat list is one vector.
 
     Raises:
-        ValueError: the shape is another, or a vector is zero or not finite.
+        ValueError: they are no numbers, the shape is another, or a vector is zero or not finite.
     """
-    matrix = np.atleast_2d(np.asarray(vectors, np.float32))
+    try:
+        matrix = np.atleast_2d(np.asarray(vectors, np.float32))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"vectors must be numbers of shape ({dim},) or (n ≥ 1, {dim}), not {vectors!r:.60}."
+        ) from error
     if matrix.ndim != 2 or matrix.shape[1] != dim or not len(matrix):
         raise ValueError(f"vectors must have shape ({dim},) or (n ≥ 1, {dim}), not {np.shape(vectors)}.")
     lengths = np.linalg.norm(matrix, axis=1, keepdims=True)

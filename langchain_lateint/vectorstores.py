@@ -35,7 +35,7 @@ from langchain_lateint._uses import (
 )
 from langchain_lateint.embeddings import EmbeddingsModel, Model, as_model
 from late_interaction import SearchResults, SyncPipeline
-from late_interaction.connection import Connection
+from late_interaction.connection import Connection, Use
 from late_interaction.encoders.images import StoreImages
 from late_interaction.mmr import relevance
 from late_interaction.pipeline import Query
@@ -133,6 +133,11 @@ class LateInteractionVectorStore(VectorStore):
                 store_images=store_images,
                 allow_urls=allow_urls,
             )
+        elif not isinstance(pipeline, SyncPipeline):
+            raise TypeError(
+                "pipeline must be a SyncPipeline, which any thread and event loop may use, not "
+                f"{pipeline!r:.60}: a model is given as model=…, a folder as path=…."
+            )
         elif (
             of_images
             or any(
@@ -145,10 +150,6 @@ class LateInteractionVectorStore(VectorStore):
             or (doc_pool_factor, query_pool_distance, packing, concurrency) != (2, 0.03, "int8", 16)
         ):
             raise ValueError("a pipeline has its model, place and settings: leave the other arguments out.")
-        elif not isinstance(pipeline, SyncPipeline):
-            raise TypeError(
-                f"pipeline must be a SyncPipeline, which any thread and event loop may use, not {pipeline!r:.60}."
-            )
         self._pipeline = pipeline
         self._connection = Connection(pipeline)
         self._relevance = relevance_score_fn
@@ -236,11 +237,20 @@ class LateInteractionVectorStore(VectorStore):
         Raises:
             IndexMismatchError: the other store has another model, pooling or packing.
         """
-        return self._connection.run(copying(other._connection))
+        return self._connection.run(self._copying(other))
 
     async def acopy_to(self, other: LateInteractionVectorStore) -> int:
         """`copy_to`, to be awaited on any event loop."""
-        return await self._connection.arun(copying(other._connection))
+        return await self._connection.arun(self._copying(other))
+
+    @staticmethod
+    def _copying(other: LateInteractionVectorStore) -> Use[int]:
+        if not isinstance(other, LateInteractionVectorStore):
+            raise TypeError(
+                f"copy_to takes another LateInteractionVectorStore, not {other!r:.60}: make one of that place, with "
+                "this store's model."
+            )
+        return copying(other._connection)
 
     # --- writing
 
@@ -308,13 +318,13 @@ class LateInteractionVectorStore(VectorStore):
         self, ids: Sequence[str], documents: Sequence[Document | Blob], **kwargs: Any
     ) -> list[str]:
         """Replace the documents of these ids, or add them: `add_documents` with the ids first."""
-        return self.add_documents(list(documents), ids=list(ids), **kwargs)
+        return self.add_documents(documents, ids=ids, **kwargs)
 
     async def aupdate_documents(
         self, ids: Sequence[str], documents: Sequence[Document | Blob], **kwargs: Any
     ) -> list[str]:
         """`update_documents`, to be awaited on any event loop."""
-        return await self.aadd_documents(list(documents), ids=list(ids), **kwargs)
+        return await self.aadd_documents(documents, ids=ids, **kwargs)
 
     def update_metadata(self, id_to_metadata: Mapping[str, Mapping[str, Any]]) -> int:
         """Set metadata keys of documents; their other keys and their texts stay, and nothing is encoded again.
