@@ -210,6 +210,7 @@ def test_the_name_of_an_image_token_in_a_text_is_no_image(
         (["a", 3], TypeError, "position 1 is neither a str nor a PIL image but int"),
         ([IMAGES[0], " "], ValueError, "position 1 is empty"),
         ([noise(500, 2)], ValueError, "aspect ratio"),
+        (["a", Image.new("RGB", (0, 5))], ValueError, r"position 1 is an image without pixels, \(0, 5\)"),
     ],
 )
 def test_what_cannot_be_encoded_says_why(
@@ -298,6 +299,21 @@ def test_bfloat16_and_a_device_map(
     assert all(np.abs(np.linalg.norm(matrix, axis=1) - 1).max() < 1e-5 for matrix in rounded)
     assert 0 < largest_difference(exact, rounded) < 0.3
     assert half.fingerprint == models("colqwen2").fingerprint == spread.fingerprint
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_projected_on_another_device_comes_to_where_the_mask_is(
+    name: str, folders: Callable[[str], Path]
+) -> None:
+    from torch import empty
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    model = ColPaliModel(folders(name), device_map={"": "cpu"})
+    *_, projection = model._model.children()
+    assert projection.out_features == model.dim
+    with FakeTensorMode():  # A tensor that says it is on a GPU, where there is none.
+        projection.forward = lambda hidden: empty(1, 2, model.dim, device="cuda:1")
+        assert projection(None).device.type == "cpu"
 
 
 # --- heat maps

@@ -102,6 +102,8 @@ def test_too_few_tokens_are_refused(encoder: ColBERTModel) -> None:
         fit_projection(encoder, ["the cat and the dog of the world"], dim=8)
     with pytest.raises(ValueError, match="0 tokens do not span 8 dimensions"):
         fit_projection(encoder, [], dim=8)
+    with pytest.raises(TypeError, match="not a bare str"):
+        fit_projection(encoder, "cats", dim=8)
 
 
 @pytest.mark.parametrize(

@@ -74,8 +74,8 @@ class ColBERTModel(LateInteractionModel):
         revision: branch, tag or commit of a model on the hub.
         trust_remote_code: allow a checkpoint to bring Python code and run it. Only for one you have read.
         backend: what computes: "torch", or an "onnx" or "openvino" export, which need
-            `pip install 'sentence-transformers[onnx]'` or `[openvino]`. openvino encodes some 3 times as fast
-            as torch on a CPU; onnx waits for a release of optimum-onnx that goes with transformers 5.
+            `pip install 'sentence-transformers[onnx]'` or `[openvino]`. openvino encodes more than twice as
+            fast as torch on a CPU; onnx waits for a release of optimum-onnx that goes with transformers 5.
 
     Attributes:
         family: the checkpoint's format: "multi-vector", "pylate", "stanford" or "plain".

@@ -445,7 +445,12 @@ def _load_model(
     if "adapter_kwargs" in options and info["unexpected_keys"]:
         unused = ", ".join(sorted(info["unexpected_keys"])[:5])
         raise ModelError(f"weights of the adapter {folder} have no place in {family.model}: {unused}.")
-    return model.eval() if device_map is not None else model.eval().to(device or get_device_name())
+    if device_map is None:
+        return model.eval().to(device or get_device_name())
+    # The models multiply the projected vectors by the mask, which stays where the input is.
+    *_, projection = model.children()
+    projection.register_forward_hook(lambda module, inputs, vectors: vectors.to(model.device))
+    return model.eval()
 
 
 def _load_processor(family: VisualFamily, folder: Path, base: Path | None) -> Any:
@@ -488,5 +493,7 @@ def _check_items(items: Sequence[Item], role: Role) -> list[Any]:
                 f"The {role} at position {position} is neither a str nor a PIL image but {type(item).__name__}; "
                 "load_image makes one of a path, bytes or a URL."
             )
+        if not isinstance(item, str) and 0 in item.size:
+            raise ValueError(f"The {role} at position {position} is an image without pixels, {item.size}.")
     check_texts([item if isinstance(item, str) else "image" for item in checked], role)
     return checked

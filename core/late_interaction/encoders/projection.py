@@ -141,10 +141,13 @@ def fit_projection(model: LateInteractionModel, texts: Iterable[str], dim: int =
         dim: width of the vectors afterwards.
 
     Raises:
+        TypeError: `texts` is a bare str.
         ValueError: `dim` does not narrow the vectors, or the texts' tokens do not span so many dimensions.
     """
     if not 1 <= dim < model.dim:
         raise ValueError(f"dim must be at least 1 and below {model.dim}, not {dim}.")
+    if isinstance(texts, str):
+        raise TypeError("Pass a list of documents, not a bare str.")
     moments = Moments(model.dim)
     remaining = iter(texts)
     while batch := list(islice(remaining, _BATCH)):
