@@ -112,6 +112,9 @@ def pages() -> bytes:
         ("https://example.org/a.png", ValueError, "only with allow_urls=True"),
         (3, TypeError, "a PIL image, a path, bytes, base64, a data URI or a URL, not a int"),
         (None, TypeError, "not a NoneType"),
+        (Image.new("RGB", (0, 5)), ValueError, "has no pixels: it is 0×5"),
+        (b"%PDF-1.4", ValueError, r"is a PDF: pdf_pages\(path\)"),
+        ("~nobody.png", ValueError, "the image ~nobody.png cannot be read: No such file"),
     ],
 )
 def test_what_is_no_image_is_refused(source: object, error: type[Exception], message: str) -> None:
@@ -229,9 +232,10 @@ def public(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("public")
 def test_an_image_is_fetched(server: str) -> None:
-    for path in ("/a.png", "/to/a.png", "/to/to/to/a.png", "/a.png#part"):
+    for path in ("/a.png", "/to/a.png", "/to/to/to/a.png", "/a.png#part", "/ü b.png?ä", "/to/ü", "/a.png\n"):
         image = load_image(server + path, allow_urls=True)
         assert np.array_equal(np.asarray(image), np.asarray(picture()))
+    assert load_image(f"{server.replace('pictures', 'bücher')}/a.png", allow_urls=True).size == (8, 6)
     assert image_reference(server) == server
 
 
@@ -287,7 +291,15 @@ def test_a_public_address_is_the_one_connected_to() -> None:
     assert fetching.public_address("2620:fe::fe", 443) == "2620:fe::fe"
 
 
-@pytest.mark.parametrize("url", ["http://", "http://[half/a.png", "http://host:port/a.png"])
-def test_what_is_no_url_is_refused(url: str) -> None:
-    with pytest.raises(ValueError):
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("http://", "http:// names no host"),
+        ("http://[half/a.png", "Invalid IPv6 URL"),
+        ("http://host:port/a.png", "http://host/a.png is no URL: Invalid port: 'port'"),
+        ("http://ho\x7fst/a.png", "is no URL: Invalid non-printable"),
+    ],
+)
+def test_what_is_no_url_is_refused(url: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         load_image(url, allow_urls=True)

@@ -30,6 +30,7 @@ def fetch_image(url: str) -> tuple[str, bytes]:
     import httpcore
     import httpx
 
+    url = url.strip()
     name, deadline = public_part(url), time.monotonic() + TIMEOUT_S
     try:
         # Proxies of the environment are not used: behind one it could not be seen where a URL leads.
@@ -45,6 +46,8 @@ def fetch_image(url: str) -> tuple[str, bytes]:
         raise ValueError(f"{name} did not answer within {TIMEOUT_S:.0f} seconds.") from None
     except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol, OSError) as error:
         raise ValueError(f"{name} cannot be fetched: {str(error) or type(error).__name__}.") from None
+    except httpx.InvalidURL as error:
+        raise ValueError(f"{name} is no URL: {error}") from None
     except _RefusedError as error:
         raise ValueError(f"{name} {error}.") from None
     raise ValueError(f"{name} redirects more than {MAX_REDIRECTS} times.")
@@ -53,7 +56,7 @@ def fetch_image(url: str) -> tuple[str, bytes]:
 def public_part(url: str) -> str:
     """A URL without user, password, query and fragment, any of which may be a secret."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname}{parts.path}"[:200]
+    return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"[:200]
 
 
 class _RefusedError(Exception):
@@ -62,16 +65,23 @@ class _RefusedError(Exception):
 
 def _get(pool: httpcore.ConnectionPool, url: str, deadline: float) -> tuple[str | None, bytes]:
     """Where a redirect leads, or else the bytes."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise _RefusedError(f"leads to {parts.scheme}:, and only http and https are fetched")
+    import httpcore
+    import httpx
+
+    asked = httpx.URL(url)  # which encodes what is not ASCII, in the name of the host too
+    if asked.scheme not in ("http", "https"):
+        raise _RefusedError(f"leads to {asked.scheme}:, and only http and https are fetched")
+    if not asked.host:
+        raise _RefusedError("names no host")
     timeouts = dict.fromkeys(("connect", "read", "write", "pool"), max(0.001, deadline - time.monotonic()))
     headers = [("Accept", "image/*"), ("User-Agent", "late-interaction")]
-    target = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
+    target = httpcore.URL(
+        scheme=asked.raw_scheme, host=asked.raw_host, port=asked.port, target=asked.raw_path
+    )
     with pool.stream("GET", target, headers=headers, extensions={"timeout": timeouts}) as answer:
         named = {key.lower(): value for key, value in answer.headers}
         if answer.status in _REDIRECTS and b"location" in named:
-            return named[b"location"].decode("latin-1"), b""
+            return named[b"location"].decode(errors="replace"), b""
         if answer.status != 200:
             raise _RefusedError(f"answers with status {answer.status}")
         media_type = named.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()

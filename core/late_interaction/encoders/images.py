@@ -103,6 +103,8 @@ def open_image(source: ImageSource, *, allow_urls: bool = False) -> LoadedImage:
     if isinstance(source, LazyImage):
         return LoadedImage(_rgb(source.render()))
     name, data = _read(source, allow_urls)
+    if data.startswith(b"%PDF-"):
+        raise ValueError(f"{name} is a PDF: pdf_pages(path) makes an image of each of its pages.")
     if len(data) > MAX_BYTES:
         raise ValueError(f"{name} has {len(data):,} bytes; an image may have {MAX_BYTES:,}.")
     try:
@@ -186,7 +188,7 @@ def _read(source: object, allow_urls: bool) -> tuple[str, bytes]:
         raise TypeError(
             f"an image is a PIL image, a path, bytes, base64, a data URI or a URL, not a {type(source).__name__}."
         )
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))  # noqa: PTH111 – of "~a.png", no user's home, Path's would be an error
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"{path} has {path.stat().st_size:,} bytes; an image may have {MAX_BYTES:,}.")
@@ -230,6 +232,8 @@ def _decoded(image: Image.Image, name: str) -> Image.Image:
 def _rgb(image: Image.Image) -> Image.Image:
     from PIL import Image
 
+    if 0 in image.size:
+        raise ValueError(f"the image has no pixels: it is {image.width}×{image.height}.")
     if image.mode.startswith("I;16"):  # Pillow would cut off all that is brighter than 255 of 65,535.
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:
