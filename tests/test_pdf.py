@@ -93,7 +93,7 @@ def test_a_page_of_kilometres_is_not_rendered(tmp_path: Path) -> None:
         load_image(next(pdf_pages(file))["image"])
 
 
-@pytest.mark.parametrize("dpi", [0, -1, float("nan")])
+@pytest.mark.parametrize("dpi", [0, -1, float("nan"), float("inf")])
 def test_a_resolution_that_is_none(report: Path, dpi: float) -> None:
     with pytest.raises(ValueError, match="dpi must be positive"):
         pdf_pages(report, dpi=dpi)
@@ -151,6 +151,14 @@ def test_a_page_without_text_is_told_and_the_others_read(report: Path) -> None:
     assert str(problem).startswith(
         f"{report}: 1 of 3 pages show something, but have no text (page 2): scanned"
     )
+
+
+def test_a_page_that_is_broken_is_told_and_the_others_read(tmp_path: Path) -> None:
+    pages = pdfs.pdf(*map(pdfs.text, ("one", "two", "three")))
+    file = write(tmp_path, pages.replace(b"6 0 obj\n<< /Type /Page ", b"6 0 obj\n<< /Type /Nope "))
+    rows, problems = rows_of(file)
+    assert [(row["page"], row["chunk"], row["content"]) for row in rows] == [(1, 1, "one"), (3, 2, "three")]
+    assert [str(problem) for problem in problems] == [f"{file}: page 2: damaged (Failed to load page.)."]
 
 
 @pytest.mark.parametrize("images", [False, True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Iterator
@@ -65,11 +66,11 @@ def pdf_pages(path: str | os.PathLike[str], *, dpi: float = DPI) -> Iterator[dic
         dpi: pixels per inch. Visual models scale a page to some 0.2 to 1 million pixels; 150 gives 2.2 for A4.
 
     Raises:
-        ValueError: the file is no PDF, is damaged, or is protected by a password; or dpi is not positive.
+        ValueError: the file is no PDF, is damaged, or is protected by a password; or dpi is not positive and finite.
         MissingExtraError: pypdfium2 is not installed.
     """
-    if not dpi > 0:
-        raise ValueError(f"dpi must be positive, not {dpi}.")
+    if not 0 < dpi < math.inf:
+        raise ValueError(f"dpi must be positive and finite, not {dpi}.")
     name, pages = os.fspath(path), page_count(path)
     return (
         {

@@ -254,7 +254,11 @@ def _text_rows(file: Path, chunk_words: int, *, markdown: bool) -> Iterator[_Rec
 def _pdf_rows(file: Path, chunk_words: int, on_problem: Callable[[ReadProblem], None]) -> Iterator[_Record]:
     pages, chunk, without_text = page_count(file), 0, []
     for page in range(1, pages + 1):
-        text = page_text(file, page)
+        try:
+            text = page_text(file, page)
+        except ValueError as error:
+            on_problem(ReadProblem(file, None, f"page {page}: {str(error).removeprefix(f'{file}: ')}"))
+            continue
         if text is None:
             without_text.append(str(page))
             continue
