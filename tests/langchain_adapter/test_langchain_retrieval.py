@@ -202,7 +202,7 @@ async def test_nothing_blocks_the_callers_loop(tmp_path: Path) -> None:
         assert len(await store.asimilarity_search_with_embeddings("apple")) == 4
         await store.adelete(["a"])
         with pytest.raises(BlockingError):
-            store.get_by_ids(["a"])
+            store.pipeline.run(lambda _: asyncio.sleep(0.5))
         await store.aclear()
         await store.adrop()
         reranker = LateInteractionReranker(model=HashModel())

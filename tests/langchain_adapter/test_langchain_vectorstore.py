@@ -73,6 +73,11 @@ def test_of_the_same_id_in_one_call_the_last_wins(store: LateInteractionVectorSt
     assert [d.page_content for d in store.get_by_ids(["a", "b"])] == ["three", "two"]
 
 
+def test_of_the_same_id_in_two_batches_the_last_wins(store: LateInteractionVectorStore) -> None:
+    store.add_texts(["one", "two", "three"], ids=["a", "b", "a"], batch_size=1)
+    assert sorted(d.page_content for d in store.search_by_metadata()) == ["three", "two"]
+
+
 def test_ids_may_be_left_to_us_one_by_one(store: LateInteractionVectorStore) -> None:
     given, made = store.add_texts(["one", "two"], ids=["a", None])
     assert given == "a"
@@ -107,6 +112,45 @@ async def test_as_many_metadatas_and_ids_as_texts(store: LateInteractionVectorSt
     with pytest.raises(ValueError, match="there are 2 texts, but"):
         await store.aadd_texts(["one", "two"], **wrong)
     assert store.search_by_metadata() == []
+
+
+def test_arguments_may_be_of_any_iterable(store: LateInteractionVectorStore) -> None:
+    texts, metadatas, names = iter(["one", "two"]), iter([{"n": 1}, None]), iter("ab")
+    assert store.add_texts(texts, metadatas, ids=names) == ["a", "b"]  # type: ignore[arg-type]
+    assert [d.metadata for d in store.get_by_ids(iter("ab"))] == [{"n": 1}, {}]  # type: ignore[arg-type]
+    assert store.delete({"a"}) is True  # type: ignore[arg-type]
+    assert ids(store.search_by_metadata()) == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "said"),
+    [
+        ("add_texts", ["hello"], "texts must be a list, not a bare str: 'hello'"),
+        ("add_texts", [["one"], {"n": 1}], "metadatas must be a list, not a bare dict"),
+        ("add_texts", [["one", "two"], ["m", {}]], r"metadatas\[0\] must be a mapping, not str"),
+        ("add_documents", [["one"]], "one is str; add_texts takes texts"),
+        ("add_documents", [Document("one")], "one is tuple"),
+        ("update_documents", ["ab", [Document("one"), Document("two")]], "ids must be a list"),
+        ("update_metadata", [["a"]], "{id: {key: value}}"),
+        ("update_metadata", [{"a": "red"}], "{id: {key: value}}"),
+        ("delete", ["ab"], "ids must be a list, not a bare str: 'ab'"),
+        ("delete", [{"n": 1}], "ids must be a list, not a bare dict"),
+        ("get_by_ids", ["ab"], "ids must be a list, not a bare str: 'ab'"),
+        ("similarity_search", [{"question": "apple"}], r"not dict\. In a chain, .* itemgetter"),
+        ("max_marginal_relevance_search", [None], "a query is a text, an image .* not NoneType"),
+        ("similarity_search_with_embeddings", [3], "a query is a text, an image .* not int"),
+        ("copy_to", ["my_index"], "takes another LateInteractionVectorStore, not 'my_index'"),
+    ],
+)
+async def test_arguments_of_a_wrong_type_change_nothing(
+    filled: LateInteractionVectorStore, method: str, arguments: list[Any], said: str
+) -> None:
+    before = filled.search_by_metadata()
+    with pytest.raises(TypeError, match=said):
+        getattr(filled, method)(*arguments)
+    with pytest.raises(TypeError, match=said):
+        await getattr(filled, f"a{method}")(*arguments)
+    assert filled.search_by_metadata() == before
 
 
 def test_arguments_of_other_stores_are_named_in_a_warning(store: LateInteractionVectorStore) -> None:
@@ -164,8 +208,9 @@ async def test_update_metadata_encodes_nothing(tmp_path: Path) -> None:
         assert await store.aupdate_metadata({"b": {"c": None}}) == 1
         assert [d.metadata for d in store.get_by_ids(["a", "b"])] == [{"a": 1, "b": [2]}, {"c": None}]
         assert len(model.encoded) == encoded
-        with pytest.raises(ValueError, match="JSON cannot hold"):
+        with pytest.raises(ValueError, match="JSON cannot hold") as caught:
             store.update_metadata({"a": {"b": object()}, "b": {"c": 3}})
+        assert caught.value.__notes__ == ["Not updated: 'a'; the others are."]
         assert [d.metadata for d in store.get_by_ids(["a", "b"])] == [{"a": 1, "b": [2]}, {"c": 3}]
 
 
@@ -327,7 +372,10 @@ async def test_by_vector_as_by_text(filled: LateInteractionVectorStore) -> None:
     assert ids(await filled.asimilarity_search_by_vector(HashModel().word("sea"), k=1)) == ["d"]
 
 
-@pytest.mark.parametrize("wrong", [[1.0, 2.0], np.zeros(32), np.full((2, 32), np.nan), np.empty((0, 32))])
+@pytest.mark.parametrize(
+    "wrong",
+    [[1.0, 2.0], [[1.0], [1.0, 2.0]], ["red"], np.zeros(32), np.full((2, 32), np.nan), np.empty((0, 32))],
+)
 def test_vectors_that_are_none(filled: LateInteractionVectorStore, wrong: Any) -> None:
     with pytest.raises(ValueError, match="vectors must"):
         filled.similarity_search_by_vector(wrong)
@@ -453,6 +501,8 @@ def test_a_pipeline_that_is_given_stays_open(tmp_path: Path) -> None:
 def test_wrong_parts(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="model must be a LateInteractionModel"):
         LateInteractionVectorStore(model=3, path=tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"a model is given as model=…, a folder as path=…"):
+        LateInteractionVectorStore(HashModel(), path=tmp_path)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="model"):
         LateInteractionVectorStore(path=tmp_path)
 
@@ -521,7 +571,7 @@ def test_a_late_interaction_model_is_no_embeddings(store: LateInteractionVectorS
 # --- LangChain's indexing API
 
 
-@pytest.mark.parametrize("cleanup", ["incremental", "full"])
+@pytest.mark.parametrize("cleanup", ["incremental", "full", "scoped_full"])
 async def test_index_and_aindex(store: LateInteractionVectorStore, cleanup: Any) -> None:
     def documents(*texts: str) -> list[Document]:
         return [Document(text, metadata={"source": "s"}) for text in texts]
