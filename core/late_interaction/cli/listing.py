@@ -48,7 +48,7 @@ def _table(title: str, documents: str) -> Table:
     rows = [
         {
             "model": model.name,
-            "for": model.format,
+            "family": model.family,
             "dim": model.dim,
             "size": model.size,
             "licence": model.licence,

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Format = Literal["colbert-ai", "PyLate", "plain", "colpali-engine"]
-
 _HUB = "https://huggingface.co/"
 _PYLATE = "https://github.com/lightonai/pylate/blob/main/docs/models/models.md"
 _COLPALI = "https://github.com/illuin-tech/colpali#list-of-colvision-models"
@@ -37,7 +35,7 @@ class KnownModel:
     Attributes:
         name: its id on the Hugging Face hub, or "demo".
         documents: what it encodes as documents: "text" or "images".
-        format: what it is published for.
+        family: the format of a text encoder as docs/encoders.md has them, the family of a visual one as `FAMILIES` has.
         dim: width of a token vector.
         size: parameters, as its authors round them.
         licence: of the weights.
@@ -48,7 +46,7 @@ class KnownModel:
 
     name: str
     documents: Literal["text", "images"]
-    format: Format
+    family: str
     sources: tuple[str, ...]
     dim: int | None = None
     size: str | None = None
@@ -59,7 +57,7 @@ class KnownModel:
 
 def _text(
     name: str,
-    format: Format,
+    family: str,
     *,
     dim: int | None,
     size: str,
@@ -69,11 +67,12 @@ def _text(
     sources: Sequence[str] = (),
 ) -> KnownModel:
     score = None if beir is None else Score("BEIR", beir, _PYLATE)
-    return KnownModel(name, "text", format, (_HUB + name, *sources), dim, size, licence, languages, score)
+    return KnownModel(name, "text", family, (_HUB + name, *sources), dim, size, licence, languages, score)
 
 
 def _images(
     name: str,
+    family: str,
     *,
     dim: int | None = 128,
     size: str | None = None,
@@ -82,9 +81,8 @@ def _images(
     source: str = _COLPALI,
 ) -> KnownModel:
     score = None if vidore is None else Score("ViDoRe", vidore, source)
-    return KnownModel(
-        name, "images", "colpali-engine", (_HUB + name, source), dim, size, licence, None, score
-    )
+    sources = tuple(dict.fromkeys((_HUB + name, source)))
+    return KnownModel(name, "images", family, sources, dim, size, licence, None, score)
 
 
 KNOWN_MODELS = (
@@ -134,18 +132,27 @@ KNOWN_MODELS = (
         licence="Apache-2.0",
         sources=["https://huggingface.co/intextus/lateon-onnx"],
     ),
-    _images("vidore/colpali-v1.3", size="3B", licence="Gemma", vidore=84.8),
-    _images("vidore/colqwen2-v1.0", size="2B", licence="Apache-2.0", vidore=89.3),
-    _images("vidore/colqwen2.5-v0.2", size="3B", licence="Apache-2.0", vidore=89.4),
-    _images("vidore/colSmol-256M", size="256M", licence="Apache-2.0", vidore=80.1),
-    _images("vidore/colSmol-500M", size="500M", licence="Apache-2.0", vidore=82.3),
+    _images("vidore/colpali-v1.3", "colpali", size="3B", licence="Gemma", vidore=84.8),
+    _images("vidore/colqwen2-v1.0", "colqwen2", size="2B", licence="Apache-2.0", vidore=89.3),
+    _images("vidore/colqwen2.5-v0.2", "colqwen2.5", size="3B", licence="Apache-2.0", vidore=89.4),
+    _images("vidore/colSmol-256M", "colidefics3", size="256M", licence="Apache-2.0", vidore=80.1),
+    _images("vidore/colSmol-500M", "colidefics3", size="500M", licence="Apache-2.0", vidore=82.3),
     _images(
         "ModernVBERT/colmodernvbert",
+        "colmodernvbert",
         size="250M",
         source="https://github.com/illuin-tech",
     ),
-    _images("TomoroAI/tomoro-colqwen3-embed-4b", dim=320, size="4B"),
-    _images("Cognitive-Lab/ColNetraEmbed"),
+    _images("TomoroAI/tomoro-colqwen3-embed-4b", "colqwen3", dim=320, size="4B"),
+    _images(
+        "athrael-soju/colqwen3.5-4.5B-v3",
+        "colqwen3.5",
+        dim=320,
+        size="4.5B",
+        vidore=91.6,
+        source=_HUB + "athrael-soju/colqwen3.5-4.5B-v3",
+    ),
+    _images("Cognitive-Lab/ColNetraEmbed", "colgemma3"),
     KnownModel(
         "demo",
         "text",
