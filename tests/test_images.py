@@ -202,6 +202,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_response(404)
         elif path == "/late":
             time.sleep(1)
+        elif path == "/head":
+            for _ in range(20):
+                self.wfile.write(b"H")
+                time.sleep(0.1)
         else:
             self.send_response(200)
             self.send_header("Content-Type", "text/html" if path == "/page" else "image/png; charset=x")
@@ -249,6 +253,7 @@ def test_an_image_is_fetched(server: str) -> None:
         ("/page", "is of type text/html, not an image"),
         ("/late", "did not answer within"),
         ("/drip", "did not answer within"),
+        ("/head", "did not answer within"),
     ],
 )
 def test_an_answer_that_is_refused(

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     import httpcore
 
 MAX_BYTES = 32 * 1024 * 1024
@@ -35,10 +37,10 @@ def fetch_image(url: str) -> tuple[str, bytes]:
     try:
         # Proxies of the environment are not used: behind one it could not be seen where a URL leads.
         with httpcore.ConnectionPool(
-            ssl_context=httpx.create_ssl_context(), network_backend=_public_network()
+            ssl_context=httpx.create_ssl_context(), network_backend=_public_network(deadline)
         ) as pool:
             for _ in range(MAX_REDIRECTS + 1):
-                location, data = _get(pool, url, deadline)
+                location, data = _get(pool, url)
                 if location is None:
                     return name, data
                 url = urljoin(url, location)
@@ -63,7 +65,7 @@ class _RefusedError(Exception):
     """What is refused of an answer, to be said behind the URL."""
 
 
-def _get(pool: httpcore.ConnectionPool, url: str, deadline: float) -> tuple[str | None, bytes]:
+def _get(pool: httpcore.ConnectionPool, url: str) -> tuple[str | None, bytes]:
     """Where a redirect leads, or else the bytes."""
     import httpcore
     import httpx
@@ -73,12 +75,11 @@ def _get(pool: httpcore.ConnectionPool, url: str, deadline: float) -> tuple[str 
         raise _RefusedError(f"leads to {asked.scheme}:, and only http and https are fetched")
     if not asked.host:
         raise _RefusedError("names no host")
-    timeouts = dict.fromkeys(("connect", "read", "write", "pool"), max(0.001, deadline - time.monotonic()))
     headers = [("Accept", "image/*"), ("User-Agent", "late-interaction")]
     target = httpcore.URL(
         scheme=asked.raw_scheme, host=asked.raw_host, port=asked.port, target=asked.raw_path
     )
-    with pool.stream("GET", target, headers=headers, extensions={"timeout": timeouts}) as answer:
+    with pool.stream("GET", target, headers=headers) as answer:
         named = {key.lower(): value for key, value in answer.headers}
         if answer.status in _REDIRECTS and b"location" in named:
             return named[b"location"].decode(errors="replace"), b""
@@ -87,22 +88,26 @@ def _get(pool: httpcore.ConnectionPool, url: str, deadline: float) -> tuple[str 
         media_type = named.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
         if not media_type.startswith("image/"):
             raise _RefusedError(f"is of type {media_type or 'unknown'}, not an image")
-        return None, _body(answer.iter_stream(), deadline)
+        return None, _body(answer.iter_stream())
 
 
-def _body(chunks: Iterable[bytes], deadline: float) -> bytes:
+def _body(chunks: Iterable[bytes]) -> bytes:
     data = bytearray()
     for chunk in chunks:
         data += chunk
         if len(data) > MAX_BYTES:
             raise _RefusedError(f"has more than {MAX_BYTES:,} bytes")
-        if time.monotonic() > deadline:
-            raise TimeoutError
     return bytes(data)
 
 
-def _public_network() -> httpcore.NetworkBackend:
+def _public_network(deadline: float) -> httpcore.NetworkBackend:
     import httpcore
+
+    def remaining() -> float:
+        seconds = deadline - time.monotonic()
+        if seconds <= 0:
+            raise TimeoutError
+        return seconds
 
     class PublicNetwork(httpcore.SyncBackend):
         """Connects to the address that it has checked, so that a name cannot mean another one a moment later."""
@@ -110,7 +115,31 @@ def _public_network() -> httpcore.NetworkBackend:
         def connect_tcp(
             self, host: str, port: int, timeout: float | None = None, *options: Any, **more: Any
         ) -> httpcore.NetworkStream:
-            return super().connect_tcp(public_address(host, port), port, timeout, *options, **more)
+            stream = super().connect_tcp(public_address(host, port), port, remaining(), *options, **more)
+            return HurriedStream(stream)
+
+    class HurriedStream(httpcore.NetworkStream):
+        """Ends at the deadline, however many small pieces come: a timeout of httpcore is for each of them."""
+
+        def __init__(self, stream: httpcore.NetworkStream) -> None:
+            self._stream = stream
+
+        def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+            return self._stream.read(max_bytes, remaining())
+
+        def write(self, buffer: bytes, timeout: float | None = None) -> None:
+            self._stream.write(buffer, remaining())
+
+        def close(self) -> None:
+            self._stream.close()
+
+        def start_tls(
+            self, ssl_context: SSLContext, server_hostname: str | None = None, timeout: float | None = None
+        ) -> httpcore.NetworkStream:
+            return HurriedStream(self._stream.start_tls(ssl_context, server_hostname, remaining()))
+
+        def get_extra_info(self, info: str) -> Any:
+            return self._stream.get_extra_info(info)
 
     return PublicNetwork()
 
