@@ -1,7 +1,7 @@
 """LlamaIndex's metadata filters: what they mean, and what of it a store can do before it searches.
 
 They mean what `llama_index.core.vector_stores.utils.build_metadata_filter_fn` does, LlamaIndex's own
-implementation, with nesting on top of it:
+implementation (as of 0.14.25), with nesting on top of it:
 
 - A key is one top-level key; a dot in it is a dot.
 - A missing key is the same as None: only `NE`, `NIN` and `IS_EMPTY` match it.
@@ -56,7 +56,13 @@ def check_filters(filters: MetadataFilters | MetadataFilter) -> None:
 
     Raises:
         FilterError: one has not; the message names it.
+        TypeError: these are no filters of LlamaIndex's.
     """
+    if not isinstance(filters, MetadataFilters | MetadataFilter):
+        raise TypeError(
+            f"filters must be MetadataFilters, not {type(filters).__name__}; a mapping such as {{'lang': 'en'}} is a "
+            "filter in the core's language, and comes as vector_store_kwargs={'filter': …}."
+        )
     if isinstance(filters, MetadataFilters):
         for one in filters.filters:
             check_filters(one)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llama_index.core.constants import DATA_KEY, TYPE_KEY
 from llama_index.core.schema import (
     BaseNode,
     ImageNode,
@@ -136,7 +137,7 @@ def _given_key(stored: str) -> str:
 
 
 def _document(node: BaseNode, content: str) -> Document:
-    data = node.model_dump(mode="json", exclude={"embedding", "image", "metadata"})
+    data = _dumped(node)
     if isinstance(node, Node):
         data.pop("text", None)  # A Document's, which is in its text resource too.
     holder = _text_holder(data)
@@ -147,6 +148,21 @@ def _document(node: BaseNode, content: str) -> Document:
         stored[PARENT] = node.ref_doc_id
     ours = {_CONTENT: json.dumps(data), _TYPE: _class_name(node)}
     return Document(node.node_id, content, metadata=stored | ours)
+
+
+def _dumped(node: BaseNode) -> dict[str, Any]:
+    """What LlamaIndex stores of a node, but for what is stored elsewhere."""
+    try:
+        data = node.model_dump(mode="json", exclude={"embedding", "image", "metadata"})
+    except ValueError as error:
+        raise ValueError(
+            f"Node {node.node_id!r} holds something that cannot be stored: {error}. The object of an IndexNode, where "
+            "it is no node, is for the index to keep: VectorStoreIndex(objects=[…]) does."
+        ) from error
+    if isinstance(node, IndexNode) and isinstance(node.obj, BaseNode):
+        # In the form that `from_dict` reads, which `model_dump` has only since 0.14.
+        data["obj"] = {DATA_KEY: node.obj.model_dump(mode="json"), TYPE_KEY: node.obj.get_type()}
+    return data
 
 
 def _class_name(node: BaseNode) -> str:

@@ -28,6 +28,13 @@ _MMR_PREFETCH = 4
 _OF_OTHER_MODES = ("alpha", "sparse_top_k", "hybrid_top_k", "output_fields", "embedding_field")
 
 
+def id_list(name: str, ids: Sequence[str] | None) -> list[str] | None:
+    """The ids as a list; a bare str, which would be taken for a list of its letters, raises a TypeError."""
+    if isinstance(ids, str):
+        raise TypeError(f"{name} takes a list of ids, not a bare str: [{ids!r:.40}].")
+    return None if ids is None else list(ids)
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
     """Which documents count: what a store can tell before it searches, and what is left to look at.
@@ -53,6 +60,7 @@ class Selection:
 
         Raises:
             FilterError: a filter is not well formed.
+            TypeError: something is no filter, or no list of ids.
         """
         if filters is not None:
             check_filters(filters)
@@ -61,7 +69,7 @@ class Selection:
         return cls(
             And(pushed) if len(pushed) > 1 else pushed[0] if pushed else None,
             filters,
-            None if node_ids is None else list(node_ids),
+            id_list("node_ids", node_ids),
         )
 
     def accepts(self, metadata: Mapping[str, Any]) -> bool:
@@ -121,8 +129,9 @@ class Search:
         exact: bool = False,
     ) -> Search:
         """Check what `LateInteractionVectorStore.query` was given, which documents the arguments."""
-        if query.mode not in (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR):
-            raise NotImplementedError(f"The query mode is 'default' or 'mmr', not {query.mode.value!r}.")
+        mode = VectorStoreQueryMode(query.mode)
+        if mode not in (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR):
+            raise NotImplementedError(f"The query mode is 'default' or 'mmr', not {mode.value!r}.")
         if given := [name for name in _OF_OTHER_MODES if getattr(query, name) is not None]:
             raise ValueError(f"{', '.join(given)} of a query mean nothing to this store; leave them out.")
         if query_matrix is not None and query_image is not None:
@@ -136,15 +145,22 @@ class Search:
         k, mmr_lambda = query.similarity_top_k, None
         if k < 1:
             raise ValueError(f"similarity_top_k must be at least 1, not {k}.")
-        if query.mode == VectorStoreQueryMode.MMR:
+        if mode == VectorStoreQueryMode.MMR:
             given_lambda = query.mmr_threshold if mmr_threshold is None else mmr_threshold
             mmr_lambda = 0.5 if given_lambda is None else given_lambda
             check_mmr(k, mmr_lambda)
         elif (mmr_threshold, mmr_prefetch_k, query.mmr_threshold) != (None, None, None):
             raise ValueError("mmr_threshold and mmr_prefetch_k are for the query mode 'mmr'.")
+        if mmr_prefetch_k is not None and mmr_prefetch_k < 1:
+            raise ValueError(f"mmr_prefetch_k must be at least 1, not {mmr_prefetch_k}.")
+        if node_ids is not None and (n_ann_tokens, n_maxsim_candidates) != (None, None):
+            raise ValueError(
+                "With node_ids each of these nodes is scored: n_ann_tokens and n_maxsim_candidates mean nothing."
+            )
         default = k if mmr_lambda is None else _MMR_PREFETCH * k
         prefetch = default if mmr_prefetch_k is None else mmr_prefetch_k
-        parents = None if query.doc_ids is None else {PARENT: {"$in": query.doc_ids}}
+        doc_ids = id_list("doc_ids", query.doc_ids)
+        parents = None if doc_ids is None else {PARENT: {"$in": doc_ids}}
         return cls(
             query.query_str,
             query_matrix,

@@ -17,6 +17,7 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryResult,
 )
 
+from llamaindex_lateint.querying import id_list
 from llamaindex_lateint.vector_store import LateInteractionVectorStore
 
 
@@ -51,7 +52,7 @@ class LateInteractionRetriever(BaseRetriever):
         self._vector_store = vector_store
         self._similarity_top_k = similarity_top_k
         self._filters = filters
-        self._doc_ids = None if doc_ids is None else list(doc_ids)
+        self._doc_ids = id_list("doc_ids", doc_ids)
         self._mode = VectorStoreQueryMode(vector_store_query_mode)
         self._kwargs = dict(vector_store_kwargs or {})
 

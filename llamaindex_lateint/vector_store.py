@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +16,7 @@ from llama_index.core.indices.vector_store.base import VectorStoreIndex
 from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores.types import (
     BasePydanticVectorStore,
+    MetadataFilter,
     MetadataFilters,
     VectorStoreQuery,
     VectorStoreQueryResult,
@@ -235,17 +236,20 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
 
         Raises:
             ValueError: a node has nothing to encode, or its image would be lost; then none is stored.
+            TypeError: these are no nodes.
             DocumentError: some nodes could not be stored, for example for metadata that are no JSON values or an image
                 that cannot be read; it names each, and the others are in the index.
             StoreError: the store failed; its `.indexed` has the ids that were written before.
         """
         _refuse("add", add_kwargs)
-        return self._connection.run(lambda pipeline: self._add(pipeline, nodes))
+        checked = _checked(nodes)
+        return self._connection.run(lambda pipeline: self._add(pipeline, checked))
 
     async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
         """`add`, to be awaited."""
         _refuse("async_add", kwargs)
-        return await self._connection.arun(lambda pipeline: self._add(pipeline, nodes))
+        checked = _checked(nodes)
+        return await self._connection.arun(lambda pipeline: self._add(pipeline, checked))
 
     async def _add(self, pipeline: LateInteractionPipeline, nodes: Sequence[BaseNode]) -> list[str]:
         images, stored = pipeline.model.supports_images, pipeline.store_images
@@ -347,7 +351,8 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
             **kwargs: a retriever's `vector_store_kwargs`. `query_image`: an image to search with in place of
                 `query_str`, where the model encodes images: one of Pillow, a path, a URL (with `allow_urls`), base64 or
                 bytes. `query_matrix`: (n_tokens, dim) unit vectors to search with instead. `filter`: one in the core's
-                own language, with booleans and dotted names, on top of `query.filters`. `node_ids`: only these nodes.
+                own language, with booleans and dotted names, on top of `query.filters`. `node_ids`: only these nodes,
+                each of which is scored.
                 `mmr_threshold`: λ of the mode mmr, from 0, nodes as unlike each other as can be, to 1, relevance alone;
                 0.5 by default. `mmr_prefetch_k`: how many nodes that mode chooses from, 4 times `similarity_top_k` by
                 default. `n_ann_tokens`, `n_maxsim_candidates`, `exact`: as for `LateInteractionPipeline.search`.
@@ -418,6 +423,16 @@ def _rows(nodes: Sequence[EncodableNode]) -> list[Document | ImageDocument]:
     return [node.row() for node in nodes]
 
 
+def _checked(nodes: Iterable[BaseNode]) -> list[BaseNode]:
+    if isinstance(nodes, BaseNode):
+        raise TypeError("Pass a list of nodes, not a bare one: [node].")
+    checked = list(nodes)
+    for position, node in enumerate(checked):
+        if not isinstance(node, BaseNode):
+            raise TypeError(f"The node at position {position} is not one of LlamaIndex's but {node!r:.60}.")
+    return checked
+
+
 def _refuse(method: str, kwargs: Mapping[str, Any]) -> None:
     if kwargs:
         raise TypeError(
@@ -426,9 +441,14 @@ def _refuse(method: str, kwargs: Mapping[str, Any]) -> None:
 
 
 def _to_delete(node_ids: Sequence[str] | None, filters: MetadataFilters | None) -> Selection:
-    if node_ids is None and (filters is None or not filters.filters):
+    selection = Selection.of(filters, node_ids)
+    if node_ids is None and (filters is None or _are_empty(filters)):
         raise ValueError("Give node_ids or filters to say what to delete; clear() deletes everything.")
-    return Selection.of(filters, node_ids)
+    return selection
+
+
+def _are_empty(filters: MetadataFilters | MetadataFilter) -> bool:
+    return isinstance(filters, MetadataFilters) and all(map(_are_empty, filters.filters))
 
 
 async def _delete(pipeline: LateInteractionPipeline, selection: Selection) -> None:

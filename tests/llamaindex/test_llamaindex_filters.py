@@ -80,12 +80,21 @@ def by_llamaindex(filter: MetadataFilter, metadata: dict[str, Any]) -> bool:
         return False
 
 
+a_key_is_missing = MetadataFilter(key="x", value=1, operator=FilterOperator.NE)
+needs_the_evaluator = pytest.mark.skipif(
+    not by_llamaindex(a_key_is_missing, {}),
+    reason="an older llama-index-core, for whose evaluator a missing key matches nothing",
+)
+
+
+@needs_the_evaluator
 @given(filter=filters_of_one, metadata=metadatas)
 def test_each_operator_means_what_llamaindex_says(filter: MetadataFilter, metadata: dict[str, Any]) -> None:
     check_filters(filter)
     assert matches(filter, stored(metadata)) == by_llamaindex(filter, metadata)
 
 
+@needs_the_evaluator
 @given(filters=flat_filters, metadata=metadatas)
 def test_each_condition_means_what_llamaindex_says(
     filters: MetadataFilters, metadata: dict[str, Any]

@@ -44,7 +44,7 @@ from late_interaction import (
     SyncPipeline,
 )
 from late_interaction.maxsim import maxsim
-from llamaindex_lateint import LateInteractionVectorStore
+from llamaindex_lateint import LateInteractionRetriever, LateInteractionVectorStore
 from llamaindex_lateint.nodes import encodable_node, node_of
 from tests.data_api import run_in_thread
 from tests.models import HashModel
@@ -98,7 +98,7 @@ KINDS: dict[str, BaseNode] = {
         start_char_idx=3,
         end_char_idx=31,
         text_template="{content} {metadata_str}",
-        metadata_separator="; ",
+        metadata_seperator="; ",  # As 0.13 spells it, and 0.14 still reads it.
     ),
     "names that are ours": TextNode(
         id_="n",
@@ -225,6 +225,10 @@ def test_an_image_is_encoded_by_its_text_where_the_model_reads_text_only(
         (Node(id_="data", image_resource=MediaResource(data=b"hello")), "'data' carries an image as bytes"),
         (Node(id_="sound", audio_resource=MediaResource(data=b"hello")), "'sound' carries a medium as bytes"),
         (TextNode(id_="blank", text=" "), "'blank' has no text to encode"),
+        (
+            IndexNode(id_="pointer", text="see", index_id="i", obj=object()),
+            "'pointer' holds something that cannot be stored",
+        ),
     ],
 )
 async def test_what_cannot_be_encoded_is_refused_before_anything_is_stored(
@@ -248,7 +252,8 @@ def test_the_bytes_of_an_image_that_is_referred_to_are_not_stored(store: LateInt
 def test_ids_come_back_in_order_and_the_last_node_of_an_id_wins(make_store: Any) -> None:
     store = make_store(batch_size=2)
     first, second = TextNode(id_="x", text="first"), TextNode(id_="x", text="second")
-    assert store.add([first, *trees()[:3], second]) == ["x", "ash", "birch", "cedar", "x"]
+    nodes = (node for node in [first, *trees()[:3], second])  # Not only a list will do.
+    assert store.add(nodes) == ["x", "ash", "birch", "cedar", "x"]
     assert store.client.count() == 4
     assert store.get_nodes(["x"]) == [second]
 
@@ -329,7 +334,8 @@ async def test_delete_nodes(store: LateInteractionVectorStore, asynchronous: boo
     await delete(["birch", "cedar"], where("rank", 1))
     await delete([])
     assert ids(store.get_nodes()) == ["cedar", "elm", "fir", "hazel", "larch", "maple"]
-    for nothing in ({}, {"filters": MetadataFilters(filters=[])}):
+    empty = MetadataFilters(filters=[])
+    for nothing in ({}, {"filters": empty}, {"filters": MetadataFilters(filters=[empty, empty])}):
         with pytest.raises(ValueError, match="clear"):
             await delete(**nothing)
     assert len(store.get_nodes()) == 6
@@ -453,6 +459,17 @@ async def test_scores_between_0_and_1_on_request(make_store: Any) -> None:
         (ask("x", 0), {}, ValueError, "similarity_top_k must be at least 1"),
         (ask("x"), {"n_ann_tokens": 0}, ValueError, "n_ann_tokens must be at least 1"),
         (ask("x"), {"n_maxsim_candidates": 0}, ValueError, "n_maxsim_candidates must be at least 1"),
+        (
+            ask("x", mode=VectorStoreQueryMode.MMR),
+            {"mmr_prefetch_k": 0},
+            ValueError,
+            "mmr_prefetch_k must be",
+        ),
+        (ask("x", mode="sparse"), {}, NotImplementedError, "'default' or 'mmr', not 'sparse'"),
+        (ask("x"), {"node_ids": ["x"], "n_ann_tokens": 9}, ValueError, "each of these nodes is scored"),
+        (ask("x"), {"node_ids": "x"}, TypeError, r"node_ids takes a list of ids, not a bare str: \['x'\]"),
+        (ask("x", doc_ids="x"), {}, TypeError, "doc_ids takes a list"),
+        (ask("x", filters={"rank": 1}), {}, TypeError, "filters must be MetadataFilters, not dict"),
         (ask("x"), {"top_p": 1}, TypeError, "top_p"),
         (ask("x"), {"filter": {"a": {"$near": 1}}}, ValueError, "near"),
     ],
@@ -478,6 +495,20 @@ def test_arguments_that_mean_nothing_are_refused(store: LateInteractionVectorSto
     ):
         with pytest.raises(TypeError, match="has no argument"):
             call()
+    for call in (
+        lambda: store.get_nodes("ash"),
+        lambda: store.delete_nodes("ash"),
+        lambda: LateInteractionRetriever(store, doc_ids="ash"),
+    ):
+        with pytest.raises(TypeError, match="takes a list of ids, not a bare str"):
+            call()
+    for filters in ({"rank": 1}, MetadataFilters.model_construct(filters=[{"rank": 1}])):
+        with pytest.raises(TypeError, match="filters must be MetadataFilters, not dict"):
+            store.delete_nodes(filters=filters)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"Pass a list of nodes, not a bare one"):
+        store.add(trees()[0])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="node at position 1 is not one of LlamaIndex's but 'oak'"):
+        store.add([trees()[0], "oak"])  # type: ignore[list-item]
     assert store.get_nodes() == []
 
 
