@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from astrapy import DataAPIClient
 from astrapy.authentication import UsernamePasswordTokenProvider
 
@@ -27,7 +29,7 @@ from late_interaction.doctor import diagnose
 from late_interaction.filters import matches, parse_filter
 from late_interaction.stores import astra, astra_requests, astra_writing
 from late_interaction.stores.astra_filters import push_down
-from late_interaction.stores.astra_schema import CATALOGUE, fields_of, type_names
+from late_interaction.stores.astra_schema import CATALOGUE, fields_of, index_differences, type_names
 from late_interaction.stores.astra_searching import put_together
 from tests.data_api import DataApiServer, Fault, run_in_thread
 from tests.models import HashModel
@@ -150,6 +152,15 @@ async def test_definitions_are_read_and_compared(server, spoil, named):
     assert not health.healthy
 
 
+def test_an_index_that_folds_letters_is_another():
+    wanted = {"i": {"column": "meta_lang"}}
+    plain = {"ascii": False, "caseSensitive": True, "normalize": False}
+    assert index_differences("t", {"i": {"column": "meta_lang", "options": plain}}, wanted) == {}
+    for name, value in plain.items():
+        found = {"i": {"column": "meta_lang", "options": {**plain, name: not value}}}
+        assert list(index_differences("t", found, wanted)) == ["index i on t"]
+
+
 async def test_the_declaration_is_part_of_the_index(server):
     await pipeline_on(server, filterable=FILTERABLE).initialize()
     undeclared = pipeline_on(server)
@@ -187,6 +198,30 @@ def test_names_that_no_table_may_have(name):
     database = DataAPIClient("t", environment="hcd").get_async_database("http://localhost:1", keyspace="k")
     with pytest.raises(ValueError, match="1 to 41 ASCII letters"):
         AstraStore(database, name)
+
+
+async def test_the_longest_names_are_taken(server):
+    declared = {"y" * 42 + str(i): int for i in range(9)}
+    async with pipeline_on(server, "x" * 41, filterable=declared) as pipeline:
+        assert len(await pipeline.store.requests.indexes("x" * 41 + "_tokens")) == 10
+
+
+@pytest.mark.parametrize(
+    ("database", "options", "error", "message"),
+    [
+        ("a folder", {}, TypeError, "database must be one of astrapy.*not str"),
+        (DataAPIClient("AstraCS:secret"), {}, TypeError, "not DataAPIClient"),
+        (None, {"name": 5}, TypeError, "name is a str, not 5"),
+        (None, {"timeout_s": 0}, ValueError, "timeout_s must be above 0"),
+        (None, {"timeout_s": float("inf")}, ValueError, "finite"),
+        (None, {"retries": -1}, ValueError, "retries must not be negative"),
+        (None, {"concurrency": 0}, ValueError, "concurrency must be at least 1"),
+    ],
+)
+def test_what_no_store_can_be_made_of(database, options, error, message):
+    good = DataAPIClient("t", environment="hcd").get_async_database("http://localhost:1", keyspace="k")
+    with pytest.raises(error, match=message):
+        AstraStore(database or good, **options)
 
 
 @pytest.mark.parametrize(
@@ -267,6 +302,10 @@ async def test_environments_and_token_providers(server, monkeypatch):
     monkeypatch.setenv("ASTRA_DB_API_ENDPOINT", server.endpoint)
     monkeypatch.setenv("ASTRA_DB_KEYSPACE", server.keyspace)
     store = AstraStore.from_environment("hcd")
+    assert (await store.spec()).dim == 32
+    await store.close()
+    monkeypatch.setenv("ASTRA_DB_ENVIRONMENT", "prod")
+    store = AstraStore.from_environment("prod")
     assert (await store.spec()).dim == 32
     await store.close()
     monkeypatch.delenv("ASTRA_DB_API_ENDPOINT")
@@ -381,6 +420,59 @@ async def test_retries_end_and_say_how_often(server, quick):
     with pytest.raises(StoreError, match=r"find things_docs at .* failed \(4 attempts\): HTTP 503"):
         await pipeline.count()
     assert server.log.count("find") == 4
+
+
+async def test_waits_are_random_and_the_longest_possible_one_doubles(server, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, astra_requests.__name__)
+    monkeypatch.setattr(astra_requests, "_FIRST_WAIT_S", 0.02)
+    monkeypatch.setattr(astra_requests, "_LONGEST_WAIT_S", 0.08)
+    longest = []
+    monkeypatch.setattr(
+        astra_requests.random, "uniform", lambda low, high: longest.append((low, high)) or high / 2
+    )
+    pipeline = pipeline_on(server, retries=4)
+    await pipeline.initialize()
+    server.settings.faults = [Fault("http_error", command="find", status=429)]
+    with pytest.raises(StoreError, match="HTTP 429"):
+        await pipeline.count()
+    assert longest == [(0, 0.02), (0, 0.04), (0, 0.08), (0, 0.08)]
+    told = [record.getMessage() for record in caplog.records if "again in" in record.getMessage()]
+    assert [line.rpartition("again in ")[2] for line in told] == ["0.01 s.", "0.02 s.", "0.04 s.", "0.04 s."]
+
+
+@pytest.mark.parametrize("answer", ["{}", "[]", "null", '{"message": "not here"}', '{"data": {}}', "hello"])
+async def test_what_is_no_data_api_is_named(quick, answer):
+    """A wrong endpoint may answer anything, with HTTP 200."""
+
+    async def answering(_: web.Request) -> web.Response:
+        return web.Response(text=answer, content_type="application/json")
+
+    app = web.Application()
+    app.router.add_post("/{path:.*}", answering)
+    async with TestServer(app) as other:
+        database = DataAPIClient("t", environment="hcd").get_async_database(
+            str(other.make_url("")).rstrip("/"), keyspace="k"
+        )
+        store = AstraStore(database, "x", retries=1)
+        with pytest.raises(StoreError, match=r"\(2 attempts\): the answer is not one of the Data API"):
+            await store.spec()
+        with pytest.raises(StoreError, match="the answer is not one of the Data API"):
+            await store.requests.command("x_tokens", {"deleteMany": {"filter": {}}})
+        await store.close()
+
+
+async def test_matrices_are_read_in_groups_of_about_so_many_bytes(server, monkeypatch):
+    monkeypatch.setattr(astra, "READ_BYTES", 10_000)
+    pipeline = pipeline_on(server, packing="float32")
+    await pipeline.initialize()
+    await pipeline.index_documents(rows(60, n_words=10))
+    doc_ids = [f"d{i}" for i in range(60)]
+    assert len(await pipeline.get_matrices(doc_ids)) == 60
+    server.log.clear()
+    assert len(await pipeline.get_matrices(doc_ids)) == 60
+    reads = server.log.select("find", "things_docs")
+    assert len(reads) > 5
+    assert max(request.bytes_out for request in reads) < 1.5 * 10_000
 
 
 async def test_a_failed_search_leaves_nothing_running(server, quick):
@@ -688,7 +780,7 @@ def test_bounds_hold_for_any_lists():
         assert put_together(lists, weights, limit + 1).unseen == -np.inf
 
 
-async def test_a_poor_vector_index_is_noticed_and_exact_does_not_rely_on_it(server):
+async def test_a_poor_vector_index_is_noticed(server):
     pipeline = pipeline_on(server)
     await pipeline.initialize()
     await pipeline.index_documents(rows(120))
@@ -818,6 +910,16 @@ async def test_the_doctor_needs_an_index_and_repairs_indexes(server):
     health = await diagnose(store, full=True, repair=True)
     assert (health.repaired, health.healthy) == (1, True)
     assert health.to_dict()["spec"]["dim"] == 32
+
+
+async def test_the_doctor_names_a_damaged_document(server):
+    pipeline = pipeline_on(server)
+    await pipeline.initialize()
+    await pipeline.index_documents(rows(3))
+    docs = server.async_database().get_table("things_docs")
+    await docs.update_one({"doc_id": "d1"}, {"$set": {"packed": b"?"}})
+    with pytest.raises(StoreError, match=r"The row of document 'd1' in astra:things .* is damaged"):
+        await diagnose(pipeline.store)
 
 
 async def test_the_doctor_names_what_differs_from_what_is_expected(server):

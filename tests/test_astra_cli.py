@@ -64,6 +64,13 @@ def test_there_and_back(server, folder, tmp_path):
     assert asyncio.run(results(tmp_path / "back")) == asyncio.run(results(folder))
 
 
+def test_a_name_for_the_copy_is_for_folders(server, folder, tmp_path):
+    assert "astra:other" in run("copy", folder, "astra:copy", "--to-name", "other", code=1).stderr
+    assert server.log.requests == []
+    run("copy", folder, tmp_path / "copy", "--to-name", "other")
+    assert (tmp_path / "copy" / "other").is_dir()
+
+
 def test_a_copy_goes_on_where_it_broke_off(server, folder):
     server.settings.faults = [
         Fault(

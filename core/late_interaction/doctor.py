@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from late_interaction.errors import IndexMismatchError, IndexNotFoundError
+from late_interaction.errors import IndexMismatchError, IndexNotFoundError, StoreError
 from late_interaction.packing import unpack
 from late_interaction.stores.astra import AstraStore
 from late_interaction.stores.astra_requests import Row, in_parallel, together
 from late_interaction.stores.astra_schema import Tables, fields_of
 from late_interaction.stores.astra_writing import from_binary
-from late_interaction.types import IndexSpec
+from late_interaction.types import FloatMatrix, IndexSpec
 
 RECALL_WANTED = 0.95
 """Of stored vectors that find themselves first; published values of a healthy index are 0.96 and above."""
@@ -260,7 +260,7 @@ async def _look_up(
     met: set[str] = set()
 
     async def one(row: Row) -> None:
-        vectors = unpack(from_binary(row["packed"]))
+        vectors = _vectors(store, row)
         token_id = chances.randrange(len(vectors))
         vector = vectors[token_id]
         rows = await store.nearest(vector, depth, columns=("doc_id", "token_id", "generation"))
@@ -287,6 +287,16 @@ async def _look_up(
     await in_parallel(one, rows, store.requests.concurrency)
     if not health.complete:
         health.orphans = sorted(met - await store.existing(sorted(met)))
+
+
+def _vectors(store: AstraStore, row: Row) -> FloatMatrix:
+    try:
+        return unpack(from_binary(row["packed"]))
+    except StoreError as error:
+        raise StoreError(
+            f"The row of document {row['doc_id']!r} in {store.location} is damaged: {error} Index the document again, "
+            "or delete it."
+        ) from None
 
 
 async def _packed(store: AstraStore, tables: Tables, doc_ids: Sequence[str]) -> list[Row]:
@@ -316,7 +326,8 @@ async def _repair(store: AstraStore, tables: Tables, health: Health) -> None:
     suspects = {*health.orphans, *health.torn}
     suspects -= await store.existing(sorted(suspects))  # Written since.
     for doc_id in sorted(suspects):
-        await delete(tables.docs, "deleteOne", doc_id)
+        if doc_id in health.torn:
+            await delete(tables.docs, "deleteOne", doc_id)
         await delete(tables.tokens, "deleteMany", doc_id)
     broken = sorted({*health.stale, *health.surplus})
     for i in range(0, len(broken), 100):

@@ -15,6 +15,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from late_interaction.cli.shared import (
+    ASTRA,
     PLACES,
     DbOption,
     DeviceOption,
@@ -184,7 +185,9 @@ def copy(
     source: Annotated[str, typer.Argument(help=f"Where from: {PLACES}.", show_default=False)],
     target: Annotated[str, typer.Argument(help="Where to, likewise.", show_default=False)],
     name: NameOption = DEFAULT_NAME,
-    to_name: Annotated[str | None, typer.Option(help="Name of the copy. By default the same.")] = None,
+    to_name: Annotated[
+        str | None, typer.Option(help="Name of the copy, where it goes into a folder. By default the same.")
+    ] = None,
     skip_existing: SkipExistingOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -194,6 +197,10 @@ def copy(
     """
 
     async def run() -> tuple[str, int]:
+        if to_name is not None and target.startswith(ASTRA):
+            raise ValueError(
+                f"--to-name names the copy in a folder; on Astra the target does: {ASTRA}{to_name}."
+            )
         async with attached(source, name) as (store, _):
             target_store = store_at(target, to_name or name)
             try:

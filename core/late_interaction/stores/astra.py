@@ -114,8 +114,8 @@ class AstraStore(Store):
     ) -> None:
         if concurrency < 1:
             raise ValueError(f"concurrency must be at least 1, not {concurrency}.")
-        if not timeout_s > 0:
-            raise ValueError(f"timeout_s must be above 0, not {timeout_s}.")
+        if not 0 < timeout_s < math.inf:
+            raise ValueError(f"timeout_s must be above 0 and finite, not {timeout_s}.")
         if retries < 0:
             raise ValueError(f"retries must not be negative, as {retries} is.")
         self.name = check_name(name)

@@ -43,6 +43,7 @@ _SCHEMA_TIMEOUT_S = 60.0
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.25, 20.0
 _NEVER_RETRIED = {"INVALID_DATABASE_QUERY", "UNSUPPORTED_DATABASE_QUERY", "UNAUTHORIZED_ACCESS"}
 """Of the SERVER family, and yet the request's own fault: another try gets the same answer."""
+_STRANGE = "the answer is not one of the Data API"
 _UNKNOWN_TABLE = {"UNKNOWN_COLLECTION_OR_TABLE", "COLLECTION_NOT_EXIST", "TABLE_NOT_EXIST"}
 
 
@@ -98,9 +99,13 @@ class Requests:
     def __init__(
         self, database: Database | AsyncDatabase, *, concurrency: int, timeout_s: float, retries: int
     ) -> None:
-        from astrapy import Database
+        from astrapy import AsyncDatabase, Database
         from astrapy.api_options import APIOptions, SerdesOptions
 
+        if not isinstance(database, AsyncDatabase | Database):
+            raise TypeError(
+                f"database must be one of astrapy, as get_async_database(…) gives it, not {type(database).__name__}."
+            )
         if database.keyspace is None:
             raise ValueError("the database has no keyspace: give one to get_async_database(keyspace=…).")
         self.library_version = version("late-interaction")  # Read from files, and so not on the event loop.
@@ -117,7 +122,7 @@ class Requests:
         url = urlsplit(database.api_endpoint)
         self.host = f"{url.hostname}:{url.port}" if url.port else str(url.hostname)
         self.concurrency = concurrency
-        self._timeout_ms = round(timeout_s * 1000)
+        self._timeout_ms = max(1, _ms(timeout_s))  # 0 would be no limit.
         self._retries = retries
         self._connections: _Connections | None = None
         _let_expected_warnings_pass()
@@ -180,14 +185,20 @@ class Requests:
             ServiceError: it failed for good.
         """
         timeout_ms = self._timeout_ms if timeout_s is None else max(self._timeout_ms, _ms(timeout_s))
+        name = next(iter(body))
 
         async def ask(connections: _Connections) -> Row:
             reply = await _post(connections, table, body, timeout_ms)
-            if reply.get("errors"):
-                raise _trouble_of(reply["errors"])
-            return reply
+            match name, reply:
+                case _, {"errors": [_, *_] as errors}:
+                    raise _trouble_of(errors)
+                case "find", {"data": {"documents": list()}}:
+                    return reply
+                case _, {"status": dict()} if name != "find":
+                    return reply
+            raise _TroubleError(_STRANGE, again=True)
 
-        return await self._persist(f"{next(iter(body))} {table}", ask)
+        return await self._persist(f"{name} {table}", ask)
 
     async def insert(self, table: str, rows: Sequence[Row]) -> dict[int, str]:
         """Upsert rows by one `insertMany`; what failed and may be tried again is tried again.
@@ -330,7 +341,10 @@ async def _post(connections: _Connections, table: str, body: Row, timeout_ms: in
     if client is None:
         client = connections.tables[table] = connections.database.get_collection(table)
         connections.open.push_async_exit(client)
-    return await client.command(body, raise_api_errors=False, timeout_ms=timeout_ms)
+    reply = await client.command(body, raise_api_errors=False, timeout_ms=timeout_ms)
+    if not isinstance(reply, dict):  # Any JSON at all may come from what is no Data API.
+        raise _TroubleError(_STRANGE, again=True)
+    return reply
 
 
 async def _attempt(ask: Callable[[_Connections], Awaitable[T]], connections: _Connections) -> T:
@@ -356,7 +370,7 @@ async def _attempt(ask: Callable[[_Connections], Awaitable[T]], connections: _Co
         ]
         raise _trouble_of(described) from None
     except UnexpectedDataAPIResponseException:
-        raise _TroubleError("the answer is not one of the Data API", again=True) from None
+        raise _TroubleError(_STRANGE, again=True) from None
     except (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.InvalidURL, UnicodeError):
         raise _TroubleError(
             "the request cannot be sent: the endpoint is no URL, or the token has a character that no header can hold",

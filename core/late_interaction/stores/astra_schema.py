@@ -87,8 +87,11 @@ def check_name(name: str) -> str:
     """An index's name, of which the names of tables are made.
 
     Raises:
+        TypeError: it is no str.
         ValueError: it is too long, or has characters that no table's name may have.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"an index's name is a str, not {name!r}.")
     if not re.fullmatch(rf"[A-Za-z0-9_]{{1,{MAX_NAME}}}", name, re.ASCII):
         raise ValueError(
             f"on Astra an index's name has 1 to {MAX_NAME} ASCII letters, digits and underscores; {name!r} does not."
@@ -303,6 +306,5 @@ def _index_facets(definition: Row) -> Row:
     if "metric" in options or "sourceModel" in options:
         return facets | {name: options.get(name) for name in VECTOR_OPTIONS}
     # Metadata are compared letter by letter; an index that folds letters would find too much.
-    return facets | {
-        "exact": bool(options.get("caseSensitive", True)) and not options.get("normalize", False)
-    }
+    folds = not options.get("caseSensitive", True) or options.get("normalize") or options.get("ascii")
+    return facets | {"exact": not folds}
