@@ -138,7 +138,7 @@ async def test_from_image_to_image(name: str, models: Callable[[str], ColPaliMod
                 assert result.score == pytest.approx(scores[result.doc_id], abs=1e-3)
 
 
-@pytest.mark.parametrize("name", ["colpali", "colqwen2", "colidefics3", "colgemma3", "colpali-native"])
+@pytest.mark.parametrize("name", NAMES)
 def test_what_is_encoded_is_what_the_family_encodes(name: str, models: Callable[[str], ColPaliModel]) -> None:
     """Our images and queries are those of the family's own processor and forward pass, one at a time."""
     import torch
