@@ -34,7 +34,7 @@ def models(
             print_json(fingerprint)
         else:
             for name, value in fingerprint.items():
-                out.print(f"{name}: {value}", markup=False)
+                out.print(f"{name}: {value}", markup=False, soft_wrap=True)
     elif as_json:
         print_json({"models": [asdict(model) for model in KNOWN_MODELS]})
     else:
