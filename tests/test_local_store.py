@@ -112,6 +112,12 @@ async def test_a_store_that_is_not_open_says_so(tmp_path):
         await LocalStore(tmp_path).count()
 
 
+async def test_a_folder_that_cannot_be_made_is_an_error_of_ours(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StoreError, match="cannot be written: "):
+        await LocalStore(tmp_path / "file", "things").open(SPEC)
+
+
 async def test_a_file_that_is_no_index_is_an_error_of_ours(tmp_path):
     (tmp_path / "things").mkdir()
     (tmp_path / "things" / "documents.sqlite3").write_text(
@@ -179,6 +185,24 @@ async def test_an_upsert_replaces_content_metadata_and_every_vector(store):
     ids, documents = await store.matrices(["a"])
     assert ids == ["a"]
     np.testing.assert_array_equal(documents.matrix(0), matrix(1, 2))
+
+
+async def test_an_id_may_hold_any_character(store):
+    ids = ["a", "a\0b", "a\0c", 'a"', "a'); --", "😀", "\\u0000"]
+    named = [EncodedDocument(Document(doc_id, "text"), encoded(0).matrix) for doc_id in ids]
+    for _ in range(2):
+        await store.upsert(named)
+        assert await store.count() == len(ids)
+    assert await store.existing(ids) == set(ids)
+    assert [document.doc_id for document in await store.documents(ids)] == ids
+    assert await store.delete(["a\0b", "a\0b"]) == 1
+    assert await store.existing(ids) == set(ids) - {"a\0b"}
+    assert await store.delete([]) == 0
+
+
+async def test_no_documents_are_no_error(store):
+    await store.upsert([])
+    assert await store.count() == 0
 
 
 async def test_delete_by_id_and_by_filter_counts_what_was_there(store):
@@ -374,6 +398,49 @@ async def test_the_index_is_built_in_the_background_and_the_build_stops_on_close
     await store.optimize()
     assert (await store.info())["documents_in_index"] == 301
     await store.close()
+
+
+@pytest.mark.parametrize("left", [0, 3])
+async def test_what_is_deleted_under_a_build_leaves_a_store_that_works(
+    store, small_crossover, monkeypatch, left
+):
+    """Deleted before the sample is taken, and after it."""
+    began, go_on = threading.Event(), threading.Event()
+
+    def paused(method):
+        def run(*args, **kwargs):
+            began.set()
+            assert go_on.wait(10)
+            return method(*args, **kwargs)
+
+        return run
+
+    for target, name in ((LocalStore, "_train"), (local, "train_centroids")):
+        began.clear(), go_on.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(target, name, paused(getattr(target, name)))
+            await store.upsert([encoded(i) for i in range(300)])
+            assert await asyncio.to_thread(began.wait, 10)
+            await (store.clear() if left == 0 else store.delete([f"d{i}" for i in range(left, 300)]))
+            go_on.set()
+            await store.optimize()
+        await store.upsert([encoded(i) for i in range(5)])
+        assert len(await best(store, query(0))) == 5
+    await store.upsert([encoded(i) for i in range(300)])
+    await store.optimize()
+    assert (await store.info())["documents_in_index"] == 300
+
+
+async def test_a_search_index_that_cannot_be_written_is_an_error_of_ours(store, small_crossover, caplog):
+    (store.folder / "centroids.npz.tmp").mkdir()
+    await store.upsert([encoded(i) for i in range(300)])
+    with pytest.raises(StoreError, match=r"search index of .* could not be written"):
+        await store.optimize()
+    assert "was not brought up to date" in caplog.text
+    assert len(await best(store, query(0))) == 10
+    (store.folder / "centroids.npz.tmp").rmdir()
+    await store.optimize()
+    assert (await store.info())["documents_in_index"] == 300
 
 
 def test_training_is_repeatable():

@@ -45,6 +45,11 @@ class CentroidIndex:
     rids: NDArray[np.int64]
     trained_tokens: int
 
+    @property
+    def last_rid(self) -> int:
+        """The largest row id that is covered; 0 where there is none, since every document was deleted."""
+        return int(self.rids[-1]) if len(self.rids) else 0
+
     def approximate(self, query: QueryVectors, n_ann_tokens: int) -> NDArray[np.float32]:
         """Approximate MaxSim of every document.
 

@@ -275,8 +275,8 @@ class LocalStore(Store):
                 )
                 connection.execute("INSERT INTO vectors VALUES (?, ?)", (cursor.lastrowid, blob))
             index = self._current_index(connection)
-            query = "SELECT sum(n_tokens) FROM documents WHERE rid > ?"
-            outside = connection.execute(query, (0 if index is None else int(index.rids[-1]),)).fetchone()[0]
+            query = "SELECT coalesce(sum(n_tokens), 0) FROM documents WHERE rid > ?"
+            outside = connection.execute(query, (0 if index is None else index.last_rid,)).fetchone()[0]
             return int(outside) > EXACT_TOKENS
 
     @_in_thread
@@ -530,6 +530,7 @@ class LocalStore(Store):
 
         Raises:
             StoreLockedError: another process is writing to this index; it keeps the index as well.
+            StoreError: the index cannot be written; the documents are not touched.
         """
         self._opened()
         await asyncio.to_thread(self._builder.run, show_progress)
@@ -552,7 +553,10 @@ class LocalStore(Store):
             self._index_path.unlink(missing_ok=True)
             return
         if index is None or n_tokens > _RETRAIN_GROWTH * index.trained_tokens:
-            base = empty_index(index_id, self._train(rows, tick), n_tokens)
+            centroids = self._train(rows, tick)
+            if centroids is None:
+                return
+            base = empty_index(index_id, centroids, n_tokens)
         else:
             alive = np.zeros(len(index.rids), bool)
             alive[view.positions] = True
@@ -565,10 +569,19 @@ class LocalStore(Store):
                     bar.update(len(rids))
                     tick()
 
-            base.extend(batches()).save(self._index_path)
+            try:
+                base.extend(batches()).save(self._index_path)
+            except OSError as error:
+                raise StoreError(
+                    f"The search index of {self.location} could not be written: {error}. The documents are whole, and "
+                    "are searched one by one until optimize() can write it."
+                ) from error
 
-    def _train(self, rows: _Rows, tick: Callable[[], None]) -> FloatMatrix:
-        """Centroids of a sample of the token vectors, the same sample each time."""
+    def _train(self, rows: _Rows, tick: Callable[[], None]) -> FloatMatrix | None:
+        """Centroids of a sample of the token vectors, the same sample each time.
+
+        None where documents were deleted meanwhile, and too few vectors are left: then no index is due any more.
+        """
         n_centroids = 2 ** round(math.log2(_CENTROIDS_PER_ROOT * math.sqrt(rows.total_tokens())))
         share = min(1.0, n_centroids * _SAMPLE_TOKENS_PER_CENTROID / rows.total_tokens())
         rng, sample = np.random.default_rng(0), []
@@ -578,6 +591,8 @@ class LocalStore(Store):
             tokens = documents.tokens[chosen].astype(np.float32)
             sample.append(tokens if documents.scales is None else tokens * documents.scales[chosen, None])
             tick()
+        if sum(map(len, sample)) < n_centroids:
+            return None
         return train_centroids(np.concatenate(sample), n_centroids, tick=tick)
 
     def _read(self, rids: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], RaggedTokens]]:
@@ -623,5 +638,5 @@ def _select(
 
 
 def _delete(connection: sqlite3.Connection, doc_ids: Sequence[str]) -> int:
-    query = "DELETE FROM documents WHERE doc_id IN (SELECT value FROM json_each(?))"
-    return connection.execute(query, (json.dumps(list(doc_ids)),)).rowcount
+    # Ids are bound one by one: as JSON, SQLite would read an id only up to its first NUL.
+    return connection.executemany("DELETE FROM documents WHERE doc_id = ?", ((i,) for i in doc_ids)).rowcount

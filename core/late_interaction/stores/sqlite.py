@@ -114,10 +114,19 @@ class SQLiteFile:
                 connection.execute("COMMIT")
 
     def become_writer(self) -> None:
-        """Take the writer lock, or raise `StoreLockedError`."""
+        """Take the writer lock.
+
+        Raises:
+            StoreLockedError: another process has it.
+            StoreError: nothing can be written in this folder.
+        """
         self._check_process()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if not self._lock.acquire():
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            acquired = self._lock.acquire()
+        except OSError as error:
+            raise StoreError(f"The index in {self.path.parent} cannot be written: {error}") from error
+        if not acquired:
             raise StoreLockedError(
                 f"Another process is writing to the index in {self.path.parent}. Searching it is fine; to write, "
                 "close the other pipeline (or end its process) first."
