@@ -7,6 +7,7 @@ import logging
 import math
 import threading
 import uuid
+from functools import reduce
 
 import numpy as np
 import pytest
@@ -124,6 +125,8 @@ BAD = [
     ({"content": "x", "when": uuid.UUID(int=1)}, "'when' is a UUID"),
     ({"content": "x", "a": {"b": [float("nan")]}}, r"'a.b\[0\]' is nan"),
     ({"content": "x", "a": {1: 2}}, "keys are str, not int"),
+    ({"content": "x", "a": {"b\0": 2}}, "holds a NUL character"),
+    ({"content": "x", "a": reduce(lambda inner, _: {"b": inner}, range(2000), 1)}, "nest too deep"),
     ({"content": "x", "content_type": "video"}, "'content_type' is one of text, image"),
     ({"content": "x", "content_type": "image"}, "encodes text"),
     ({"content": "half \ud800"}, "surrogate"),
@@ -143,7 +146,7 @@ async def test_bad_rows_are_named_and_the_others_indexed(pipeline):
     rows = [row for good, (bad, _) in zip(ROWS * 5, BAD, strict=False) for row in (bad, good)]
     with pytest.raises(DocumentError) as caught:
         await pipeline.index_documents(rows, batch_size=4)
-    assert [failure.row for failure in caught.value.failures] == list(range(0, 26, 2))
+    assert [failure.row for failure in caught.value.failures] == list(range(0, 2 * len(BAD), 2))
     assert caught.value.failures[3].doc_id == "7"
     assert caught.value.indexed == ["cats", "dogs", "tea"]
     assert await pipeline.count() == 3
@@ -239,6 +242,17 @@ async def test_a_store_that_fails_is_reported(tmp_path, model):
         assert await pipeline.count() == 4
 
 
+async def test_an_optimize_that_fails_says_what_was_indexed(tmp_path, model):
+    class Failing(LocalStore):
+        async def optimize(self, *, show_progress=False):
+            raise StoreError("the disk is full")
+
+    async with LateInteractionPipeline(Failing(tmp_path), model) as pipeline:
+        with pytest.raises(StoreError, match="disk is full") as caught:
+            await pipeline.index_documents(ROWS)
+        assert caught.value.indexed == ["cats", "dogs", "tea"]
+
+
 async def test_truncated_documents_are_counted_once_a_call(tmp_path, caplog):
     model = HashModel(limit=3)
     async with LateInteractionPipeline(tmp_path, model) as pipeline:
@@ -310,6 +324,12 @@ async def test_an_empty_query_is_refused(pipeline, query):
 @pytest.mark.parametrize("options", [{"k": 0}, {"n_ann_tokens": 0}, {"n_maxsim_candidates": -1}])
 async def test_numbers_out_of_range_are_refused(pipeline, options):
     with pytest.raises(ValueError, match="must be at least 1"):
+        await pipeline.search("x", **options)
+
+
+@pytest.mark.parametrize("options", [{"k": 2.5}, {"k": "3"}, {"n_ann_tokens": 10.0}])
+async def test_numbers_that_are_not_whole_are_refused(pipeline, options):
+    with pytest.raises(TypeError, match=f"{next(iter(options))} must be a whole number"):
         await pipeline.search("x", **options)
 
 
@@ -476,6 +496,47 @@ async def test_vectors_that_do_not_fit_are_refused(tmp_path, matrix, message):
         assert await pipeline.count() == 0
 
 
+@pytest.mark.parametrize(
+    ("matrix", "message"),
+    [
+        (np.eye(2, 7), r"shape \(n_tokens ≥ 1, 32\), not \(2, 7\)"),
+        (np.zeros((0, 32)), "n_tokens ≥ 1"),
+        (np.ones((2, 32)), "row 0 has 5.657"),
+    ],
+)
+async def test_what_a_model_of_ones_own_gives_is_checked(tmp_path, matrix, message):
+    class Wrong(HashModel):
+        def encode_queries(self, queries):
+            return [matrix for _ in queries]
+
+        def encode_documents(self, documents):
+            return [matrix if "bad" in text else self._encode(text) for text in documents]
+
+    async with LateInteractionPipeline(tmp_path, Wrong()) as pipeline:
+        with pytest.raises(DocumentError, match=message) as caught:
+            await pipeline.index_documents(
+                [{"content": "good", "doc_id": "1"}, {"content": "bad", "doc_id": "2"}]
+            )
+        assert [failure.doc_id for failure in caught.value.failures] == ["2"]
+        assert caught.value.indexed == ["1"]
+        with pytest.raises(ValueError, match=message):
+            await pipeline.search("good")
+
+
+async def test_a_model_that_leaves_something_out_is_named(tmp_path):
+    class Forgetful(HashModel):
+        def encode_queries(self, queries):
+            return []
+
+        encode_documents = encode_queries
+
+    async with LateInteractionPipeline(tmp_path, Forgetful()) as pipeline:
+        with pytest.raises(ModelError, match="hash gave 0 matrices for 1 items"):
+            await pipeline.index_document({"content": "text"})
+        with pytest.raises(ModelError, match="hash gave 0 matrices for 1 items"):
+            await pipeline.search("text")
+
+
 # --- documents
 
 
@@ -591,7 +652,10 @@ def _other(tmp_path):
         ({"model": "name"}, TypeError, "must be a LateInteractionModel"),
         ({"db": 3}, TypeError, "db must be a folder"),
         ({"doc_pool_factor": 0.5}, ValueError, "doc_pool_factor"),
+        ({"doc_pool_factor": math.nan}, ValueError, "doc_pool_factor"),
+        ({"doc_pool_factor": math.inf}, ValueError, "doc_pool_factor"),
         ({"query_pool_distance": -1}, ValueError, "query_pool_distance"),
+        ({"query_pool_distance": math.nan}, ValueError, "query_pool_distance"),
         ({"packing": "int4"}, ValueError, "packing must be one of"),
         ({"concurrency": 0}, ValueError, "concurrency"),
     ],

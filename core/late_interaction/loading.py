@@ -29,7 +29,7 @@ from late_interaction.encoders.images import (
     open_image,
     stored_image,
 )
-from late_interaction.errors import DocumentError, RowFailure, StoreError, StoreWriteError
+from late_interaction.errors import DocumentError, ModelError, RowFailure, StoreError, StoreWriteError
 from late_interaction.rows import CheckedRow, Row, check_row, row_id
 from late_interaction.stores.base import Store
 from late_interaction.types import Document, FloatMatrix
@@ -153,8 +153,12 @@ class Load:
                 self._n_rows,
                 self._model.model_name,
             )
-        await self._store.optimize(show_progress=show_progress)
         doc_ids = self._indexed(self._n_rows)
+        try:
+            await self._store.optimize(show_progress=show_progress)
+        except StoreError as error:
+            error.indexed = doc_ids
+            raise
         if self._failures:
             failures = [self._failures[number] for number in sorted(self._failures)]
             raise DocumentError(failures, list(dict.fromkeys(doc_ids)))
@@ -239,7 +243,13 @@ class Load:
             return []
         texts = [ready.item for ready in chunk if isinstance(ready.item, str)]
         self._n_truncated += await self._model.run(self._model.count_truncated, texts)
-        return [(ready.document, matrix) for ready, matrix in zip(chunk, matrices, strict=True)]
+        encoded = []
+        for ready, matrix in zip(chunk, check_count(matrices, len(chunk), self._model), strict=True):
+            try:
+                encoded.append((ready.document, check_matrix(matrix, self._model.dim)))
+            except ValueError as error:
+                self._fail(ready.number, ready.document.doc_id, error)
+        return encoded
 
     async def _written(self) -> None:
         if self._writing is not None:
@@ -288,8 +298,19 @@ async def _each(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
             yield item
 
 
+def check_count(matrices: Sequence[T], n: int, model: LateInteractionModel) -> Sequence[T]:
+    """The matrices that a model gave for `n` items, once there are as many.
+
+    Raises:
+        ModelError: there are more or fewer.
+    """
+    if len(matrices) != n:
+        raise ModelError(f"{model.model_name} gave {len(matrices)} matrices for {n} items to encode.")
+    return matrices
+
+
 def check_matrix(matrix: ArrayLike, dim: int) -> FloatMatrix:
-    """Vectors made elsewhere as (n_tokens, dim) float32.
+    """Vectors made elsewhere, or by a model of the user's own, as (n_tokens, dim) float32.
 
     Raises:
         ValueError: the shape is another, there is no token, or a row is not a unit vector.

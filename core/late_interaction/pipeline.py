@@ -11,6 +11,7 @@ import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence, Sized
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
@@ -25,7 +26,7 @@ from late_interaction.encoders.images import StoreImages, check_store_images, lo
 from late_interaction.encoders.projection import restored
 from late_interaction.errors import IndexMismatchError
 from late_interaction.filters import Filter, matches, parse_filter
-from late_interaction.loading import Load, batches, check_matrix
+from late_interaction.loading import Load, batches, check_count, check_matrix
 from late_interaction.packing import check_packing
 from late_interaction.pooling import POOLING_ALGORITHM, pool_document, pool_query
 from late_interaction.rows import Row, check_doc_id, check_metadata
@@ -100,10 +101,12 @@ class LateInteractionPipeline:
             raise TypeError(
                 f"model must be a LateInteractionModel such as ColBERTModel({model!r:.60}), not {type(model).__name__}."
             )
-        if doc_pool_factor < 1:
-            raise ValueError(f"doc_pool_factor must be at least 1, not {doc_pool_factor}.")
-        if query_pool_distance < 0:
-            raise ValueError(f"query_pool_distance must not be negative, as {query_pool_distance} is.")
+        if not (math.isfinite(doc_pool_factor) and doc_pool_factor >= 1):
+            raise ValueError(f"doc_pool_factor must be a number of at least 1, not {doc_pool_factor}.")
+        if not query_pool_distance >= 0:
+            raise ValueError(
+                f"query_pool_distance must be a number of at least 0, not {query_pool_distance}."
+            )
         if concurrency < 1:
             raise ValueError(f"concurrency must be at least 1, not {concurrency}.")
         check_packing(packing)
@@ -389,6 +392,8 @@ class LateInteractionPipeline:
         plan = self._plan(k, n_ann_tokens, n_maxsim_candidates, filter, exact)
         started = time.perf_counter()
         matrices = await self.model.aencode_queries(await self._query_items(queries))
+        check_count(matrices, len(queries), self.model)
+        matrices = [check_matrix(matrix, self.model.dim) for matrix in matrices]
         encode_s = (time.perf_counter() - started) / max(1, len(matrices))
         return list(await asyncio.gather(*(self._search(matrix, plan, encode_s) for matrix in matrices)))
 
@@ -437,7 +442,11 @@ class LateInteractionPipeline:
             ("n_ann_tokens", n_ann_tokens),
             ("n_maxsim_candidates", n_maxsim_candidates),
         ):
-            if value is not None and value < 1:
+            if value is None:
+                continue
+            if not isinstance(value, Integral):
+                raise TypeError(f"{name} must be a whole number, not {value!r:.40}.")
+            if value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}.")
         scaling = self.store.scaling
         return _Plan(

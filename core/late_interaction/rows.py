@@ -153,11 +153,14 @@ def check_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         TypeError: a key is no str.
-        ValueError: a value is no JSON value (NaN and infinity are none).
+        ValueError: a key holds a NUL character, or a value is no JSON value (NaN and infinity are none).
     """
-    for key, value in metadata.items():
-        _check_json(value, _check_key(key))
-    copy: dict[str, Any] = json.loads(json.dumps(dict(metadata)))
+    try:
+        for key, value in metadata.items():
+            _check_json(value, _check_key(key))
+        copy: dict[str, Any] = json.loads(json.dumps(dict(metadata)))
+    except RecursionError:
+        raise ValueError("metadata nest too deep, or hold themselves.") from None
     return copy
 
 
@@ -181,6 +184,8 @@ def _check_json(value: object, path: str) -> None:
 def _check_key(key: object) -> str:
     if not isinstance(key, str):
         raise TypeError(f"metadata keys are str, not {type(key).__name__} ({key!r:.40}).")
+    if "\0" in key:
+        raise ValueError(f"metadata key {key!r} holds a NUL character.")
     return key
 
 
