@@ -86,6 +86,19 @@ def test_index_search_info(db: str, docs: Path, model: str) -> None:
     assert "spec.encoder.content" in table.stdout
 
 
+def test_what_is_printed_is_text_and_no_markup_or_command(tmp_path: Path, model: str) -> None:
+    docs = tmp_path / "docs[a]"
+    docs.mkdir()
+    row = {"doc_id": "[b]", "content": "the [red]wing[/red]\r\x0b \x1b[31mheat [/x]"}
+    (docs / "rows.jsonl").write_text(json.dumps(row))
+    assert run("index", docs, "--db", docs, "--model", model).exit_code == 0
+    found = run("search", "[/x] heat", "--db", docs, "--model", model)
+    assert found.exit_code == 0
+    assert "the [red]wing[/red]    [31mheat [/x]" in found.stdout
+    assert "\x1b" not in found.stdout
+    assert str(docs / "late_interaction") in run("info", "--db", docs).stdout
+
+
 def test_search_prints_a_table_with_places(
     db: str, docs: Path, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +19,7 @@ from late_interaction.types import SearchResult, SearchResults, SearchStats
 
 _EXCERPT = 240
 _LEAD = 60
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def print_results(
@@ -50,7 +52,8 @@ def print_results(
         matched = [[] for _ in texts]
     for result, words in zip(results, matched, strict=True):
         start, end = shown(result.content, words)
-        text = Text(result.content.replace("\n", " "))
+        # As many characters as there were: rich would drop some, and a terminal obey others.
+        text = Text(_CONTROL.sub(" ", result.content))
         for word in words:
             text.stylize("bold yellow", *word)
         table.add_row(f"{result.score:.2f}", Text(label(result), style="cyan"), text[start:end])

@@ -27,8 +27,9 @@ from late_interaction.stores.local import LocalStore
 from late_interaction.types import IndexSpec
 
 logger = logging.getLogger(__name__)
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+# Names, paths and prompts such as "[unused0]" are text, not rich's markup.
+out = Console(highlight=False, markup=False)
+err = Console(stderr=True, highlight=False, markup=False)
 
 DEFAULT_MODEL = "answerdotai/answerai-colbert-small-v1"
 DEMO_MODEL = "demo"
