@@ -75,8 +75,9 @@ async def measured(pipe: Connection, n: int, work: Callable[[], Awaitable[Any]])
 
 
 def table(title: str, lines: dict[str, list[float]]) -> None:
-    # Nothing is searched while indexing: those columns would be empty.
-    shown = [i for i in range(len(COUNTS)) if any(values[i] for values in lines.values())]
+    # Nothing is searched while indexing, and all rows are other rows.
+    searched = any(values[2] for values in lines.values())
+    shown = [i for i in range(len(COUNTS)) if searched or i not in (2, 3)]
     print(f"\n| {title} | {' | '.join(COUNTS[i] for i in shown)} |\n|{'---|' * (len(shown) + 1)}")
     for name, values in lines.items():
         cells = (f"{values[i]:,.1f}" if values[i] < 100 else f"{values[i]:,.0f}" for i in shown)
