@@ -29,10 +29,10 @@ _OF_OTHER_MODES = ("alpha", "sparse_top_k", "hybrid_top_k", "output_fields", "em
 
 
 def id_list(name: str, ids: Sequence[str] | None) -> list[str] | None:
-    """The ids as a list; a bare str, which would be taken for a list of its letters, raises a TypeError."""
+    """The ids, each once; a bare str, which would be taken for a list of its letters, raises a TypeError."""
     if isinstance(ids, str):
         raise TypeError(f"{name} takes a list of ids, not a bare str: [{ids!r:.40}].")
-    return None if ids is None else list(ids)
+    return None if ids is None else list(dict.fromkeys(ids))
 
 
 @dataclass(frozen=True, slots=True)

@@ -326,7 +326,7 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
     def get_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
     ) -> list[BaseNode]:
-        """Nodes by id, in the order asked, by metadata, or both; all of them by default. No vectors involved."""
+        """Nodes by id, each once and in the order asked, by metadata, or both; by default all. No vectors involved."""
         selection = Selection.of(filters, node_ids)
         return self._connection.run(lambda pipeline: _nodes(pipeline, selection))
 

@@ -343,7 +343,7 @@ async def test_delete_nodes(store: LateInteractionVectorStore, asynchronous: boo
 
 async def test_get_nodes_in_the_order_asked(store: LateInteractionVectorStore) -> None:
     store.add(trees())
-    assert ids(store.get_nodes(["oak", "none", "ash"])) == ["oak", "ash"]
+    assert ids(store.get_nodes(["oak", "none", "ash", "oak"])) == ["oak", "ash"]
     assert ids(await store.aget_nodes(["oak", "ash"], where("rank", 3, "<"))) == ["ash"]
     assert ids(await store.aget_nodes(filters=where("rank", 3, "<"))) == ["ash", "birch", "cedar"]
     assert store.get_nodes([]) == []
@@ -400,7 +400,7 @@ def test_node_ids_of_the_query_are_not_but_those_of_the_arguments_are(
     store.add(trees())
     everything = store.query(ask("oak tree", 10))
     assert store.query(ask("oak tree", 10, node_ids=["ash"])) == everything
-    some = store.query(ask("oak tree", 2), node_ids=["ash", "oak", "pine", "none"])
+    some = store.query(ask("oak tree", 2), node_ids=["ash", "oak", "ash", "pine", "none"])
     assert some.ids is not None
     assert some.ids[0] == "oak"
     assert len(some.ids) == 2
