@@ -532,6 +532,9 @@ def test_the_last_pipeline_closes_the_shared_portal(tmp_path: Path) -> None:
     assert second.count() == 0
     second.close()
     assert portal_threads() == before
+    for use in (SyncPipeline.count, lambda closed: closed.index_documents(ROWS)):
+        with pytest.raises(LateInteractionError, match=r"SyncPipeline\(.* is closed; make a new one"):
+            use(second)
     with make(tmp_path / "first") as again:
         assert again.count() == 0
 

@@ -310,6 +310,7 @@ class SyncPipeline:
         Raises:
             LateInteractionError: the pipeline is closed, or the caller is on the portal's own loop.
         """
+        self._check_open()
         return self._portal.run(self._call, use)
 
     async def arun(self, use: Callable[[LateInteractionPipeline], Awaitable[T]]) -> T:
@@ -318,11 +319,15 @@ class SyncPipeline:
         Raises:
             LateInteractionError: the pipeline is closed.
         """
+        self._check_open()
         return await self._portal.arun(self._call, use)
 
-    async def _call(self, use: Callable[[LateInteractionPipeline], Awaitable[T]]) -> T:
+    def _check_open(self) -> None:
         if self._closed:
             raise LateInteractionError(f"{self!r} is closed; make a new one.")
+
+    async def _call(self, use: Callable[[LateInteractionPipeline], Awaitable[T]]) -> T:
+        self._check_open()
         return await use(await self._current())
 
     async def _current(self) -> LateInteractionPipeline:
@@ -445,6 +450,7 @@ class SyncPipeline:
 
     def _serve(self, feed: _Feed, use: Callable[[LateInteractionPipeline], Awaitable[T]]) -> T:
         """`run`, and give it rows whenever it asks for some."""
+        self._check_open()
         self._portal.check_not_inside()
         future = self._portal.submit(self._call, use)
         future.add_done_callback(lambda _: feed.end())
