@@ -25,8 +25,10 @@ from late_interaction import (
     StoreWriteError,
     SyncPipeline,
 )
+from late_interaction.connection import Connection
 from late_interaction.doctor import diagnose
 from late_interaction.filters import matches, parse_filter
+from late_interaction.packing import pack
 from late_interaction.stores import astra, astra_requests, astra_writing
 from late_interaction.stores.astra_filters import push_down
 from late_interaction.stores.astra_schema import CATALOGUE, fields_of, index_differences, type_names
@@ -255,6 +257,24 @@ def test_a_sync_database_is_taken_too():
     with run_in_thread() as server, SyncPipeline(server.database(), HashModel(), "sync") as pipeline:
         pipeline.index_documents(rows(3))
         assert ids(pipeline.search("old2x1", k=1)) == ["d2"]
+
+
+@pytest.mark.parametrize("engine", ["folder", "astra"])
+def test_an_index_that_was_built_otherwise_can_be_dropped_through_a_connection(engine, tmp_path):
+    with run_in_thread() as server:
+        database = tmp_path if engine == "folder" else server.database()
+        with SyncPipeline(database, HashModel(), "things") as pipeline:
+            pipeline.index_documents(rows(3))
+        connection = Connection(SyncPipeline(database, HashModel(name="another"), "things"))
+        with pytest.raises(IndexMismatchError, match="drop it"):
+            connection.run(lambda opened: opened.count())
+        connection.drop()
+        if engine == "astra":
+            assert server.database().list_table_names() == []
+        assert connection.run(lambda opened: opened.count()) == 0
+        connection.drop()
+        connection.drop()
+        connection.close()
 
 
 def test_each_loop_after_another_but_not_beside_it():
@@ -912,14 +932,18 @@ async def test_the_doctor_needs_an_index_and_repairs_indexes(server):
     assert health.to_dict()["spec"]["dim"] == 32
 
 
-async def test_the_doctor_names_a_damaged_document(server):
+async def test_the_doctor_names_documents_whose_vectors_are_not_what_the_fingerprint_says(server):
     pipeline = pipeline_on(server)
     await pipeline.initialize()
     await pipeline.index_documents(rows(3))
     docs = server.async_database().get_table("things_docs")
     await docs.update_one({"doc_id": "d1"}, {"$set": {"packed": b"?"}})
-    with pytest.raises(StoreError, match=r"The row of document 'd1' in astra:things .* is damaged"):
-        await diagnose(pipeline.store)
+    await docs.update_one({"doc_id": "d2"}, {"$set": {"packed": pack(np.eye(4, 16, dtype=np.float32))}})
+    health = await diagnose(pipeline.store)
+    assert set(health.differences) == {"packed matrix of 'd1'", "packed matrix of 'd2'"}
+    assert "shorter than its header" in str(health.differences["packed matrix of 'd1'"][0])
+    assert health.differences["packed matrix of 'd2'"] == ("4 x 16 int8", "4 x 32 int8")
+    assert (health.sampled, health.healthy) == (1, False)
 
 
 async def test_the_doctor_names_what_differs_from_what_is_expected(server):

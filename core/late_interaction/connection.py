@@ -46,16 +46,17 @@ class Connection:
         return await use(pipeline)
 
     def drop(self) -> None:
-        """Delete the index; the next use makes a new one."""
-        self.run(self._drop)
+        """Delete the index, also one that was built otherwise and cannot be opened; the next use makes a new one."""
+        self._pipeline.run(self._drop)
 
     async def adrop(self) -> None:
         """`drop`, to be awaited on any event loop."""
-        await self.arun(self._drop)
+        await self._pipeline.arun(self._drop)
 
     async def _drop(self, pipeline: LateInteractionPipeline) -> None:
-        await pipeline.drop()
-        self._opened = False
+        async with self._opening:
+            await pipeline.drop()
+            self._opened = False
 
     def close(self) -> None:
         """Let go of the index for good; the model stays open. May be called twice."""

@@ -18,7 +18,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from late_interaction.errors import IndexMismatchError, IndexNotFoundError, StoreError
-from late_interaction.packing import unpack
+from late_interaction.packing import unpack_many
 from late_interaction.stores.astra import AstraStore
 from late_interaction.stores.astra_requests import Row, in_parallel, together
 from late_interaction.stores.astra_schema import Tables, fields_of
@@ -41,7 +41,8 @@ class Health:
     Attributes:
         location: index, keyspace and host.
         spec: what the index was built with.
-        differences: tables and indexes that are not as they should be: name -> (found, wanted).
+        differences: tables, indexes and packed matrices (of the sample) that are not as they should be:
+            name -> (found, wanted).
         complete: every row was read, so that the lists below are complete; else they are of a sample.
         documents: how many rows of documents were read.
         tokens: how many token vectors they have.
@@ -260,7 +261,9 @@ async def _look_up(
     met: set[str] = set()
 
     async def one(row: Row) -> None:
-        vectors = _vectors(store, row)
+        vectors = _unpacked(row, health)
+        if vectors is None:
+            return
         token_id = chances.randrange(len(vectors))
         vector = vectors[token_id]
         rows = await store.nearest(vector, depth, columns=("doc_id", "token_id", "generation"))
@@ -289,14 +292,20 @@ async def _look_up(
         health.orphans = sorted(met - await store.existing(sorted(met)))
 
 
-def _vectors(store: AstraStore, row: Row) -> FloatMatrix:
+def _unpacked(row: Row, health: Health) -> FloatMatrix | None:
+    """The matrix of a document; None, and a difference noted, where it is not what the fingerprint says."""
+    wanted = f"{row['n_tokens']} x {health.spec.dim} {health.spec.packing}"
     try:
-        return unpack(from_binary(row["packed"]))
-    except StoreError as error:
-        raise StoreError(
-            f"The row of document {row['doc_id']!r} in {store.location} is damaged: {error} Index the document again, "
-            "or delete it."
-        ) from None
+        packed = unpack_many([from_binary(row["packed"])])
+    except (StoreError, ValueError) as error:
+        found = str(error)
+    else:
+        n_tokens, dim = packed.tokens.shape
+        found = f"{n_tokens} x {dim} {packed.tokens.dtype.name}"
+        if found == wanted:
+            return packed.matrix(0)
+    health.differences[f"packed matrix of {row['doc_id']!r}"] = (found, wanted)
+    return None
 
 
 async def _packed(store: AstraStore, tables: Tables, doc_ids: Sequence[str]) -> list[Row]:
