@@ -359,6 +359,18 @@ async def test_requests_keep_within_the_limits(server, monkeypatch):
     assert server.log.rows_written == 60 * 31
 
 
+async def test_requests_keep_within_the_limits_with_long_declared_values_too(server):
+    """They stand in every row of a document's tokens."""
+    pipeline = pipeline_on(server, filterable={"tags": list[str]})
+    await pipeline.initialize()
+    tags = [f"{i:05d}" + "é" * 100 for i in range(3000)]
+    long = {"doc_id": "long", "content": " ".join(f"w{i}" for i in range(60)), "tags": tags}
+    await pipeline.index_documents([{"doc_id": "short", "content": "one two"}, long])
+    assert await pipeline.update_metadata("long", {"tags": tags[1:]})
+    assert [await pipeline.count({"tags": tag}) for tag in tags[:2]] == [0, 1]
+    assert max(request.bytes_in for request in server.log.requests) < 4 * 1024 * 1024
+
+
 async def test_a_search_asks_for_ids_and_similarities_and_reads_each_candidate_once(server):
     pipeline = pipeline_on(server)
     await pipeline.initialize()

@@ -43,6 +43,7 @@ from late_interaction.stores.astra_schema import (
 )
 from late_interaction.stores.astra_searching import Found, put_together
 from late_interaction.stores.astra_writing import (
+    REQUEST_BYTES,
     TOKEN_ROWS,
     Outcome,
     Prepared,
@@ -54,6 +55,7 @@ from late_interaction.stores.astra_writing import (
     from_binary,
     metadata_text,
     prepare_all,
+    token_row_bytes,
 )
 from late_interaction.stores.base import Candidates, Store
 from late_interaction.types import Document, EncodedDocument, IndexSpec, QueryVectors, RaggedTokens
@@ -399,7 +401,8 @@ class AstraStore(Store):
             cells = cells_of(after, self._fields)
             if cells != cells_of(before, self._fields):
                 rows = [{"doc_id": doc_id, "token_id": i, **cells} for i in range(row["n_tokens"])]
-                chunks = [rows[i : i + TOKEN_ROWS] for i in range(0, len(rows), TOKEN_ROWS)]
+                most = max(1, min(TOKEN_ROWS, REQUEST_BYTES // token_row_bytes(doc_id, cells, 0)))
+                chunks = [rows[i : i + most] for i in range(0, len(rows), most)]
                 await self._each(partial(self._insert_all, self._tokens), chunks)
             update = {"$set": {"metadata": metadata_text(after), **cells}}
             await self.requests.command(

@@ -179,19 +179,23 @@ def cells_of(metadata: Mapping[str, Any], fields: Mapping[str, Field]) -> Row:
 
 def chunks_of_tokens(documents: Sequence[Prepared]) -> Iterator[list[tuple[Prepared, int]]]:
     """Every token of every document, as many to a chunk as a request may have."""
-    if not documents:
-        return
-    row_bytes = documents[0].vectors.shape[1] * 4 * 4 // 3 + 200
-    most = max(1, min(TOKEN_ROWS, REQUEST_BYTES // row_bytes))
-    chunk = []
+    chunk: list[tuple[Prepared, int]] = []
+    size = 0
     for document in documents:
+        row_bytes = token_row_bytes(document.doc_id, document.cells, document.vectors.shape[1])
         for token_id in range(len(document.vectors)):
-            chunk.append((document, token_id))
-            if len(chunk) == most:
+            if chunk and (len(chunk) == TOKEN_ROWS or size + row_bytes > REQUEST_BYTES):
                 yield chunk
-                chunk = []
+                chunk, size = [], 0
+            chunk.append((document, token_id))
+            size += row_bytes
     if chunk:
         yield chunk
+
+
+def token_row_bytes(doc_id: str, cells: Row, dim: int) -> int:
+    """Of a row of the tokens table, about: each has the document's id and declared fields too."""
+    return len(json.dumps([doc_id, cells], ensure_ascii=False).encode()) + dim * 4 * 4 // 3 + 150
 
 
 def chunks_of_documents(documents: Sequence[Prepared]) -> Iterator[list[Prepared]]:
