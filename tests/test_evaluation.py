@@ -101,6 +101,11 @@ def test_load_beir_reads_qrels_tsv_beside_the_corpus(folder: Path) -> None:
             r"corpus.jsonl:3 is not a JSON object",
         ),
         ("queries.jsonl", "[]\n", r"queries.jsonl:1 is not a JSON object"),
+        (
+            "queries.jsonl",
+            '{"_id": "q1", "text": " "}\n',
+            r"queries.jsonl: query 'q1' is judged, and has no text",
+        ),
         ("qrels/test.tsv", "header\nq1\td1\n", r"test.tsv:1 is not a query id"),
         ("qrels/test.tsv", "a\tb\tc\nq1\td1\tgood\n", r"test.tsv:2 is not a query id"),
         (

@@ -363,6 +363,25 @@ async def test_an_index_file_that_does_not_fit_is_not_used(store, tmp_path, smal
     await again.close()
 
 
+async def test_an_older_file_put_back_beside_a_newer_index_is_searched_as_it_is(
+    store, tmp_path, small_crossover
+):
+    await store.upsert([encoded(i) for i in range(100)])
+    await store.close()
+    older = store._file.path.read_bytes()
+    await store.open(SPEC)
+    await store.upsert([encoded(i) for i in range(100, 300)])
+    await store.optimize()
+    assert (await store.info())["documents_in_index"] == 300
+    await store.close()
+    store._file.path.write_bytes(older)
+    await store.open(SPEC)
+    await store.upsert([encoded(i) for i in range(300, 330)])
+    assert (await store.info())["documents_scored_exactly"] == 30
+    for i in (*range(0, 100, 9), *range(300, 330)):
+        assert (await best(store, query(i), n=1))[0] == f"d{i}"
+
+
 async def test_a_search_in_a_large_collection_without_an_index_is_exact_and_says_it_is_slow(
     store, small_crossover, caplog, monkeypatch
 ):

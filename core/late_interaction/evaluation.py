@@ -109,6 +109,11 @@ def load_beir(folder: str | Path, *, limit: int | None = None) -> JudgedCollecti
         raise LateInteractionError(
             f"No query of {folder} has a relevant document among the {len(documents)} read."
         )
+    for query_id in qrels:
+        if not queries[query_id].strip():
+            raise LateInteractionError(
+                f"{folder / 'queries.jsonl'}: query {query_id!r} is judged, and has no text."
+            )
     return JudgedCollection(
         folder.name, documents, {query_id: queries[query_id] for query_id in qrels}, qrels
     )

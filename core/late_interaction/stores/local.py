@@ -267,6 +267,12 @@ class LocalStore(Store):
         ]
         packed = [pack(encoded.matrix, packing) for encoded in documents]
         with self._changing() as connection:
+            index = self._current_index(connection)
+            last_rid = 0 if index is None else index.last_rid
+            # The file may be an older one, put back beside a newer index, whose row ids are not to be used again.
+            connection.execute(
+                "UPDATE sqlite_sequence SET seq = ? WHERE name = 'documents' AND seq < ?", (last_rid, last_rid)
+            )
             _delete(connection, [row[0] for row in rows])
             for row, blob in zip(rows, packed, strict=True):
                 cursor = connection.execute(
@@ -274,9 +280,8 @@ class LocalStore(Store):
                     row,
                 )
                 connection.execute("INSERT INTO vectors VALUES (?, ?)", (cursor.lastrowid, blob))
-            index = self._current_index(connection)
             query = "SELECT coalesce(sum(n_tokens), 0) FROM documents WHERE rid > ?"
-            outside = connection.execute(query, (0 if index is None else index.last_rid,)).fetchone()[0]
+            outside = connection.execute(query, (last_rid,)).fetchone()[0]
             return int(outside) > EXACT_TOKENS
 
     @_in_thread
