@@ -271,7 +271,8 @@ class LocalStore(Store):
             last_rid = 0 if index is None else index.last_rid
             # The file may be an older one, put back beside a newer index, whose row ids are not to be used again.
             connection.execute(
-                "UPDATE sqlite_sequence SET seq = ? WHERE name = 'documents' AND seq < ?", (last_rid, last_rid)
+                "UPDATE sqlite_sequence SET seq = ? WHERE name = 'documents' AND seq < ?",
+                (last_rid, last_rid),
             )
             _delete(connection, [row[0] for row in rows])
             for row, blob in zip(rows, packed, strict=True):
