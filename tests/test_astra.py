@@ -333,6 +333,19 @@ async def test_environments_and_token_providers(server, monkeypatch):
         AstraStore.from_environment("hcd")
 
 
+async def test_closing_closes_the_connections(server):
+    pipeline = pipeline_on(server)
+    await pipeline.initialize()
+    await pipeline.index_documents(rows(3))
+    http = server._runner.server
+    assert len(http.connections) > 0
+    await pipeline.aclose()
+    await asyncio.sleep(0.1)
+    assert len(http.connections) == 0
+    await pipeline.initialize()
+    assert await pipeline.count() == 3
+
+
 async def test_nobody_there_is_a_clear_error(quick):
     database = DataAPIClient("t", environment="hcd").get_async_database("http://127.0.0.1:9", keyspace="k")
     store = AstraStore(database, "x", retries=1)
@@ -350,7 +363,7 @@ async def test_requests_keep_within_the_limits(server, monkeypatch):
     monkeypatch.setattr(astra_writing, "REQUEST_BYTES", 4000)
     pipeline = pipeline_on(server, concurrency=7)
     await pipeline.initialize()
-    server.settings.latency_ms = 2
+    server.settings.latency_ms = 40
     server.log.clear()
     await pipeline.index_documents(rows(60, n_words=30))
     await pipeline.search_many([row["content"] for row in rows(10)], k=3)
@@ -736,6 +749,23 @@ async def _check_whole(pipeline: LateInteractionPipeline) -> None:
         assert all(result.metadata["lang"] == "new" for result in filtered)
 
 
+async def test_a_document_comes_after_its_tokens_and_goes_before_them(server):
+    pipeline = pipeline_on(server)
+    await pipeline.initialize()
+    server.log.clear()
+    await pipeline.index_documents(rows(3, n_words=40))
+    await pipeline.delete_documents(["d0", "d1"])
+    await pipeline.clear()
+    writes = [(r.command, r.table) for r in server.log.requests if r.command != "find"]
+    assert list(dict.fromkeys(writes[:-2])) == [
+        ("insertMany", "things_tokens"),
+        ("insertMany", "things_docs"),
+        ("deleteOne", "things_docs"),
+        ("deleteMany", "things_tokens"),
+    ]
+    assert writes[-2:] == [("deleteMany", "things_docs"), ("deleteMany", "things_tokens")]
+
+
 async def test_tokens_of_an_interrupted_write_are_found_by_nobody(server):
     """A candidate without a document is no result, and a document's own vectors decide its score."""
     pipeline = pipeline_on(server, retries=0)
@@ -807,7 +837,7 @@ def test_bounds_hold_for_any_lists():
         for doc_id, bound in zip(found.doc_ids, found.bounds, strict=True):
             assert scores[doc_id] <= bound
         unseen = [score for doc_id, score in scores.items() if doc_id not in found.doc_ids]
-        assert max(unseen, default=-np.inf) <= found.unseen
+        assert max(unseen, default=-np.inf) <= found.unseen == found.bound(len(found.doc_ids))
         assert found.bound(3) >= max((scores[d] for d in found.doc_ids[3:]), default=-np.inf)
         assert put_together(lists, weights, limit + 1).unseen == -np.inf
 
