@@ -11,6 +11,7 @@ from llama_index.core.vector_stores.types import MetadataFilters, VectorStoreQue
 from numpy.typing import ArrayLike
 
 from late_interaction import LateInteractionPipeline
+from late_interaction.checks import check_positive
 from late_interaction.encoders.base import Item
 from late_interaction.encoders.images import ImageSource, load_image
 from late_interaction.filters import And, Filter, parse_filter
@@ -143,16 +144,15 @@ class Search:
                 "which is not enough."
             )
         k, mmr_lambda = query.similarity_top_k, None
-        if k < 1:
-            raise ValueError(f"similarity_top_k must be at least 1, not {k}.")
+        check_positive("similarity_top_k", k)
         if mode == VectorStoreQueryMode.MMR:
             given_lambda = query.mmr_threshold if mmr_threshold is None else mmr_threshold
             mmr_lambda = 0.5 if given_lambda is None else given_lambda
             check_mmr(k, mmr_lambda)
         elif (mmr_threshold, mmr_prefetch_k, query.mmr_threshold) != (None, None, None):
             raise ValueError("mmr_threshold and mmr_prefetch_k are for the query mode 'mmr'.")
-        if mmr_prefetch_k is not None and mmr_prefetch_k < 1:
-            raise ValueError(f"mmr_prefetch_k must be at least 1, not {mmr_prefetch_k}.")
+        if mmr_prefetch_k is not None:
+            check_positive("mmr_prefetch_k", mmr_prefetch_k)
         if node_ids is not None and (n_ann_tokens, n_maxsim_candidates) != (None, None):
             raise ValueError(
                 "With node_ids each of these nodes is scored: n_ann_tokens and n_maxsim_candidates mean nothing."
@@ -176,7 +176,7 @@ class Search:
         """The documents found, best first."""
         query = self.matrix
         if query is None:
-            query = (await pipeline.model.aencode_queries([await self._item(pipeline)]))[0]
+            query = (await pipeline.encode_queries([await self._item(pipeline)]))[0]
         if self.selection.node_ids is None:
             results = await self._search(pipeline, query)
         else:

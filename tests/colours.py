@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from late_interaction.encoders.base import Role
 from tests.models import HashModel
 
 COLOURS = {"red": (255, 0, 0), "blue": (0, 0, 255), "green": (0, 128, 0), "white": (255, 255, 255)}
@@ -37,9 +38,9 @@ class ColourModel(HashModel):
             raise ValueError("this image is too wide.")
         return [self._any(document) for document in documents]
 
-    def count_truncated(self, documents: Sequence[str]) -> int:
-        assert all(isinstance(text, str) for text in documents)
-        return super().count_truncated(documents)
+    def count_truncated(self, texts: Sequence[str], role: Role = "document") -> int:
+        assert all(isinstance(text, str) for text in texts)
+        return super().count_truncated(texts, role)
 
     def _any(self, item: Any) -> np.ndarray:
         if isinstance(item, str):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from late_interaction import LateInteractionModel
-from late_interaction.encoders.base import check_texts
+from late_interaction.encoders.base import Role, check_texts
 
 
 class HashModel(LateInteractionModel):
@@ -38,8 +38,8 @@ class HashModel(LateInteractionModel):
         self.threads.add(threading.get_ident())
         return [self._encode(text) for text in texts]
 
-    def count_truncated(self, documents: Sequence[str]) -> int:
-        return sum(len(text.split()) > self.limit for text in documents)
+    def count_truncated(self, texts: Sequence[str], role: Role = "document") -> int:
+        return sum(len(text.split()) > self.limit for text in texts)
 
     def _encode(self, text: str) -> np.ndarray:
         return np.stack([self.word(word) for word in text.lower().split()[: self.limit]])

@@ -380,6 +380,20 @@ def test_count_truncated_is_what_encoding_drops(folders: dict[str, Path], family
     assert model.count_truncated(texts) == sum(lost)
 
 
+@pytest.mark.parametrize("family", BUILDERS)
+def test_queries_that_are_cut_are_counted_too(folders: dict[str, Path], family: str) -> None:
+    model = ColBERTModel(folders[family], device="cpu", query_length=9)
+    texts = ["cat " * n for n in range(1, 12)]
+    (longest,) = model.encode_queries([texts[-1]])
+    cut = [n for n, text in enumerate(texts) if model.count_truncated([text], "query")]
+    assert 0 not in cut
+    for n, matrix in enumerate(model.encode_queries(texts)):
+        same = matrix.shape == longest.shape and np.allclose(matrix, longest, atol=1e-4)
+        assert n not in cut or same
+    assert model.count_truncated(texts, "query") == len(cut) > 0
+    assert model.count_truncated(texts) < len(cut)
+
+
 # --- wrong texts ------------------------------------------------------------------------------------------
 
 

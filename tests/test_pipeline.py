@@ -265,6 +265,16 @@ async def test_truncated_documents_are_counted_once_a_call(tmp_path, caplog):
     ]
 
 
+async def test_truncated_queries_are_counted_once_a_call(tmp_path, caplog):
+    async with LateInteractionPipeline(tmp_path, HashModel(limit=3)) as pipeline:
+        with caplog.at_level(logging.WARNING):
+            await pipeline.search_many(["a b c d", "a b c", "e f g h"])
+            await pipeline.search("a b c")
+    assert [r.message for r in caplog.records] == [
+        "2 of 3 queries are longer than hash reads: their ends were not encoded."
+    ]
+
+
 async def test_progress_goes_to_stderr_when_asked(pipeline, capsys):
     await pipeline.index_documents(ROWS)
     assert capsys.readouterr().err == ""
@@ -327,10 +337,25 @@ async def test_numbers_out_of_range_are_refused(pipeline, options):
         await pipeline.search("x", **options)
 
 
-@pytest.mark.parametrize("options", [{"k": 2.5}, {"k": "3"}, {"n_ann_tokens": 10.0}])
+@pytest.mark.parametrize("options", [{"k": 2.5}, {"k": "3"}, {"k": None}, {"n_ann_tokens": 10.0}])
 async def test_numbers_that_are_not_whole_are_refused(pipeline, options):
     with pytest.raises(TypeError, match=f"{next(iter(options))} must be a whole number"):
         await pipeline.search("x", **options)
+
+
+async def test_a_batch_has_at_least_one_row(pipeline, tmp_path):
+    for size, error in ((0, ValueError), (1.5, TypeError)):
+        with pytest.raises(error, match="batch_size must be"):
+            await pipeline.index_documents(ROWS, batch_size=size)
+        with pytest.raises(error, match="batch_size must be"):
+            await pipeline.copy_to(tmp_path / "copy", batch_size=size)
+
+
+async def test_a_query_is_encoded_as_search_does_it(pipeline):
+    await pipeline.index_documents(ROWS)
+    (matrix,) = await pipeline.encode_queries(["cats chase"])
+    found = [(r.doc_id, r.score) for r in await pipeline.search_with_embeddings(matrix)]
+    assert found == [(r.doc_id, r.score) for r in await pipeline.search("cats chase")]
 
 
 async def test_concurrency_bounds_what_is_in_flight(tmp_path, model):

@@ -462,6 +462,7 @@ def test_every_method(pipeline: SyncPipeline, tmp_path: Path) -> None:
     assert [found[0].doc_id for found in pipeline.search_many(["alpha", "gamma"], 1)] == ["a", "b"]
     assert pipeline.search("beta", filter={"n": {"$gt": 1}}, exact=True)[0].doc_id == "b"
     assert pipeline.search_with_embeddings(vectors, k=1)[0].doc_id == "e"
+    assert np.allclose(pipeline.encode_queries(["epsilon zeta"]), [vectors])
     assert np.allclose(pipeline.get_matrices(["x", "e"])["e"], vectors, atol=0.02)
     assert [document.doc_id for document in pipeline.get_documents(["c", "x", "a"])] == ["c", "a"]
     assert [document.doc_id for document in pipeline.find({"n": {"$exists": True}}, limit=1)] == ["a"]

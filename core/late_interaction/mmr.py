@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from late_interaction.checks import check_positive
 from late_interaction.types import FloatMatrix, SearchResults
 
 if TYPE_CHECKING:
@@ -72,8 +73,7 @@ def check_mmr(k: int, lambda_mult: float) -> None:
     Raises:
         ValueError: k is below 1, or λ is outside of [0, 1].
     """
-    if k < 1:
-        raise ValueError(f"k must be at least 1, not {k}.")
+    check_positive("k", k)
     if not 0 <= lambda_mult <= 1:
         raise ValueError(f"lambda_mult must be from 0 to 1, not {lambda_mult}.")
 

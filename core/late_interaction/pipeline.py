@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import logging
 import math
 import time
 import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence, Sized
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from numbers import Integral
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
 from late_interaction.candidates import hopeful
+from late_interaction.checks import check_positive
 from late_interaction.encoders.base import Item, LateInteractionModel
 from late_interaction.encoders.images import StoreImages, check_store_images, load_image
 from late_interaction.encoders.projection import restored
@@ -55,6 +56,8 @@ Rows: TypeAlias = Iterable[Row] | AsyncIterable[Row]
 FilterSpec: TypeAlias = Mapping[str, Any] | Filter
 Query: TypeAlias = "str | Image.Image | Path | bytes"
 """A text, or an image: of Pillow, a path, or the bytes of a file. A str is always a text."""
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_NAME = "late_interaction"
 _ESCALATION = 4
@@ -107,8 +110,7 @@ class LateInteractionPipeline:
             raise ValueError(
                 f"query_pool_distance must be a number of at least 0, not {query_pool_distance}."
             )
-        if concurrency < 1:
-            raise ValueError(f"concurrency must be at least 1, not {concurrency}.")
+        check_positive("concurrency", concurrency)
         check_packing(packing)
         check_store_images(store_images)
         self.model = model
@@ -224,8 +226,7 @@ class LateInteractionPipeline:
             DocumentError: some rows could not be indexed; it names each, and the others are in the index.
             StoreError: the store failed; batches written before are in the index, and its `.indexed` has their ids.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
+        check_positive("batch_size", batch_size)
         load = self._load(skip_existing=skip_existing)
         total = len(rows) if isinstance(rows, Sized) else None
         with tqdm(desc="Indexing", total=total, unit="doc", disable=not show_progress) as bar:
@@ -290,7 +291,7 @@ class LateInteractionPipeline:
 
         Raises:
             IndexMismatchError: the other index is there and was built otherwise.
-            ValueError: the other index is this one.
+            ValueError: the other index is this one, or `batch_size` is below 1.
         """
         target = (
             other.store if isinstance(other, LateInteractionPipeline) else _copy_target(other, self.store)
@@ -391,11 +392,28 @@ class LateInteractionPipeline:
         """`search` for several queries: encoded together, searched `concurrency` at a time."""
         plan = self._plan(k, n_ann_tokens, n_maxsim_candidates, filter, exact)
         started = time.perf_counter()
-        matrices = await self.model.aencode_queries(await self._query_items(queries))
-        check_count(matrices, len(queries), self.model)
-        matrices = [check_matrix(matrix, self.model.dim) for matrix in matrices]
+        matrices = await self.encode_queries(queries)
         encode_s = (time.perf_counter() - started) / max(1, len(matrices))
         return list(await asyncio.gather(*(self._search(matrix, plan, encode_s) for matrix in matrices)))
+
+    async def encode_queries(self, queries: Sequence[Query]) -> list[FloatMatrix]:
+        """The (n_tokens, dim) float32 matrices of queries that `search` takes, for `search_with_embeddings`.
+
+        Raises:
+            ValueError: a query is empty, or an image that cannot be read or that the model does not encode.
+        """
+        items = await self._query_items(queries)
+        matrices = await self.model.aencode_queries(items)
+        texts = [item for item in items if isinstance(item, str)]
+        if n_truncated := await self.model.run(self.model.count_truncated, texts, "query"):
+            logger.warning(
+                "%d of %d queries are longer than %s reads: their ends were not encoded.",
+                n_truncated,
+                len(items),
+                self.model.model_name,
+            )
+        check_count(matrices, len(items), self.model)
+        return [check_matrix(matrix, self.model.dim) for matrix in matrices]
 
     async def _query_items(self, queries: Sequence[Query]) -> Sequence[Item]:
         """The queries with their images loaded."""
@@ -437,17 +455,10 @@ class LateInteractionPipeline:
         filter: FilterSpec | None,
         exact: bool,
     ) -> _Plan:
-        for name, value in (
-            ("k", k),
-            ("n_ann_tokens", n_ann_tokens),
-            ("n_maxsim_candidates", n_maxsim_candidates),
-        ):
-            if value is None:
-                continue
-            if not isinstance(value, Integral):
-                raise TypeError(f"{name} must be a whole number, not {value!r:.40}.")
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}.")
+        check_positive("k", k)
+        for name, value in (("n_ann_tokens", n_ann_tokens), ("n_maxsim_candidates", n_maxsim_candidates)):
+            if value is not None:
+                check_positive(name, value)
         scaling = self.store.scaling
         return _Plan(
             k,

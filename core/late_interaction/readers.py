@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from late_interaction.checks import check_positive
 from late_interaction.encoders.images import IMAGE_SUFFIXES
 from late_interaction.errors import MissingExtraError
 from late_interaction.pdf import page_count, page_text, pdf_pages
@@ -105,8 +106,7 @@ def read_rows(
         chunk_words: words that a passage has at most, give or take its heading.
         images: rows may have an `image`.
     """
-    if chunk_words < 1:
-        raise ValueError(f"chunk_words must be at least 1, not {chunk_words}.")
+    check_positive("chunk_words", chunk_words)
     for file in files:
         suffix = file.suffix.lower()
         try:

@@ -544,6 +544,10 @@ class SyncPipeline:
             )
         )
 
+    def encode_queries(self, queries: Sequence[Query]) -> list[FloatMatrix]:
+        """As `LateInteractionPipeline.encode_queries`."""
+        return self.run(lambda pipeline: pipeline.encode_queries(queries))
+
     def search_with_embeddings(
         self,
         matrix: ArrayLike,

@@ -64,8 +64,8 @@ class LateInteractionModel(ABC):
             ValueError: a document is empty or only white space (`check_texts` sees to that).
         """
 
-    def count_truncated(self, documents: Sequence[str]) -> int:
-        """How many of the documents are longer than the model reads, and so lose their end."""
+    def count_truncated(self, texts: Sequence[str], role: Role = "document") -> int:
+        """How many of the texts are longer than the model reads, and so lose their end."""
         return 0
 
     async def aencode_queries(self, queries: Sequence[Item]) -> list[FloatMatrix]:

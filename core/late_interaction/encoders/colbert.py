@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from late_interaction.checks import check_positive
 from late_interaction.encoders.base import LateInteractionModel, Role, check_texts
 from late_interaction.encoders.batching import token_batches
 from late_interaction.encoders.checkpoint import (
@@ -109,8 +110,8 @@ class ColBERTModel(LateInteractionModel):
         if dtype_name not in (None, *_DTYPES):
             raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, not {dtype!r}.")
         for name, number in (("batch_tokens", batch_tokens), ("batch_size", batch_size)):
-            if number is not None and number < 1:
-                raise ValueError(f"{name} must be at least 1, not {number}.")
+            if number is not None:
+                check_positive(name, number)
 
         self.model_name = os.fspath(model_name)
         # A fast tokenizer cannot be used by two threads at a time ("Already borrowed").
@@ -200,15 +201,15 @@ class ColBERTModel(LateInteractionModel):
         """
         return self._encode(check_texts(documents, "document"), "document")
 
-    def count_truncated(self, documents: Sequence[str]) -> int:
-        """How many of the documents have more tokens than `document_length`, and so lose their end."""
-        limit = self.document_length
+    def count_truncated(self, texts: Sequence[str], role: Role = "document") -> int:
+        """How many texts have more tokens than `document_length`, or `query_length`, and so lose their end."""
+        limit = self._limit(role)
         if limit is None:
             return 0
         # No token is shorter than a byte, so most texts need no tokeniser to be known to fit. The one
         # more is the word-start mark that some tokenisers put first.
-        room = limit - self._overhead("document") - 1
-        long = [self._prompts["document"] + text for text in documents if len(text.encode()) > room]
+        room = limit - self._overhead(role) - 1
+        long = [self._prompts[role] + text for text in texts if len(text.encode()) > room]
         return sum(n_tokens > limit for n_tokens in self._count_tokens(long))
 
     def document_spans(self, document: str) -> list[tuple[int, int]]:
@@ -291,6 +292,9 @@ class ColBERTModel(LateInteractionModel):
         if transformer.query_expansion is not None and transformer.query_expansion["strategy"] == "fixed":
             self.query_length = transformer.query_expansion["length"]
 
+    def _limit(self, role: Role) -> int | None:
+        return self.query_length if role == "query" else self.document_length
+
     def _overhead(self, role: Role) -> int:
         """Tokens that are there before any text: special ones, and the marker or prompt."""
         return self._count_tokens([self._prompts[role]])[0]
@@ -306,7 +310,7 @@ class ColBERTModel(LateInteractionModel):
         """How many tokens of each text go through the model."""
         expansion = self._transformer.query_expansion if role == "query" else None
         least = 0 if expansion is None else expansion["length"]
-        limit = self.query_length if role == "query" else self.document_length
+        limit = self._limit(role)
         counts = self._count_tokens([self._prompts[role] + text for text in texts])
         return [max(least, count if limit is None else min(count, limit)) for count in counts]
 

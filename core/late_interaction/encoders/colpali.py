@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.checks import check_positive
 from late_interaction.encoders.base import Item, LateInteractionModel, Role, check_texts
 from late_interaction.encoders.batching import token_batches
 from late_interaction.encoders.checkpoint import content_hash, find_checkpoint, quiet_loading, read_json
@@ -124,8 +125,7 @@ class ColPaliModel(LateInteractionModel):
             raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, not {dtype!r}.")
         if device is not None and device_map is not None:
             raise ValueError("give either device or device_map, not both.")
-        if batch_pixels < 1:
-            raise ValueError(f"batch_pixels must be at least 1, not {batch_pixels}.")
+        check_positive("batch_pixels", batch_pixels)
 
         self.model_name = os.fspath(model_name)
         self.batch_pixels = batch_pixels
@@ -216,10 +216,10 @@ class ColPaliModel(LateInteractionModel):
         """
         return self._encode(documents, "document")
 
-    def count_truncated(self, documents: Sequence[str]) -> int:
+    def count_truncated(self, texts: Sequence[str], role: Role = "document") -> int:
         """How many of the texts have more tokens than the model has positions, and so lose their end."""
         with self._lock:
-            return sum(self._fit(text, "document").cut for text in documents)
+            return sum(self._fit(text, role).cut for text in texts)
 
     def encode_patches(self, image: Image.Image) -> NDArray[np.float32]:
         """The vectors of an image's patches where they lie: (rows, columns, dim) float32, unit length.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
+from late_interaction.checks import check_positive
 from late_interaction.encoders.base import LateInteractionModel
 from late_interaction.errors import ModelError
 from late_interaction.types import FloatMatrix
@@ -19,8 +20,7 @@ class PrecomputedEmbeddings(LateInteractionModel):
     """
 
     def __init__(self, dim: int, name: str) -> None:
-        if dim < 1:
-            raise ValueError(f"dim must be at least 1, not {dim}.")
+        check_positive("dim", dim)
         self.dim = dim
         self.model_name = name
 

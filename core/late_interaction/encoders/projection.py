@@ -17,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction.encoders.base import LateInteractionModel
+from late_interaction.encoders.base import LateInteractionModel, Role
 from late_interaction.errors import ModelError
 from late_interaction.types import FloatMatrix
 
@@ -88,9 +88,9 @@ class ProjectedModel(LateInteractionModel):
         """One (n_tokens, dim) float32 matrix of unit rows per document, in the order given."""
         return [self._project(matrix) for matrix in self.model.encode_documents(documents)]
 
-    def count_truncated(self, documents: Sequence[str]) -> int:
-        """How many of the documents are longer than the encoder reads."""
-        return self.model.count_truncated(documents)
+    def count_truncated(self, texts: Sequence[str], role: Role = "document") -> int:
+        """How many of the texts are longer than the encoder reads."""
+        return self.model.count_truncated(texts, role)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the map to a safetensors file, with the fingerprint of the encoder that it belongs to."""

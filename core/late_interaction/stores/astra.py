@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.candidates import Scaling
+from late_interaction.checks import check_positive
 from late_interaction.errors import IndexMismatchError, StoreError
 from late_interaction.filters import Filter, matches
 from late_interaction.maxsim import maxsim
@@ -114,8 +115,7 @@ class AstraStore(Store):
         timeout_s: float = 20.0,
         retries: int = 5,
     ) -> None:
-        if concurrency < 1:
-            raise ValueError(f"concurrency must be at least 1, not {concurrency}.")
+        check_positive("concurrency", concurrency)
         if not 0 < timeout_s < math.inf:
             raise ValueError(f"timeout_s must be above 0 and finite, not {timeout_s}.")
         if retries < 0:

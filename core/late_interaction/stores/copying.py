@@ -7,6 +7,7 @@ import random
 import numpy as np
 from tqdm.auto import tqdm
 
+from late_interaction.checks import check_positive
 from late_interaction.errors import IndexNotFoundError, StoreError
 from late_interaction.maxsim import maxsim
 from late_interaction.stores.base import Store
@@ -40,8 +41,9 @@ async def copy_index(
     Raises:
         IndexNotFoundError: there is nothing to copy from.
         IndexMismatchError: the target is there and was built otherwise.
-        ValueError: source and target are the same.
+        ValueError: source and target are the same, or `batch_size` is below 1.
     """
+    check_positive("batch_size", batch_size)
     if source.location == target.location:
         raise ValueError(f"The index {source.location} would be copied onto itself.")
     spec = await source.spec()
