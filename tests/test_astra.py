@@ -21,6 +21,7 @@ from late_interaction import (
     DocumentError,
     IndexMismatchError,
     LateInteractionPipeline,
+    PrecomputedEmbeddings,
     StoreError,
     StoreWriteError,
     SyncPipeline,
@@ -811,6 +812,36 @@ async def test_certain_means_certain_however_little_was_looked_at(server):
         if results.stats.certain:
             np.testing.assert_allclose([r.score for r in results], [r.score for r in exact], atol=1e-4)
     assert 5 < sum(verdicts) < 40
+
+
+async def test_a_deeper_search_scores_every_candidate_before_it_is_certain(server):
+    """The best document is in one list at first, and in no way like the candidates scored before it."""
+    rng = np.random.default_rng(0)
+
+    def token(axis: int, cosine: float) -> np.ndarray:
+        rest = rng.normal(size=12)
+        return np.concatenate(
+            [np.eye(4)[axis] * cosine, rest * np.sqrt(1 - cosine**2) / np.linalg.norm(rest)]
+        )
+
+    matrices = [[token(0, 0.9)] for _ in range(200)]
+    matrices += [[token(axis, 0.26)] for axis in (1, 2, 3) for _ in range(500)]
+    matrices += [[token(0, 0.8), *(token(axis, 0.25) for axis in (1, 2, 3))]]
+    pipeline = LateInteractionPipeline(
+        server.async_database(),
+        PrecomputedEmbeddings(16, "x"),
+        doc_pool_factor=1,
+        query_pool_distance=0,
+        packing="float32",
+    )
+    await pipeline.initialize()
+    await pipeline.index_embeddings(
+        [{"doc_id": str(i), "content": "x"} for i in range(len(matrices))],
+        [np.array(matrix, np.float32) for matrix in matrices],
+    )
+    results = await pipeline.search_with_embeddings(np.eye(16, dtype=np.float32)[:4], k=1, exact=True)
+    assert results.stats.certain
+    assert (ids(results), results[0].score) == (["1700"], pytest.approx(1.55, abs=1e-3))
 
 
 def test_bounds_hold_for_any_lists():

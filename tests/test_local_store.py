@@ -91,6 +91,12 @@ async def test_an_index_that_is_not_there_is_created_and_then_attached_to(tmp_pa
     await second.close()
 
 
+def test_an_index_of_a_newer_release_says_so():
+    assert IndexSpec.from_dict(SPEC.to_dict()) == SPEC
+    with pytest.raises(StoreError, match="newer release .* does not know its bits"):
+        IndexSpec.from_dict({**SPEC.to_dict(), "bits": 2})
+
+
 async def test_another_spec_is_refused_and_each_difference_named(store, tmp_path):
     other = IndexSpec(
         dim=8, encoder={"model": "m", "query_length": 32}, pooling={"factor": 1.0}, packing="float32"

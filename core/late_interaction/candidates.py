@@ -71,9 +71,9 @@ class Scaling:
         """Documents to score exactly, at most."""
         return expand(k, self.maxsim_candidates)
 
-    def n_first_candidates(self, k: int) -> int:
-        """Documents to score exactly before the others are judged by them."""
-        return expand(k, self.first_candidates or self.maxsim_candidates)
+    def n_first_candidates(self, k: int) -> int | None:
+        """Documents to score exactly before the others are judged by them; None where all are scored at once."""
+        return None if self.first_candidates is None else expand(k, self.first_candidates)
 
     def clamp_ann_tokens(self, n: int) -> int:
         """`n`, within the engine's limit."""

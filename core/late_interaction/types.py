@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from late_interaction.errors import StoreError
 
 FloatMatrix: TypeAlias = NDArray[np.float32]
 DocId: TypeAlias = "str | uuid.UUID"
@@ -205,7 +207,16 @@ class IndexSpec:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> IndexSpec:
-        """The inverse of `to_dict`."""
+        """The inverse of `to_dict`.
+
+        Raises:
+            StoreError: an index of a newer release, with fields that this one does not know.
+        """
+        if unknown := values.keys() - {field.name for field in fields(cls)}:
+            raise StoreError(
+                f"The index was made by a newer release of late-interaction: this one does not know its "
+                f"{', '.join(sorted(unknown))}. Install the newer one."
+            )
         return cls(**values)
 
     def differences(self, wanted: IndexSpec) -> dict[str, tuple[object, object]]:
