@@ -93,7 +93,7 @@ async def test_an_index_that_is_not_there_is_created_and_then_attached_to(tmp_pa
 
 def test_an_index_of_a_newer_release_says_so():
     assert IndexSpec.from_dict(SPEC.to_dict()) == SPEC
-    with pytest.raises(StoreError, match="newer release .* does not know its bits"):
+    with pytest.raises(StoreError, match=r"newer release .* does not know its bits"):
         IndexSpec.from_dict({**SPEC.to_dict(), "bits": 2})
 
 
