@@ -21,7 +21,7 @@ def expand(k: int, coefficients: Coefficients) -> int:
     return max(k, int(a + b * k + c * k * math.log(k)))
 
 
-_ERROR_SPREAD = 2.4
+_ERROR_SPREAD = 2.35
 """Standard deviations; benchmarks/local.py shows the recall that comes of it."""
 
 
@@ -36,7 +36,7 @@ def hopeful(
         errors: (m,) exact minus approximate score of candidates like them, m ≥ 1.
 
     Returns:
-        (n,) bool: the approximate score, plus the errors' mean and 2.4 of their standard deviations, reaches
+        (n,) bool: the approximate score, plus the errors' mean and 2.35 of their standard deviations, reaches
         `to_beat`.
     """
     chances: NDArray[np.bool_] = approximate >= to_beat - errors.mean() - _ERROR_SPREAD * errors.std()

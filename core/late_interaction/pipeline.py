@@ -521,15 +521,10 @@ class LateInteractionPipeline:
         self, query: QueryVectors, candidates: Candidates, plan: _Plan, scores: dict[str, float]
     ) -> None:
         """Add each candidate's exact score to `scores`, without those that have no chance of the top k."""
-        approximate: dict[str, float] = {}
-        for doc_id, score, exact in zip(
-            candidates.doc_ids, candidates.scores.tolist(), candidates.exact, strict=True
-        ):
-            if exact:
-                scores[doc_id] = score
-            elif doc_id not in scores:
-                approximate[doc_id] = score
-        unscored = list(approximate)
+        approximate = dict(zip(candidates.doc_ids, candidates.scores.tolist(), strict=True))
+        exact = list(itertools.compress(candidates.doc_ids, candidates.exact.tolist()))
+        scores.update((doc_id, approximate[doc_id]) for doc_id in exact)
+        unscored = [doc_id for doc_id in candidates.doc_ids if doc_id not in scores]
         first, others = unscored[: plan.n_first], unscored[plan.n_first :] if plan.n_first else []
         scored = await self._score_exactly(query, first)
         scores.update(scored)
@@ -540,7 +535,7 @@ class LateInteractionPipeline:
                 heapq.nlargest(plan.k, scores.values())[-1],
                 errors,
             )
-            others = list(itertools.compress(others, chances))
+            others = list(itertools.compress(others, chances.tolist()))
         scores.update(await self._score_exactly(query, others))
 
     async def _score_exactly(self, query: QueryVectors, doc_ids: Sequence[str]) -> dict[str, float]:
