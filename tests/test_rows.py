@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,11 +9,10 @@ import pytest
 from late_interaction import (
     Document,
     DocumentError,
-    EncodedDocument,
     LateInteractionPipeline,
-    LocalStore,
     StoreError,
 )
+from tests.failing import FailsAtItsThirdWrite
 from tests.models import HashModel
 
 
@@ -31,16 +29,6 @@ async def test_a_wrong_document_is_named(tmp_path: Path) -> None:
         with pytest.raises(DocumentError, match=r"'b'.*empty") as caught:
             await pipeline.index_documents([Document("a", "one"), Document("b", " ")])
         assert (caught.value.indexed, caught.value.failures[0].doc_id) == (["a"], "b")
-
-
-class FailsAtItsThirdWrite(LocalStore):
-    writes = 0
-
-    async def upsert(self, documents: Sequence[EncodedDocument]) -> None:
-        self.writes += 1
-        if self.writes == 3:
-            raise StoreError("out of order")
-        await super().upsert(documents)
 
 
 async def test_when_the_store_fails_its_error_says_what_was_written(tmp_path: Path) -> None:

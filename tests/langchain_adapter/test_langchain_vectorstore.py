@@ -21,13 +21,12 @@ import langchain_lateint
 from langchain_lateint import EmbeddingsModel, LateInteractionVectorStore
 from late_interaction import (
     DocumentError,
-    EncodedDocument,
     FilterError,
     IndexMismatchError,
-    LocalStore,
     StoreError,
     SyncPipeline,
 )
+from tests.failing import FailsAtItsThirdWrite
 from tests.models import HashModel
 
 TEXTS = ["red apple", "red pear", "green apple tree", "blue sea water wave"]
@@ -168,16 +167,6 @@ def test_rows_that_cannot_be_indexed_are_named_and_the_others_are_there(
     assert [failure.doc_id for failure in caught.value.failures] == ["b", "c", "d"]
     assert caught.value.indexed == ["a", "e"]
     assert ids(store.search_by_metadata()) == ["a", "e"]
-
-
-class FailsAtItsThirdWrite(LocalStore):
-    writes = 0
-
-    async def upsert(self, documents: Sequence[EncodedDocument]) -> None:
-        self.writes += 1
-        if self.writes == 3:
-            raise StoreError("out of order")
-        await super().upsert(documents)
 
 
 def test_a_store_that_fails_in_between_says_which_ids_were_written(tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
-"""Stores to test: in a folder, and in Astra's tables on the local Data API."""
+"""Stores to test, in a folder and in Astra's tables on the local Data API, and short forms of what is asked of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
+
+from llama_index.core.schema import BaseNode
+from llama_index.core.vector_stores.types import FilterOperator, MetadataFilter, MetadataFilters
 
 from late_interaction import LateInteractionModel
 from llamaindex_lateint import LateInteractionVectorStore
@@ -32,3 +35,11 @@ def stores_in(engine: str, folder: Path) -> Iterator[MakeStore]:
             return stack.enter_context(store)
 
         yield make
+
+
+def where(key: str, value: Any, op: str = "==") -> MetadataFilters:
+    return MetadataFilters(filters=[MetadataFilter(key=key, value=value, operator=FilterOperator(op))])
+
+
+def ids(nodes: Sequence[BaseNode] | None) -> list[str]:
+    return [node.node_id for node in nodes or ()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,6 @@ from llama_index.core.schema import (
     TextNode,
 )
 from llama_index.core.vector_stores.types import (
-    FilterOperator,
-    MetadataFilter,
-    MetadataFilters,
     VectorStoreQuery,
     VectorStoreQueryMode,
 )
@@ -43,7 +39,7 @@ from llamaindex_lateint import (
     NoEmbedding,
 )
 from tests.colours import ColourModel, picture, png
-from tests.llamaindex.stores import MakeStore, stores_in
+from tests.llamaindex.stores import MakeStore, ids, stores_in, where
 from tests.models import HashModel
 
 pytest.importorskip("PIL", reason="the colpali extra is not installed")
@@ -68,14 +64,6 @@ def seeing(make_store: MakeStore, **options: Any) -> LateInteractionVectorStore:
 
 def ask(text: str | None, k: int = 1, **options: Any) -> VectorStoreQuery:
     return VectorStoreQuery(query_str=text, similarity_top_k=k, **options)
-
-
-def where(key: str, value: Any, op: str = "==") -> MetadataFilters:
-    return MetadataFilters(filters=[MetadataFilter(key=key, value=value, operator=FilterOperator(op))])
-
-
-def ids(nodes: Sequence[BaseNode] | None) -> list[str]:
-    return [node.node_id for node in nodes or ()]
 
 
 def kinds(red: str) -> list[BaseNode]:

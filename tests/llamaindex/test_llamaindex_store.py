@@ -7,7 +7,6 @@ import copy
 import logging
 import pickle
 import threading
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,8 +27,6 @@ from llama_index.core.schema import (
 )
 from llama_index.core.schema import Document as LlamaDocument
 from llama_index.core.vector_stores.types import (
-    FilterOperator,
-    MetadataFilter,
     MetadataFilters,
     VectorStoreQuery,
     VectorStoreQueryMode,
@@ -37,9 +34,7 @@ from llama_index.core.vector_stores.types import (
 
 from late_interaction import (
     DocumentError,
-    EncodedDocument,
     LateInteractionError,
-    LocalStore,
     StoreError,
     SyncPipeline,
 )
@@ -47,6 +42,8 @@ from late_interaction.maxsim import maxsim
 from llamaindex_lateint import LateInteractionRetriever, LateInteractionVectorStore
 from llamaindex_lateint.nodes import encodable_node, node_of
 from tests.data_api import run_in_thread
+from tests.failing import FailsAtItsThirdWrite
+from tests.llamaindex.stores import ids, where
 from tests.models import HashModel
 
 WORDS = ["ash", "birch", "cedar", "elm", "fir", "hazel", "larch", "maple", "oak", "pine"]
@@ -63,14 +60,6 @@ def trees(parent: str | None = "forest") -> list[TextNode]:
 
 def ask(text: str | None, k: int = 3, **options: Any) -> VectorStoreQuery:
     return VectorStoreQuery(query_str=text, similarity_top_k=k, **options)
-
-
-def where(key: str, value: Any, op: str = "==") -> MetadataFilters:
-    return MetadataFilters(filters=[MetadataFilter(key=key, value=value, operator=FilterOperator(op))])
-
-
-def ids(nodes: Sequence[BaseNode] | None) -> list[str]:
-    return [node.node_id for node in nodes or ()]
 
 
 # --- nodes
@@ -287,16 +276,6 @@ def test_metadata_that_json_cannot_hold_are_refused_by_name(store: LateInteracti
     with pytest.raises(DocumentError, match=r"doc_id 'bad'.*'x' is nan"):
         store.add([TextNode(id_="good", text="text"), bad])
     assert ids(store.get_nodes()) == ["good"]
-
-
-class FailsAtItsThirdWrite(LocalStore):
-    writes = 0
-
-    async def upsert(self, documents: Sequence[EncodedDocument]) -> None:
-        self.writes += 1
-        if self.writes == 3:
-            raise StoreError("out of order")
-        await super().upsert(documents)
 
 
 def test_an_outage_half_way_says_which_nodes_were_written(tmp_path: Any) -> None:
