@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,39 @@ async def test_another_spec_is_refused_and_each_difference_named(store, tmp_path
 def test_a_name_that_is_no_folder_name_is_refused(tmp_path, name):
     with pytest.raises(ValueError, match="an index's name"):
         LocalStore(tmp_path, name)
+
+
+async def test_no_connection_is_used_after_it_was_given_back(store, monkeypatch):
+    """Another thread may have it by then."""
+
+    class Lent:
+        def __init__(self, connection):
+            self.connection, self.over = connection, False
+
+        def execute(self, *args):
+            assert not self.over
+            return self.connection.execute(*args)
+
+    @contextmanager
+    def lending():
+        with reading() as connection:
+            lent = Lent(connection)
+            yield lent
+            lent.over = True
+
+    await store.upsert([encoded(1), encoded(2)])
+    reading = store._file.reading
+    monkeypatch.setattr(store._file, "reading", lending)
+    query = QueryVectors(encoded(1).matrix, np.ones(len(encoded(1).matrix), np.float32))
+    assert [d.doc_id for d in await store.documents(["d2", "d1"])] == ["d2", "d1"]
+    assert await store.existing(["d1", "d3"]) == {"d1"}
+    assert [d.doc_id for d in await store.find()] == ["d1", "d2"]
+    assert await store.count() == 2
+    assert (await store.matrices(["d2"]))[0] == ["d2"]
+    assert (await store.score(query, ["d1"]))[0] == ["d1"]
+    assert (await store.candidates(query, 1, n_ann_tokens=None)).doc_ids == ["d1"]
+    assert [len(batch) async for batch in store.scan(batch_size=1)] == [1, 1]
+    assert (await store.info())["packed_bytes"] > 0
 
 
 async def test_a_store_that_is_not_open_says_so(tmp_path):

@@ -351,7 +351,7 @@ class LocalStore(Store):
     def documents(self, doc_ids: Sequence[str]) -> list[Document]:
         """Stored documents in the order asked; ids that are not there are left out."""
         with self._file.reading() as connection:
-            rows = _select(connection, f"{_DOCUMENT} FROM documents", "doc_id", doc_ids)
+            rows = list(_select(connection, f"{_DOCUMENT} FROM documents", "doc_id", doc_ids))
         found = {row[0]: _document(row) for row in rows}
         return [found[doc_id] for doc_id in doc_ids if doc_id in found]
 
@@ -636,7 +636,10 @@ def _where(filter: Filter | None) -> tuple[str, list[Any]]:
 def _select(
     connection: sqlite3.Connection, what: str, key: str, values: Sequence[str] | Sequence[int]
 ) -> Iterator[tuple[Any, ...]]:
-    """`SELECT {what} WHERE {key} IN values`, a batch of values at a time; ascending by key in each batch."""
+    """`SELECT {what} WHERE {key} IN values`, a batch of values at a time; ascending by key in each batch.
+
+    To be read while the connection is held: afterwards another thread may have it.
+    """
     for first in range(0, len(values), _BATCH):
         batch = values[first : first + _BATCH]
         marks = ", ".join("?" * len(batch))
