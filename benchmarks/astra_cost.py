@@ -2,7 +2,7 @@
 
     python benchmarks/astra_cost.py [--documents 2000] [--queries 10] [--matrices ../shared/data/tokens_5k.npz]
 
-The local Data API (tests/data_api) runs in a process of its own, so that the CPU is the client's alone. The older
+The local Data API (tools/data_api) runs in a process of its own, so that the CPU is the client's alone. The older
 scheme is benchmarks/astra_baseline.py, with the same stage 1 and as many candidates. The last table is arithmetic.
 """
 
@@ -33,8 +33,8 @@ from late_interaction import (
     SearchStats,
 )
 from late_interaction.pooling import pool_query
-from late_interaction.stores.astra import MAX_IN
-from late_interaction.stores.astra_writing import TOKEN_ROWS
+from late_interaction.stores.astra.store import MAX_IN
+from late_interaction.stores.astra.writing import TOKEN_ROWS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import benchmarks.astra_baseline as baseline
@@ -45,7 +45,7 @@ K = 10
 
 def serve(pipe: Connection) -> None:
     """The local Data API; answers each message with what was asked of it since the last one."""
-    from tests.data_api import DataApiServer
+    from tools.data_api import DataApiServer
 
     async def run() -> None:
         async with DataApiServer() as server:

@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from late_interaction.maxsim import maxsim
 from late_interaction.pooling import pool_document, pool_query
-from late_interaction.stores.astra import AstraStore
-from late_interaction.stores.astra_searching import put_together
+from late_interaction.stores.astra.ann import put_together
+from late_interaction.stores.astra.store import AstraStore
 from late_interaction.types import RaggedTokens
 
 KS = (1, 5, 10, 20, 50, 100)

@@ -16,7 +16,7 @@ from langchain_core.vectorstores import VectorStore
 from numpy.typing import ArrayLike
 from typing_extensions import override
 
-from langchain_lateint._uses import (
+from langchain_lateint._operations import (
     Filter,
     adding,
     all_to_langchain,
@@ -36,10 +36,10 @@ from langchain_lateint._uses import (
 from langchain_lateint.embeddings import EmbeddingsModel, Model, as_model
 from late_interaction import SearchResults, SyncPipeline
 from late_interaction.connection import Connection, Use
-from late_interaction.encoders.images import StoreImages
-from late_interaction.mmr import relevance
+from late_interaction.images.loading import StoreImages
 from late_interaction.pipeline import Query
-from late_interaction.stores.astra_database import astra_database
+from late_interaction.ranking import relevance
+from late_interaction.stores.astra.database import astra_database
 from late_interaction.types import FloatMatrix, PackingDtype
 
 if TYPE_CHECKING:
@@ -493,7 +493,7 @@ class LateInteractionVectorStore(VectorStore):
         filter: Filter | None = None,
         **kwargs: Any,
     ) -> list[Document]:
-        """`k` documents that are relevant and unlike each other (see `late_interaction.mmr`).
+        """`k` documents that are relevant and unlike each other (see `late_interaction.ranking`).
 
         Args:
             query: what to look for, a text or an image.

@@ -27,7 +27,7 @@ from llama_index.core.schema import (
 from llama_index.core.schema import Document as LlamaDocument
 from llama_index.core.schema import ImageDocument as LlamaImageDocument
 
-from late_interaction.encoders.images import (
+from late_interaction.images.loading import (
     IMAGE_KEY,
     THUMBNAIL_KEY,
     ImageSource,

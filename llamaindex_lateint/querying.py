@@ -11,16 +11,16 @@ from llama_index.core.vector_stores.types import MetadataFilters, VectorStoreQue
 from numpy.typing import ArrayLike
 
 from late_interaction import LateInteractionPipeline
-from late_interaction.checks import check_positive
 from late_interaction.encoders.base import Item
-from late_interaction.encoders.images import ImageSource, load_image
 from late_interaction.filters import And, Filter, parse_filter
 from late_interaction.filters import matches as matches_core
-from late_interaction.loading import check_matrix
+from late_interaction.images.loading import ImageSource, load_image
+from late_interaction.indexing import check_matrix
 from late_interaction.maxsim import maxsim
-from late_interaction.mmr import check_mmr, diversify
 from late_interaction.pooling import pool_query
+from late_interaction.ranking import check_mmr, diversify
 from late_interaction.types import Document, FloatMatrix, SearchResult, SearchResults, SearchStats
+from late_interaction.validation import check_positive
 from llamaindex_lateint.filters import check_filters, matches, push_down
 from llamaindex_lateint.nodes import PARENT
 

@@ -32,10 +32,10 @@ from late_interaction import (
     load_model,
 )
 from late_interaction.connection import Connection
-from late_interaction.encoders.images import StoreImages
-from late_interaction.mmr import relevance
+from late_interaction.images.loading import StoreImages
+from late_interaction.ranking import relevance
 from late_interaction.rows import ImageDocument
-from late_interaction.stores.astra_database import astra_database
+from late_interaction.stores.astra.database import astra_database
 from late_interaction.types import Document, PackingDtype
 from llamaindex_lateint.ingestion import watch_ingestion
 from llamaindex_lateint.no_embedding import NoEmbedding

@@ -1,10 +1,10 @@
-"""Golden token matrices for tests/test_parity.py, by the libraries that the formats come from.
+"""Golden token matrices for tests/unit/test_parity.py, by the libraries that the formats come from.
 
     python benchmarks/parity/make_golden.py
 
-Writes the tiny checkpoints of tests/parity.py to a temporary folder, has PyLate and colbert-ai encode the same
-texts in environments of their own (they need other releases of transformers than we do; uv makes them), and keeps
-the matrices in tests/golden/parity.npz, with the hash of the weights that they belong to. Prints how far ours are
+Writes the tiny checkpoints of tests/support/parity.py to a temporary folder, has PyLate and colbert-ai encode the same
+texts in environments of their own (they need other releases of transformers than we do; uv makes them), and keeps the
+matrices in tests/support/golden/parity.npz, with the hash of the weights that they belong to. Prints how far ours are
 from them. Nothing comes from the Hugging Face hub.
 
 colbert-ai 0.2.22 names no release of transformers, and does not load under transformers 5: it gets the last one of
@@ -23,8 +23,8 @@ import numpy as np
 
 from late_interaction import ColBERTModel
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
-import parity
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from tests.support import parity
 
 ENVIRONMENTS = {
     "pylate": ["pylate==1.6.0", "sentence-transformers==5.3.0", "transformers==5.3.0", "torch==2.11.0"],

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from late_interaction.encoders.base import LateInteractionModel
     from late_interaction.encoders.colbert import ColBERTModel
     from late_interaction.encoders.colpali import ColPaliModel
-    from late_interaction.encoders.images import load_image
     from late_interaction.encoders.precomputed import PrecomputedEmbeddings
     from late_interaction.encoders.projection import ProjectedModel, fit_projection
     from late_interaction.errors import (
@@ -30,11 +29,12 @@ if TYPE_CHECKING:
         StoreLockedError,
         StoreWriteError,
     )
-    from late_interaction.pdf import pdf_pages
+    from late_interaction.images.loading import load_image
+    from late_interaction.images.pdf import pdf_pages
     from late_interaction.pipeline import LateInteractionPipeline
-    from late_interaction.stores.astra import AstraStore
+    from late_interaction.stores.astra.store import AstraStore
     from late_interaction.stores.base import Candidates, Store
-    from late_interaction.stores.local import LocalStore
+    from late_interaction.stores.local.store import LocalStore
     from late_interaction.sync import SyncPipeline
     from late_interaction.types import (
         Document,
@@ -54,7 +54,7 @@ _HOMES = {
     "late_interaction.encoders.base": ("LateInteractionModel",),
     "late_interaction.encoders.colbert": ("ColBERTModel",),
     "late_interaction.encoders.colpali": ("ColPaliModel",),
-    "late_interaction.encoders.images": ("load_image",),
+    "late_interaction.images.loading": ("load_image",),
     "late_interaction.encoders.precomputed": ("PrecomputedEmbeddings",),
     "late_interaction.encoders.projection": ("ProjectedModel", "fit_projection"),
     "late_interaction.errors": (
@@ -70,11 +70,11 @@ _HOMES = {
         "StoreLockedError",
         "StoreWriteError",
     ),
-    "late_interaction.pdf": ("pdf_pages",),
+    "late_interaction.images.pdf": ("pdf_pages",),
     "late_interaction.pipeline": ("LateInteractionPipeline",),
-    "late_interaction.stores.astra": ("AstraStore",),
+    "late_interaction.stores.astra.store": ("AstraStore",),
     "late_interaction.stores.base": ("Candidates", "Store"),
-    "late_interaction.stores.local": ("LocalStore",),
+    "late_interaction.stores.local.store": ("LocalStore",),
     "late_interaction.sync": ("SyncPipeline",),
     "late_interaction.types": (
         "Document",

@@ -22,7 +22,7 @@ from late_interaction.encoders.base import LateInteractionModel
 from late_interaction.errors import LateInteractionError, MissingExtraError
 from late_interaction.maxsim import maxsim
 from late_interaction.pipeline import LateInteractionPipeline
-from late_interaction.stores.local import LocalStore
+from late_interaction.stores.local.store import LocalStore
 from late_interaction.types import FloatMatrix, RaggedTokens
 
 logger = logging.getLogger(__name__)

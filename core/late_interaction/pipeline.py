@@ -21,20 +21,19 @@ from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
 from late_interaction.candidates import hopeful
-from late_interaction.checks import check_positive
 from late_interaction.encoders.base import Item, LateInteractionModel
-from late_interaction.encoders.images import StoreImages, check_store_images, load_image
 from late_interaction.encoders.projection import restored
 from late_interaction.errors import IndexMismatchError
 from late_interaction.filters import Filter, matches, parse_filter
-from late_interaction.loading import Load, batches, check_count, check_matrix
+from late_interaction.images.loading import StoreImages, check_store_images, load_image
+from late_interaction.indexing import Load, batches, check_count, check_matrix
 from late_interaction.packing import check_packing
 from late_interaction.pooling import POOLING_ALGORITHM, pool_document, pool_query
 from late_interaction.rows import Row, check_doc_id, check_metadata
-from late_interaction.stores.astra_schema import type_names
+from late_interaction.stores.astra.schema import type_names
 from late_interaction.stores.base import Candidates, Store
 from late_interaction.stores.copying import copy_index
-from late_interaction.stores.local import LocalStore
+from late_interaction.stores.local.store import LocalStore
 from late_interaction.types import (
     DocId,
     Document,
@@ -47,6 +46,7 @@ from late_interaction.types import (
     SearchResults,
     SearchStats,
 )
+from late_interaction.validation import check_positive
 
 if TYPE_CHECKING:
     from astrapy import AsyncDatabase, Database
@@ -641,7 +641,7 @@ def _store(db: object, name: str | None, filterable: Mapping[str, Any] | None) -
     if type(db).__module__.partition(".")[0] == "astrapy":
         from astrapy import AsyncDatabase, Database
 
-        from late_interaction.stores.astra import AstraStore
+        from late_interaction.stores.astra.store import AstraStore
 
         if isinstance(db, AsyncDatabase | Database):
             return AstraStore(db, name, filterable=filterable)

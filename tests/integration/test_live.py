@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from late_interaction import AstraStore, IndexMismatchError, LateInteractionPipeline
-from late_interaction.doctor import diagnose
 from late_interaction.maxsim import maxsim
-from tests.models import HashModel
+from late_interaction.stores.astra.doctor import diagnose
+from tests.support.models import HashModel
 
 pytestmark = pytest.mark.skipif(
     not (os.environ.get("ASTRA_DB_API_ENDPOINT") and os.environ.get("ASTRA_DB_APPLICATION_TOKEN")),

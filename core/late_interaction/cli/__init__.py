@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 
 import late_interaction
-from late_interaction.cli.demonstrating import demo
-from late_interaction.cli.doctoring import doctor
-from late_interaction.cli.evaluating import evaluate_folder
-from late_interaction.cli.indexing import copy, index, info, optimize
-from late_interaction.cli.listing import models
-from late_interaction.cli.searching import search
+from late_interaction.cli.demo import demo
+from late_interaction.cli.doctor import doctor
+from late_interaction.cli.eval import evaluate_folder
+from late_interaction.cli.index import copy, index, info, optimize
+from late_interaction.cli.models import models
+from late_interaction.cli.search import search
 
 app = typer.Typer(
     help="Search with one vector per token: from a folder on this machine, without a server.",

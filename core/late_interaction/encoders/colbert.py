@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from late_interaction.checks import check_positive
 from late_interaction.encoders.base import LateInteractionModel, Role, check_texts
 from late_interaction.encoders.batching import token_batches
 from late_interaction.encoders.checkpoint import (
@@ -26,6 +25,7 @@ from late_interaction.encoders.checkpoint import (
 )
 from late_interaction.errors import ModelError
 from late_interaction.types import FloatMatrix
+from late_interaction.validation import check_positive
 
 if TYPE_CHECKING:
     import torch

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction.checks import check_positive
 from late_interaction.encoders.base import Item, LateInteractionModel, Role, check_texts
 from late_interaction.encoders.batching import token_batches
 from late_interaction.encoders.checkpoint import content_hash, find_checkpoint, quiet_loading, read_json
 from late_interaction.errors import MissingExtraError, ModelError
 from late_interaction.types import FloatMatrix
+from late_interaction.validation import check_positive
 
 if TYPE_CHECKING:
     import torch

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from late_interaction.checks import check_positive
 from late_interaction.encoders.base import LateInteractionModel
 from late_interaction.errors import ModelError
 from late_interaction.types import FloatMatrix
+from late_interaction.validation import check_positive
 
 
 class PrecomputedEmbeddings(LateInteractionModel):

@@ -7,10 +7,10 @@ import random
 import numpy as np
 from tqdm.auto import tqdm
 
-from late_interaction.checks import check_positive
 from late_interaction.errors import IndexNotFoundError, StoreError
 from late_interaction.maxsim import maxsim
 from late_interaction.stores.base import Store
+from late_interaction.validation import check_positive
 
 _SAMPLED_FROM = 1000
 _QUERY_TOKENS = 8

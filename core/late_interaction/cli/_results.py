@@ -1,0 +1,102 @@
+"""Search results on a terminal and as JSON."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from late_interaction.cli._shared import out
+from late_interaction.encoders.base import LateInteractionModel
+from late_interaction.encoders.colbert import ColBERTModel
+from late_interaction.explain import Span, matched_words
+from late_interaction.types import SearchResult, SearchResults, SearchStats
+
+_EXCERPT = 240
+_LEAD = 60
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def print_results(
+    query: str,
+    results: SearchResults,
+    model: LateInteractionModel,
+    *,
+    label: Callable[[SearchResult], str],
+    shown: Callable[[str, Sequence[Span]], Span],
+) -> None:
+    """A table of score, label and the shown part of each text; of a text model the words that matched stand out.
+
+    Args:
+        query: what was searched for.
+        results: what was found.
+        model: the encoder it was found with.
+        label: what to call a result.
+        shown: which part of a text to show, given the words that matched.
+    """
+    title = Text(query, style="bold")
+    table = Table(title=title, title_justify="left", caption=_caption(results.stats), caption_justify="left")
+    table.add_column("Score", justify="right", no_wrap=True)
+    table.add_column("Document", max_width=42, overflow="fold")
+    texts = [result.content for result in results]
+    if isinstance(model, ColBERTModel):
+        table.add_column("Text, matching words marked")
+        matched = matched_words(model, query, texts) if texts else []
+    else:
+        table.add_column("Text, or what stands for an image")
+        matched = [[] for _ in texts]
+    for result, words in zip(results, matched, strict=True):
+        start, end = shown(result.content, words)
+        # As many characters as there were: rich would drop some, and a terminal obey others.
+        text = Text(_CONTROL.sub(" ", result.content))
+        for word in words:
+            text.stylize("bold yellow", *word)
+        table.add_row(f"{result.score:.2f}", Text(label(result), style="cyan"), text[start:end])
+    out.print(table)
+
+
+def results_json(query: str, results: SearchResults) -> dict[str, Any]:
+    """The same as JSON values."""
+    found = [asdict(result) for result in results]
+    return {"query": query, "results": found, "stats": asdict(results.stats)}
+
+
+def place(result: SearchResult) -> str:
+    """File and line, or page, where the result comes from a file, else its id."""
+    source = result.metadata.get("source")
+    if not isinstance(source, str):
+        return result.doc_id
+    path, here = Path(source), Path.cwd()
+    file = path.relative_to(here) if path.is_relative_to(here) else path
+    line, page = result.metadata.get("line"), result.metadata.get("page")
+    if isinstance(line, int):
+        return f"{file}:{line}"
+    if isinstance(page, int):
+        return f"{file}, page {page}"
+    return str(file) if result.content_type == "image" else result.doc_id
+
+
+def excerpt(text: str, words: Sequence[Span]) -> Span:
+    """The part of a text with most of the words that matched."""
+    starts = [max(0, start - _LEAD) for start, _ in words] or [0]
+    start = max(starts, key=lambda start: sum(start <= a and b <= start + _EXCERPT for a, b in words))
+    return text.rfind(" ", 0, start) + 1, start + _EXCERPT
+
+
+def first_line(text: str, _words: Sequence[Span]) -> Span:
+    """The first line of a docstring in a row of `late_interaction.demo`: its name stands above it."""
+    start = text.index("\n") + 1
+    end = text.find("\n", start)
+    return start, len(text) if end < 0 else end
+
+
+def _caption(stats: SearchStats) -> str:
+    return (
+        f"{1000 * stats.total_s:.0f} ms, {1000 * stats.encode_s:.0f} of it to encode the question; "
+        f"{stats.n_scored} documents scored exactly"
+    )

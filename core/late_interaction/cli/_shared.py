@@ -1,0 +1,189 @@
+"""What the commands share: where they print, how an error ends, which model an index needs, how results look."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from late_interaction import demo
+from late_interaction.encoders.auto import model_class
+from late_interaction.encoders.base import LateInteractionModel
+from late_interaction.encoders.checkpoint import content_hash
+from late_interaction.encoders.colbert import ColBERTModel
+from late_interaction.encoders.colpali import ColPaliModel
+from late_interaction.errors import IndexNotFoundError, LateInteractionError, MissingExtraError, ModelError
+from late_interaction.pipeline import LateInteractionPipeline
+from late_interaction.stores.base import Store
+from late_interaction.stores.local.store import LocalStore
+from late_interaction.types import IndexSpec
+
+logger = logging.getLogger(__name__)
+# Names, paths and prompts such as "[unused0]" are text, not rich's markup.
+out = Console(highlight=False, markup=False)
+err = Console(stderr=True, highlight=False, markup=False)
+
+DEFAULT_MODEL = "answerdotai/answerai-colbert-small-v1"
+DEMO_MODEL = "demo"
+
+ASTRA = "astra:"
+PLACES = f"a folder, or {ASTRA}NAME in the database that the ASTRA_DB_… variables name"
+
+DbOption = Annotated[str, typer.Option("--db", help=f"Where the index is: {PLACES}.")]
+NameOption = Annotated[str, typer.Option("--name", help="Name of the index, where it is in a folder.")]
+DeviceOption = Annotated[
+    str | None, typer.Option("--device", help="cpu, cuda, mps; the best there is by default.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help=f"A model id on the Hugging Face hub, a folder, or {DEMO_MODEL!r} for the {demo.MODEL_NAME} "
+        f"of the demo extra, which needs no connection. By default the one that the index was built with; "
+        f"for a new index {DEFAULT_MODEL}.",
+        show_default=False,
+    ),
+]
+
+
+@contextmanager
+def errors_reported(when_interrupted: str = "Interrupted.") -> Iterator[None]:
+    """End with a message on stderr and code 1 on an error that is no bug, with code 130 on Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        err.print(f"\n{when_interrupted}", style="yellow")
+        raise typer.Exit(130) from None
+    except BrokenPipeError:
+        raise
+    except (LateInteractionError, ValueError, OSError) as error:
+        logger.debug("The command failed.", exc_info=True)
+        report(str(error))
+        raise typer.Exit(1) from None
+
+
+def report(message: str) -> None:
+    """An error message on stderr."""
+    err.print(Text(f"Error: {message}", style="red"), soft_wrap=True)
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """A JSON object on stdout."""
+    typer.echo(json.dumps(value))
+
+
+def store_at(db: str, name: str) -> Store:
+    """The store of an index, which need not be there.
+
+    Raises:
+        StoreError: it is on Astra, and the environment does not say where.
+    """
+    if db.startswith(ASTRA):
+        from late_interaction.stores.astra.store import AstraStore
+
+        return AstraStore.from_environment(db.removeprefix(ASTRA))
+    return LocalStore(db, name)
+
+
+@asynccontextmanager
+async def attached(db: str, name: str) -> AsyncIterator[tuple[Store, IndexSpec]]:
+    """An index that is there, open without a model, and what it was built with.
+
+    Raises:
+        IndexNotFoundError: there is none of this name; the message lists those that there are.
+    """
+    store = store_at(db, name)
+    try:
+        spec = await store.spec()
+        if spec is None:
+            raise IndexNotFoundError(
+                f"There is no index {store.location}."
+                if db.startswith(ASTRA)
+                else f"There is no index {name!r} in {db}: {_names_in(Path(db))}."
+            )
+        await store.open(spec)
+        yield store, spec
+    finally:
+        await store.close()
+
+
+def pipeline_for(
+    store: Store, model: LateInteractionModel, spec: IndexSpec | None, pool_factor: float | None = None
+) -> LateInteractionPipeline:
+    """A pipeline with the index's own settings, or with the defaults for a new one."""
+    options: dict[str, Any] = {}
+    if spec is not None:
+        options = {"doc_pool_factor": spec.pooling["factor"], "packing": spec.packing}
+    if pool_factor is not None:
+        options["doc_pool_factor"] = pool_factor
+    return LateInteractionPipeline(db=store, model=model, **options)
+
+
+def load_model(
+    name: str | None,
+    device: str | None,
+    spec: IndexSpec | None = None,
+    *,
+    document_length: int | None = None,
+) -> ColBERTModel | ColPaliModel:
+    """The model that was asked for, else the one of the index, else the default.
+
+    Raises:
+        ModelError: it cannot be had, or the index does not say which one it is.
+        MissingExtraError: the demo's model is not installed.
+    """
+    if name is None:
+        name = DEFAULT_MODEL if spec is None else _model_of(spec)
+    query_length = query_prefix = None
+    if spec is not None:
+        query_length, document_length = spec.encoder.get("query_length"), spec.encoder.get("document_length")
+        query_prefix = spec.encoder.get("query_prefix")
+    # Warnings of the libraries below are for their own users.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    with err.status("Loading the model"):
+        if name == DEMO_MODEL:
+            encoder = ColBERTModel(
+                demo.model_folder(), device=device, query_length=query_length, document_length=document_length
+            )
+            encoder.model_name = demo.MODEL_NAME  # rather than a folder inside a package
+            return encoder
+        try:
+            if model_class(name) is ColPaliModel:
+                return ColPaliModel(name, device=device, query_prefix=query_prefix)
+            return ColBERTModel(
+                name, device=device, query_length=query_length, document_length=document_length
+            )
+        except ModelError as error:
+            if Path(name).is_dir():
+                raise
+            raise ModelError(
+                f"{error}\nWithout a connection, give the folder of a model, or --model {DEMO_MODEL} for "
+                f"{demo.MODEL_NAME}, which the demo extra installs."
+            ) from error
+
+
+def _names_in(db: Path) -> str:
+    names = sorted(file.parent.name for file in db.expanduser().glob("*/documents.sqlite3"))
+    return f"there is {', '.join(names)} (--name)" if names else "there is no index in this folder"
+
+
+def _model_of(spec: IndexSpec) -> str:
+    """What to load for an index: a folder here, the demo's model, or an id on the hub."""
+    name, content = spec.encoder.get("model"), spec.encoder.get("content")
+    if not isinstance(name, str) or content is None:
+        raise ModelError("The index was built with an encoder of its own: search it from Python.")
+    if "/" in name:
+        return name
+    with suppress(MissingExtraError):
+        if content_hash(demo.model_folder()) == content:
+            return DEMO_MODEL
+    raise ModelError(f"The index was built with a model in a folder named {name!r}: give it with --model.")

@@ -1,0 +1,261 @@
+"""`index`, `info`, `optimize` and `copy`: what fills, describes and moves an index."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from tqdm import tqdm
+
+from late_interaction.cli._shared import (
+    ASTRA,
+    PLACES,
+    DbOption,
+    DeviceOption,
+    JsonOption,
+    ModelOption,
+    NameOption,
+    attached,
+    errors_reported,
+    load_model,
+    out,
+    pipeline_for,
+    print_json,
+    report,
+    store_at,
+)
+from late_interaction.errors import DocumentError, RowFailure
+from late_interaction.images.loading import IMAGE_SUFFIXES
+from late_interaction.pipeline import DEFAULT_NAME
+from late_interaction.reading.files import (
+    PDF_SUFFIX,
+    SUFFIXES,
+    TEXT_SUFFIXES,
+    ReadProblem,
+    find_files,
+    read_rows,
+)
+from late_interaction.rows import Row, row_id
+from late_interaction.stores.base import Store
+from late_interaction.stores.copying import copy_index, verify_copy
+
+SkipExistingOption = Annotated[
+    bool, typer.Option("--skip-existing", help="Leave documents that are there already as they are.")
+]
+
+INTERRUPTED = (
+    "Interrupted. What was written is kept; the same command with --skip-existing goes on from there."
+)
+_STALE_BATCH = 100
+_SHOWN = 250
+_NUMBERED_ID = re.compile(r"(.*[#:])(\d+)", re.DOTALL)
+
+
+def index(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(help=f"Files and folders: {', '.join(SUFFIXES)}.", exists=True, show_default=False),
+    ],
+    db: DbOption,
+    name: NameOption = DEFAULT_NAME,
+    model: ModelOption = None,
+    device: DeviceOption = None,
+    pool_factor: Annotated[
+        float | None,
+        typer.Option(min=1, help="Tokens per stored vector. By default the index's own; 2 for a new one."),
+    ] = None,
+    content_column: Annotated[
+        str | None,
+        typer.Option(help="Where the text of a CSV or JSON row is. By default content, else text."),
+    ] = None,
+    id_column: Annotated[
+        str | None,
+        typer.Option(
+            help="Where its id is. By default doc_id, else id, else _id; without one it is file:line."
+        ),
+    ] = None,
+    chunk_words: Annotated[
+        int, typer.Option(min=1, help="Most words in a passage of a text or Markdown file.")
+    ] = 200,
+    skip_existing: SkipExistingOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Index files; documents that are in the index already are replaced."""
+    with errors_reported(INTERRUPTED):
+        files = find_files(paths)
+        problems: list[ReadProblem] = []
+
+        def on_problem(problem: ReadProblem) -> None:
+            problems.append(problem)
+            tqdm.write(str(problem), file=sys.stderr)
+
+        chunked = (*TEXT_SUFFIXES, PDF_SUFFIX)
+        last = {f"{file}{'#' if file.suffix.lower() in chunked else ':'}": 0 for file in files}
+
+        async def run() -> tuple[int, list[RowFailure], int]:
+            store = store_at(db, name)
+            spec = await store.spec()
+            encoder = load_model(model, device, spec)
+            rows = read_rows(
+                files if encoder.supports_images else _without_images(files, paths),
+                on_problem,
+                content_column=content_column,
+                id_column=id_column,
+                chunk_words=chunk_words,
+                images=encoder.supports_images,
+            )
+            failures: list[RowFailure] = []
+            async with pipeline_for(store, encoder, spec, pool_factor) as pipeline:
+                try:
+                    ids = await pipeline.index_documents(
+                        _noting_numbers(rows, last), show_progress=True, skip_existing=skip_existing
+                    )
+                except DocumentError as error:
+                    ids, failures = error.indexed, error.failures
+                incomplete = {str(problem.file) for problem in problems}
+                await _delete_stale(
+                    store, {prefix: n for prefix, n in last.items() if prefix[:-1] not in incomplete}
+                )
+                return len(ids), failures, await pipeline.count()
+
+        indexed, failures, documents = asyncio.run(run())
+    for failure in failures:
+        report(str(failure))
+    failed = len(problems) + len(failures)
+    if as_json:
+        print_json(
+            {
+                "files": len(files),
+                "indexed": indexed,
+                "documents": documents,
+                "problems": [asdict(problem) | {"file": str(problem.file)} for problem in problems],
+                "failures": [asdict(failure) for failure in failures],
+            }
+        )
+    else:
+        could_not = f", {failed} could not be read or indexed" if failed else ""
+        out.print(f"{indexed} documents of {len(files)} files indexed{could_not}. The index has {documents}.")
+    if failed:
+        raise typer.Exit(1)
+
+
+def info(db: DbOption, name: NameOption = DEFAULT_NAME, as_json: JsonOption = False) -> None:
+    """Tell what an index was built with, how large it is, and what state it is in."""
+
+    async def run() -> dict[str, Any]:
+        async with attached(db, name) as (store, spec):
+            return {"spec": spec.to_dict(), **await store.info()}
+
+    with errors_reported():
+        described = asyncio.run(run())
+    if as_json:
+        print_json(described)
+        return
+    table = Table(show_header=False)
+    for key, value in _flat(described):
+        shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+        table.add_row(key, shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}… (whole with --json)")
+    out.print(table)
+
+
+def optimize(db: DbOption, name: NameOption = DEFAULT_NAME, as_json: JsonOption = False) -> None:
+    """Bring the search structures of an index up to date, after many writes from Python."""
+
+    async def run() -> dict[str, Any]:
+        async with attached(db, name) as (store, _):
+            await store.optimize(show_progress=True)
+            return await store.info()
+
+    with errors_reported():
+        state = asyncio.run(run())
+    if as_json:
+        print_json(state)
+    else:
+        out.print(f"{state['location']} is up to date: {state['documents']:,} documents.")
+
+
+def copy(
+    source: Annotated[str, typer.Argument(help=f"Where from: {PLACES}.", show_default=False)],
+    target: Annotated[str, typer.Argument(help="Where to, likewise.", show_default=False)],
+    name: NameOption = DEFAULT_NAME,
+    to_name: Annotated[
+        str | None, typer.Option(help="Name of the copy, where it goes into a folder. By default the same.")
+    ] = None,
+    skip_existing: SkipExistingOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy an index with its vectors: nothing is encoded again. Other documents of the target stay.
+
+    At the end the number of documents and a sample of their scores are compared.
+    """
+
+    async def run() -> tuple[str, int]:
+        if to_name is not None and target.startswith(ASTRA):
+            raise ValueError(
+                f"--to-name names the copy in a folder; on Astra the target does: {ASTRA}{to_name}."
+            )
+        async with attached(source, name) as (store, _):
+            target_store = store_at(target, to_name or name)
+            try:
+                written = await copy_index(
+                    store, target_store, show_progress=True, skip_existing=skip_existing
+                )
+                await verify_copy(store, target_store)
+            finally:
+                await target_store.close()
+        return target_store.location, written
+
+    with errors_reported(
+        "Interrupted. What was copied is kept; the same command with --skip-existing goes on from there."
+    ):
+        location, copied = asyncio.run(run())
+    if as_json:
+        print_json({"location": location, "copied": copied})
+    else:
+        out.print(f"{copied:,} documents copied to {location}.")
+
+
+def _without_images(files: Sequence[Path], named: Iterable[Path]) -> list[Path]:
+    """The files less the images that were not named but lie in a folder beside texts; how many is said."""
+    asked = {path.resolve() for path in named}
+    kept = [file for file in files if file in asked or file.suffix.lower() not in IMAGE_SUFFIXES]
+    if len(kept) < len(files):
+        left_out = (
+            f"{len(files) - len(kept)} images were left out: they need a visual model such as ColQwen2."
+        )
+        tqdm.write(left_out, file=sys.stderr)
+    return kept
+
+
+def _noting_numbers(rows: Iterable[Row], last: dict[str, int]) -> Iterator[Row]:
+    """The rows; meanwhile the number at the end of the last id that each file gave goes into `last`."""
+    for row in rows:
+        match = _NUMBERED_ID.fullmatch(row_id(row) or "")
+        if match and match[1] in last:
+            last[match[1]] = int(match[2])
+        yield row
+
+
+async def _delete_stale(store: Store, last: Mapping[str, int]) -> None:
+    """Delete the passages and lines that a file had when it was longer."""
+    for prefix, number in last.items():
+        stale = [f"{prefix}{n}" for n in range(number + 1, number + 1 + _STALE_BATCH)]
+        while await store.existing(stale):
+            await store.delete(stale)
+            number += _STALE_BATCH
+            stale = [f"{prefix}{n}" for n in range(number + 1, number + 1 + _STALE_BATCH)]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

@@ -1,0 +1,1 @@
+"""Images and PDF pages: reading, checking, fetching and keeping them."""

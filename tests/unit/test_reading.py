@@ -1,0 +1,196 @@
+"""Files to rows."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from late_interaction.reading.files import ReadProblem, Row, find_files, passages, read_rows
+
+
+def read(*paths: Path, **options: object) -> tuple[list[Row], list[ReadProblem]]:
+    problems: list[ReadProblem] = []
+    rows = list(read_rows(find_files(paths), problems.append, **options))  # type: ignore[arg-type]
+    return rows, problems
+
+
+def write(folder: Path, name: str, text: str | bytes) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path.resolve()
+
+
+def test_find_files_walks_in_order_and_leaves_hidden_and_other_files_out(tmp_path: Path) -> None:
+    for name in ("b.txt", "a/z.md", "a/b.JSONL", "c.csv", ".hidden.txt", ".git/x.txt", "d.docx"):
+        write(tmp_path, name, "text")
+    names = [file.relative_to(tmp_path.resolve()).as_posix() for file in find_files([tmp_path])]
+    assert names == ["a/b.JSONL", "a/z.md", "b.txt", "c.csv"]
+
+
+def test_find_files_names_each_file_once(tmp_path: Path) -> None:
+    file = write(tmp_path, "a.txt", "text")
+    assert find_files([tmp_path, file, tmp_path / "." / "a.txt"]) == [file]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("missing", "no file or folder"), ("a.docx", "not a .txt"), ("empty", "no .txt")]
+)
+def test_find_files_refuses_what_it_cannot_read(tmp_path: Path, name: str, message: str) -> None:
+    write(tmp_path, "a.docx", "PK")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=message):
+        find_files([tmp_path / name])
+
+
+def test_a_short_text_file_is_one_passage(tmp_path: Path) -> None:
+    file = write(tmp_path, "a.txt", "\ufeff\r\nOne line.\r\n\r\nAnother.\r\n")
+    rows, problems = read(file)
+    assert problems == []
+    assert rows == [
+        {
+            "content": "One line.\n\nAnother.",
+            "doc_id": f"{file}#1",
+            "source": str(file),
+            "line": 2,
+            "chunk": 1,
+        }
+    ]
+
+
+def test_markdown_is_cut_at_headings_but_not_at_comments_in_code(tmp_path: Path) -> None:
+    text = "# Title\n\n## Install\nRun it:\n```sh\n# a comment\npip\n```\n## Use\nCall it.\n"
+    file = write(tmp_path, "a.md", text)
+    rows, _ = read(file)
+    assert [(row["line"], row["content"]) for row in rows] == [
+        (1, "# Title\n\n## Install\nRun it:\n```sh\n# a comment\npip\n```"),
+        (9, "## Use\nCall it."),
+    ]
+    as_text, _ = read(write(tmp_path, "a.txt", text))
+    assert len(as_text) == 1
+
+
+def test_long_text_is_cut_at_paragraphs_then_sentences_then_words() -> None:
+    lines = ["one two three.\n", "\n", "four five. six\n", "seven eight. nine\n"]
+    found = list(passages(enumerate(lines, 1), 4, markdown=False))
+    assert found == [(1, "one two three."), (3, "four five."), (3, "six\nseven eight. nine")]
+    assert [text for _, text in passages([(1, "a b c d e")], 2, markdown=False)] == ["a b", "c d", "e"]
+
+
+@given(
+    st.lists(
+        st.sampled_from(["word ", "end. ", "\n", "\n\n", "\n# heading\n", "\n```\n", "  "]), max_size=80
+    ),
+    st.integers(1, 12),
+    st.booleans(),
+)
+def test_passages_keep_every_word_in_order_and_stay_short(
+    parts: list[str], max_words: int, markdown: bool
+) -> None:
+    text = "".join(parts)
+    lines = list(enumerate(text.splitlines(keepends=True), 1))
+    found = list(passages(lines, max_words, markdown=markdown))
+    assert [word for _, passage in found for word in passage.split()] == text.split()
+    for line, passage in found:
+        body = [part for part in passage.splitlines() if not (markdown and part.startswith("# "))]
+        assert len(" ".join(body).split()) <= max_words or "```" in passage
+        assert passage.split()[0] in lines[line - 1][1].split()
+    assert [line for line, _ in found] == sorted(line for line, _ in found)
+
+
+def test_a_text_file_without_blank_lines_is_read_in_parts() -> None:
+    read_so_far = 0
+
+    def lines() -> Iterator[tuple[int, str]]:
+        nonlocal read_so_far
+        for read_so_far in range(1, 100_000):
+            yield read_so_far, "ten words are in this line of a long file\n"
+
+    next(passages(lines(), 50, markdown=False))
+    assert read_so_far < 20
+
+
+def test_jsonl_rows_keep_types_and_take_ids_from_the_file(tmp_path: Path) -> None:
+    file = write(
+        tmp_path,
+        "a.jsonl",
+        '\ufeff{"_id": 7, "text": "first", "n": 1999, "tags": ["x"]}\n\n{"content": "2nd", "source": "me"}\n',
+    )
+    rows, problems = read(file)
+    assert problems == []
+    assert rows == [
+        {"source": str(file), "line": 1, "n": 1999, "tags": ["x"], "content": "first", "doc_id": "7"},
+        {"source": "me", "line": 3, "content": "2nd", "doc_id": f"{file}:3"},
+    ]
+
+
+def test_bad_lines_are_named_and_the_others_are_read(tmp_path: Path) -> None:
+    good = json.dumps({"text": "good"}).encode()
+    lines = [
+        good,
+        b"{",
+        b"[1]",
+        b'{"text": " "}',
+        b'{"title": "x"}',
+        b'{"text": "x", "id": null}',
+        b"\xff",
+        good,
+    ]
+    file = write(tmp_path, "a.jsonl", b"\n".join(lines))
+    rows, problems = read(file)
+    assert [row["line"] for row in rows] == [1, 8]
+    assert [problem.line for problem in problems] == [2, 3, 4, 5, 6, 7]
+    assert str(problems[0]).startswith(f"{file}:2: not JSON: ")
+    assert [problem.reason for problem in problems[1:]] == [
+        "not a JSON object but list",
+        "text must be text, not ' '",
+        "there is no 'content' or 'text' among 'title'",
+        "id must be text or a whole number, not None",
+        "not UTF-8",
+    ]
+
+
+def test_csv_rows_and_their_problems(tmp_path: Path) -> None:
+    file = write(
+        tmp_path, "a.csv", 'key,text,year\n1,"two\nlines",1999\n2,short\n"3"x,bad,1\n\n4,last,2001\n'
+    )
+    rows, problems = read(file, id_column="key")
+    assert rows == [
+        {"source": str(file), "line": 2, "year": "1999", "content": "two\nlines", "doc_id": "1"},
+        {"source": str(file), "line": 7, "year": "2001", "content": "last", "doc_id": "4"},
+    ]
+    assert [problem.line for problem in problems] == [4, 5]
+    assert "2 values where the header has 3 columns" in str(problems[0])
+
+
+def test_columns_can_be_named(tmp_path: Path) -> None:
+    file = write(tmp_path, "a.csv", "text,body,id\nno,yes,7\n")
+    rows, _ = read(file, content_column="body", id_column="text")
+    assert (rows[0]["content"], rows[0]["doc_id"], rows[0]["id"]) == ("yes", "no", "7")
+    _, problems = read(file, id_column="key")
+    assert [str(problem) for problem in problems] == [f"{file}:2: there is no 'key' among 'body' and 'id'"]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.csv"])
+def test_text_that_is_not_utf8_ends_its_file_only(tmp_path: Path, name: str) -> None:
+    bad = write(tmp_path, name, b"text\n" + "naïve".encode("latin-1"))
+    good = write(tmp_path, "z.txt", "good")
+    rows, problems = read(bad, good)
+    assert rows[-1]["content"] == "good"
+    assert len(problems) == 1
+    assert problems[0].file == bad
+    assert "not UTF-8" in problems[0].reason
+
+
+def test_a_file_that_is_gone_is_a_problem(tmp_path: Path) -> None:
+    problems: list[ReadProblem] = []
+    assert list(read_rows([tmp_path / "gone.jsonl"], problems.append)) == []
+    assert "No such file" in str(problems[0])
+
+
+def test_passages_need_at_least_a_word(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="chunk_words must be at least 1, not 0"):
+        read(write(tmp_path, "a.txt", "text"), chunk_words=0)

@@ -1,0 +1,28 @@
+"""The switches of the server, all changeable while it runs."""
+
+from dataclasses import dataclass, field
+
+from tools.data_api.faults import Fault
+
+
+@dataclass
+class Settings:
+    """How the service behaves.
+
+    Attributes:
+        page_size: rows in a page of a find without vector sort (the Data API's ``default-page-size``: 50
+            since v1.0.47; the hosted documentation says 20).
+        latency_ms: how long every request takes at least.
+        latency_jitter_ms: up to how much longer, uniformly.
+        ann_recall_loss: probability with which ANN passes over each row that it should have found.
+        ann_delay_s: how long after a write ANN sees the row (``math.inf``: not before
+            ``DataApiServer.release_ann()``). Reads by key see it at once, and so does a delete.
+        faults: what goes wrong, tried in this order; the first that matches a request is its fate.
+    """
+
+    page_size: int = 50
+    latency_ms: float = 0.0
+    latency_jitter_ms: float = 0.0
+    ann_recall_loss: float = 0.0
+    ann_delay_s: float = 0.0
+    faults: list[Fault] = field(default_factory=list)
