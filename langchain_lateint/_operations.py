@@ -22,7 +22,7 @@ from langchain_lateint.embeddings import unit_rows
 from late_interaction import Document as StoredDocument
 from late_interaction import LateInteractionPipeline, SearchResult, SearchResults
 from late_interaction.connection import Connection, Use
-from late_interaction.images.loading import IMAGE_KEY
+from late_interaction.images.storing import IMAGE_KEY
 from late_interaction.pipeline import Query
 from late_interaction.ranking import check_mmr, diversify
 from late_interaction.rows import ImageDocument

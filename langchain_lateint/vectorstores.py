@@ -36,7 +36,7 @@ from langchain_lateint._operations import (
 from langchain_lateint.embeddings import EmbeddingsModel, Model, as_model
 from late_interaction import SearchResults, SyncPipeline
 from late_interaction.connection import Connection, Use
-from late_interaction.images.loading import StoreImages
+from late_interaction.images.storing import StoreImages
 from late_interaction.pipeline import Query
 from late_interaction.ranking import relevance
 from late_interaction.stores.astra.database import astra_database

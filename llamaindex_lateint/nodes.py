@@ -27,13 +27,8 @@ from llama_index.core.schema import (
 from llama_index.core.schema import Document as LlamaDocument
 from llama_index.core.schema import ImageDocument as LlamaImageDocument
 
-from late_interaction.images.loading import (
-    IMAGE_KEY,
-    THUMBNAIL_KEY,
-    ImageSource,
-    StoreImages,
-    load_image,
-)
+from late_interaction.images.loading import ImageSource, load_image
+from late_interaction.images.storing import IMAGE_KEY, THUMBNAIL_KEY, StoreImages
 from late_interaction.rows import ImageDocument
 from late_interaction.types import Document
 

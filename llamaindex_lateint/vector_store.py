@@ -32,7 +32,7 @@ from late_interaction import (
     load_model,
 )
 from late_interaction.connection import Connection
-from late_interaction.images.loading import StoreImages
+from late_interaction.images.storing import StoreImages
 from late_interaction.ranking import relevance
 from late_interaction.rows import ImageDocument
 from late_interaction.stores.astra.database import astra_database

@@ -23,13 +23,8 @@ from numpy.typing import ArrayLike
 
 from late_interaction.encoders.base import Item, LateInteractionModel
 from late_interaction.errors import DocumentError, ModelError, RowFailure, StoreError, StoreWriteError
-from late_interaction.images.loading import (
-    StoreImages,
-    describe_image,
-    image_reference,
-    open_image,
-    stored_image,
-)
+from late_interaction.images.loading import open_image
+from late_interaction.images.storing import StoreImages, describe_image, image_reference, stored_image
 from late_interaction.rows import CheckedRow, Row, check_row, row_id
 from late_interaction.stores.base import Store
 from late_interaction.types import Document, FloatMatrix

@@ -25,7 +25,8 @@ from late_interaction.encoders.base import Item, LateInteractionModel
 from late_interaction.encoders.projection import restored
 from late_interaction.errors import IndexMismatchError
 from late_interaction.filters import Filter, matches, parse_filter
-from late_interaction.images.loading import StoreImages, check_store_images, load_image
+from late_interaction.images.loading import load_image
+from late_interaction.images.storing import StoreImages, check_store_images
 from late_interaction.indexing import Load, batches, check_count, check_matrix
 from late_interaction.packing import check_packing
 from late_interaction.pooling import POOLING_ALGORITHM, pool_document, pool_query

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from late_interaction.images.loading import IMAGE_KEY, ImageSource
+from late_interaction.images.loading import ImageSource
+from late_interaction.images.storing import IMAGE_KEY
 from late_interaction.types import Document
 
 RESERVED = ("content", "doc_id", "content_type", "image")

@@ -28,7 +28,7 @@ from numpy.typing import ArrayLike
 
 from late_interaction.encoders.base import LateInteractionModel
 from late_interaction.errors import LateInteractionError
-from late_interaction.images.loading import StoreImages
+from late_interaction.images.storing import StoreImages
 from late_interaction.pipeline import FilterSpec, LateInteractionPipeline, Query
 from late_interaction.rows import Row
 from late_interaction.stores.base import Store

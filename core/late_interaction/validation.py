@@ -1,8 +1,12 @@
-"""A check of arguments that many functions share."""
+"""Checks and small conversions of arguments that many modules share."""
 
 from __future__ import annotations
 
 from numbers import Integral
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 def check_positive(name: str, value: object) -> None:
@@ -16,3 +20,10 @@ def check_positive(name: str, value: object) -> None:
         raise TypeError(f"{name} must be a whole number, not {value!r:.40}.")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, not {value}.")
+
+
+def unit_rows(matrix: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the rows as float32 of unit length, also where they come from a narrower type; a zero row stays zero."""
+    rows: NDArray[np.float32] = matrix.astype(np.float32)
+    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return rows

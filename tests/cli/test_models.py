@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from late_interaction import ColBERTModel, demo
 from late_interaction.cli import app
 from late_interaction.cli._shared import DEFAULT_MODEL, DEMO_MODEL
-from late_interaction.encoders.colpali import FAMILIES
+from late_interaction.encoders.colpali_families import FAMILIES
 from late_interaction.encoders.registry import KNOWN_MODELS
 from tests.support import checkpoints
 

@@ -35,7 +35,7 @@ def test_the_code_runs_in_its_order(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_table_of_families_is_whole() -> None:
-    from late_interaction.encoders.colpali import FAMILIES
+    from late_interaction.encoders.colpali_families import FAMILIES
 
     rows = re.findall(r"^\| `([\w.-]+)`[^|]*\|[^|`]*`(\w+)`", PAGE.partition("## Models")[2], re.MULTILINE)
     assert rows == [(family.name, family.model) for family in FAMILIES]

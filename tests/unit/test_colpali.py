@@ -24,7 +24,7 @@ from late_interaction import (
 )
 from late_interaction.encoders import load_model
 from late_interaction.encoders.checkpoint import content_hash
-from late_interaction.encoders.colpali import FAMILIES
+from late_interaction.encoders.colpali_families import FAMILIES
 from late_interaction.explain import draw_heat_map, image_heat_maps
 from tests.support import checkpoints
 
@@ -548,9 +548,9 @@ def text_model(folder: Path) -> None:
         (remove_weights, "no weights in safetensors"),
         (
             other_family,
-            r"no family that is known.*ColLlava.*'llava'.*Known are ColPali \(paligemma\), ColQwen2",
+            r"unknown family.*ColLlava.*'llava'.*Known are ColPali \(paligemma\), ColQwen2",
         ),
-        (text_model, "is no model of images: open it with ColBERTModel"),
+        (text_model, "is not a model of images: open it with ColBERTModel"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"no"), "could not be loaded"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "could not be loaded"),
     ],

@@ -16,9 +16,10 @@ from PIL import Image
 
 from late_interaction import load_image
 from late_interaction.errors import MissingExtraError
-from late_interaction.images import fetching
+from late_interaction.images import fetching, storing
 from late_interaction.images import loading as images
-from late_interaction.images.loading import describe_image, image_reference, open_image, stored_image
+from late_interaction.images.loading import open_image
+from late_interaction.images.storing import describe_image, image_reference, stored_image
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -182,7 +183,7 @@ def test_what_a_browser_does_not_show_is_stored_as_png() -> None:
 
 
 def test_a_whole_image_that_is_too_large_for_a_row_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "MAX_STORED", 100)
+    monkeypatch.setattr(storing, "MAX_STORED", 100)
     with pytest.raises(ValueError, match="100 is the most: store a reference or a thumbnail"):
         stored_image(PNG, open_image(PNG), "full")
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from late_interaction.encoders.checkpoint import find_checkpoint
 from late_interaction.encoders.colbert import ColBERTModel
-from late_interaction.encoders.colpali import ColPaliModel, base_checkpoint, visual_family
+from late_interaction.encoders.colpali import ColPaliModel
+from late_interaction.encoders.colpali_families import base_checkpoint, visual_family
 
 
 def model_class(

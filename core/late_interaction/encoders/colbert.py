@@ -6,35 +6,27 @@ import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, get_args
 
 from late_interaction.encoders.base import LateInteractionModel, Role, check_texts
 from late_interaction.encoders.batching import token_batches
 from late_interaction.encoders.checkpoint import (
-    TextFamily,
     content_hash,
     find_checkpoint,
-    module_entries,
-    quiet_loading,
-    read_json,
     require_safetensors,
     text_family,
 )
+from late_interaction.encoders.colbert_loading import Backend, load_text_encoder, position_limit
+from late_interaction.encoders.torch_runtime import dtype_name, guard_fork, is_cpu, model_id
 from late_interaction.errors import ModelError
 from late_interaction.types import FloatMatrix
-from late_interaction.validation import check_positive
+from late_interaction.validation import check_positive, unit_rows
 
 if TYPE_CHECKING:
     import torch
-    from sentence_transformers import MultiVectorEncoder
     from sentence_transformers.base.modules import Transformer
 
 logger = logging.getLogger(__name__)
-
-Backend = Literal["torch", "onnx", "openvino"]
 
 _EXPORTS: Mapping[Backend, Sequence[str]] = {
     "torch": (),
@@ -43,7 +35,6 @@ _EXPORTS: Mapping[Backend, Sequence[str]] = {
 }
 BATCH_TOKENS = 16_384
 BATCH_TOKENS_CPU = 2048
-_DTYPES = ("float32", "float16", "bfloat16")
 
 
 class ColBERTModel(LateInteractionModel):
@@ -106,9 +97,7 @@ class ColBERTModel(LateInteractionModel):
             raise ValueError(f"backend must be one of {', '.join(get_args(Backend))}, not {backend!r}.")
         if dtype is not None and backend != "torch":
             raise ValueError(f"dtype is for the torch backend; an {backend} export has its own.")
-        dtype_name = None if dtype is None else str(dtype).removeprefix("torch.")
-        if dtype_name not in (None, *_DTYPES):
-            raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, not {dtype!r}.")
+        weights = dtype_name(dtype)
         for name, number in (("batch_tokens", batch_tokens), ("batch_size", batch_size)):
             if number is not None:
                 check_positive(name, number)
@@ -122,7 +111,9 @@ class ColBERTModel(LateInteractionModel):
             self.family = text_family(folder)
             if backend == "torch":
                 require_safetensors(folder, self.family)
-            self._encoder = _load(folder, self.family, device, dtype_name, trust_remote_code, backend)
+            self._encoder = load_text_encoder(
+                folder, self.family, device, weights, trust_remote_code, backend
+            )
         except ModelError:
             raise
         except Exception as error:
@@ -135,7 +126,7 @@ class ColBERTModel(LateInteractionModel):
             )
 
         if batch_tokens is None:
-            batch_tokens = BATCH_TOKENS_CPU if self._encoder.device.type == "cpu" else BATCH_TOKENS
+            batch_tokens = BATCH_TOKENS_CPU if is_cpu(self.device) else BATCH_TOKENS
         self.batch_tokens = batch_tokens
         self.batch_size = batch_size
         self._transformer: Transformer = self._encoder[0]
@@ -147,8 +138,7 @@ class ColBERTModel(LateInteractionModel):
         self._set_lengths(query_length, document_length)
         self.dim = int(self._encoder.get_embedding_dimension())
         self.protected_tokens = self._count_leading_special_tokens()
-        is_folder = Path(self.model_name).expanduser().is_dir()
-        self._model_id = folder.resolve().name if is_folder else self.model_name
+        self._model_id = model_id(self.model_name)
         self._content = content_hash(folder)
 
     def __repr__(self) -> str:
@@ -234,11 +224,7 @@ class ColBERTModel(LateInteractionModel):
         ]
 
     def _encode(self, texts: list[str], role: Role) -> list[FloatMatrix]:
-        if os.getpid() != self._pid:
-            import torch
-
-            # OpenMP waits forever for the threads that a forked process does not have.
-            torch.set_num_threads(1)
+        guard_fork(self._pid)
         encode = self._encoder.encode_query if role == "query" else self._encoder.encode_document
         matrices: dict[int, FloatMatrix] = {}
         for batch in token_batches(self._lengths(texts, role), self.batch_tokens, self.batch_size):
@@ -249,7 +235,7 @@ class ColBERTModel(LateInteractionModel):
                     show_progress_bar=False,
                     convert_to_numpy=True,
                 )
-            matrices.update(zip(batch, map(_unit_rows, encoded), strict=True))
+            matrices.update(zip(batch, map(unit_rows, encoded), strict=True))
         for position, text in enumerate(texts):
             if len(matrices[position]) == 0:
                 raise ValueError(
@@ -260,7 +246,7 @@ class ColBERTModel(LateInteractionModel):
 
     def _set_lengths(self, query_length: int | None, document_length: int | None) -> None:
         transformer = self._transformer
-        limit = _position_limit(transformer)
+        limit = position_limit(transformer)
         wanted: dict[Role, int | None] = {"query": query_length, "document": document_length}
         for role, length in wanted.items():
             if length is None:
@@ -325,104 +311,3 @@ class ColBERTModel(LateInteractionModel):
                 break
             count += token not in skipped
         return count
-
-
-def _load(
-    folder: Path,
-    family: TextFamily,
-    device: str | None,
-    dtype: str | None,
-    trust_remote_code: bool,
-    backend: Backend,
-) -> MultiVectorEncoder:
-    """The encoder, with no weight that is not the checkpoint's own."""
-    import torch
-    from sentence_transformers.base.modules import Transformer
-    from sentence_transformers.util import get_device_name
-
-    device = device or get_device_name()
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "backend": backend}
-    if backend == "torch":
-        if dtype is None:
-            dtype = "float32" if torch.device(device).type == "cpu" else "auto"
-        options["model_kwargs"] = {"dtype": dtype, "use_safetensors": True}
-    load = _load_plain if family == "plain" else _load_multi_vector
-    with quiet_loading() as missing:
-        encoder = load(folder, device, options)
-    if missing:
-        raise ModelError(
-            f"{folder} lacks weights of its own architecture, which would be random: {', '.join(missing)}."
-        )
-    if not isinstance(encoder[0], Transformer) or encoder.tokenizer is None:
-        raise ModelError(f"{folder} begins with a {type(encoder[0]).__name__}, not with a text transformer.")
-    return encoder
-
-
-def _load_multi_vector(folder: Path, device: str, options: Mapping[str, Any]) -> MultiVectorEncoder:
-    from sentence_transformers import MultiVectorEncoder
-    from sentence_transformers.base.modules import Dense
-
-    encoder = MultiVectorEncoder(str(folder), device=device, **options)
-    # sentence-transformers adds a projection with random weights where it finds none.
-    entries = module_entries(folder)
-    wanted = sum(entry["type"].endswith("Dense") for entry in entries) if entries else 1
-    if sum(isinstance(module, Dense) for module in encoder) != wanted:
-        raise ModelError(
-            f"{folder} is a late-interaction checkpoint without the projection that belongs to it."
-        )
-    return encoder
-
-
-def _load_plain(folder: Path, device: str, options: Mapping[str, Any]) -> MultiVectorEncoder:
-    """Modules put together by hand: sentence-transformers itself would add a random projection."""
-    from sentence_transformers import MultiVectorEncoder
-    from sentence_transformers.base.modules import Normalize, Transformer
-    from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
-
-    first = next(iter(module_entries(folder)), {"type": ".Transformer", "path": ""})
-    if not first["type"].endswith(".Transformer"):
-        raise ModelError(f"{folder} begins with a {first['type']}, which gives no token vectors.")
-    transformer = Transformer.load(str(folder), subfolder=first["path"], **options)
-    tokenizer = transformer.tokenizer
-    special = [token for token in tokenizer.all_special_tokens if token != tokenizer.unk_token]
-    modules = [
-        transformer,
-        MultiVectorMask(special, skiplist_tasks=list(get_args(Role))),
-        Normalize(module_input_name="token_embeddings", module_output_name="token_embeddings"),
-    ]
-    return MultiVectorEncoder(
-        modules=modules, device=device, prompts=_plain_prompts(folder), backend=options["backend"]
-    )
-
-
-def _plain_prompts(folder: Path) -> dict[str, str]:
-    """The prompts of a sentence-transformers model, for queries and for what it calls documents."""
-    prompts = read_json(folder / "config_sentence_transformers.json").get("prompts") or {}
-    names = ("document", "passage", "corpus")
-    document = next((prompts[name] for name in names if prompts.get(name)), "")
-    return {"query": prompts.get("query") or "", "document": document}
-
-
-def _position_limit(transformer: Transformer) -> int | None:
-    """How many positions the backbone has for tokens; None where it has no limit."""
-    from torch import nn
-
-    limit = getattr(transformer.config.get_text_config(), "max_position_embeddings", None)
-    if limit is None or limit < 0:
-        return None
-    # RoBERTa and its kin count from padding_idx + 1 on, and have as many positions fewer.
-    if isinstance(transformer.model, nn.Module):
-        for module in transformer.model.modules():
-            padding = getattr(module, "padding_idx", None)
-            if isinstance(padding, int) and isinstance(
-                getattr(module, "position_embeddings", None), nn.Embedding
-            ):
-                return int(limit) - padding - 1
-    return int(limit)
-
-
-def _unit_rows(matrix: np.ndarray[Any, np.dtype[Any]]) -> FloatMatrix:
-    """Rows of exactly unit length in float32, also where they come from a float16 or bfloat16 model."""
-    rows: FloatMatrix = matrix.astype(np.float32)
-    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    return rows

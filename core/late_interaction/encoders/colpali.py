@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import os
 import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -17,60 +15,18 @@ from numpy.typing import NDArray
 
 from late_interaction.encoders.base import Item, LateInteractionModel, Role, check_texts
 from late_interaction.encoders.batching import token_batches
-from late_interaction.encoders.checkpoint import content_hash, find_checkpoint, quiet_loading, read_json
+from late_interaction.encoders.checkpoint import content_hash
+from late_interaction.encoders.colpali_loading import VisualCheckpoint
+from late_interaction.encoders.torch_runtime import dtype_name, guard_fork, model_id
 from late_interaction.errors import MissingExtraError, ModelError
 from late_interaction.types import FloatMatrix
-from late_interaction.validation import check_positive
+from late_interaction.validation import check_positive, unit_rows
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-_DTYPES = ("float32", "float16", "bfloat16")
 _PIXELS_PER_TOKEN = 28 * 28  # what a token of text is taken to cost; Qwen's models see so many in one token
-
-
-@dataclass(frozen=True, slots=True)
-class VisualFamily:
-    """A kind of visual late-interaction model.
-
-    Attributes:
-        name: what we call it.
-        model: its class, which checkpoints name under `architectures`.
-        processor: the class that prepares its input.
-        model_type: of its config, for checkpoints that name no such class: adapters are made for plain backbones.
-        library: the package that has the classes.
-        in_chat: texts are rendered by the tokenizer's chat template, a query behind "Query: ", as it stands in the
-            processor's code.
-    """
-
-    name: str
-    model: str
-    processor: str
-    model_type: str
-    library: str = "colpali_engine.models"
-    in_chat: bool = False
-
-
-FAMILIES = (
-    VisualFamily("colpali", "ColPali", "ColPaliProcessor", "paligemma"),
-    VisualFamily("colqwen2", "ColQwen2", "ColQwen2Processor", "qwen2_vl"),
-    VisualFamily("colqwen2.5", "ColQwen2_5", "ColQwen2_5_Processor", "qwen2_5_vl"),
-    VisualFamily("colqwen3", "ColQwen3", "ColQwen3Processor", "qwen3_vl"),
-    VisualFamily("colqwen3.5", "ColQwen3_5", "ColQwen3_5Processor", "qwen3_5"),
-    VisualFamily("colidefics3", "ColIdefics3", "ColIdefics3Processor", "idefics3"),
-    VisualFamily("colmodernvbert", "ColModernVBert", "ColModernVBertProcessor", "modernvbert"),
-    VisualFamily("colgemma3", "ColGemma3", "ColGemmaProcessor3", "gemma3", in_chat=True),
-    VisualFamily("colpali-native", "ColPaliForRetrieval", "ColPaliProcessor", "colpali", "transformers"),
-    VisualFamily("colqwen2-native", "ColQwen2ForRetrieval", "ColQwen2Processor", "colqwen2", "transformers"),
-    VisualFamily(
-        "colmodernvbert-native",
-        "ColModernVBertForRetrieval",
-        "ColModernVBertProcessor",
-        "colmodernvbert",
-        "transformers",
-    ),
-)
 
 
 class ColPaliModel(LateInteractionModel):
@@ -120,9 +76,7 @@ class ColPaliModel(LateInteractionModel):
         query_prefix: str | None = None,
         revision: str | None = None,
     ) -> None:
-        dtype_name = None if dtype is None else str(dtype).removeprefix("torch.")
-        if dtype_name not in (None, *_DTYPES):
-            raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, not {dtype!r}.")
+        weights = dtype_name(dtype)
         if device is not None and device_map is not None:
             raise ValueError("give either device or device_map, not both.")
         check_positive("batch_pixels", batch_pixels)
@@ -131,25 +85,27 @@ class ColPaliModel(LateInteractionModel):
         self.batch_pixels = batch_pixels
         self._lock = threading.Lock()  # A fast tokenizer cannot be used by two threads at a time.
         self._pid = os.getpid()
-        folder = find_checkpoint(self.model_name, revision)
-        base = base_checkpoint(folder)
-        family = visual_family(base or folder)
-        if family is None:
-            raise ModelError(f"{base or folder} is no model of images: open it with ColBERTModel.")
-        self._family, self.family = family, family.name
+        checkpoint = VisualCheckpoint.find(self.model_name, revision)
         try:
-            self._model = _load_model(self._family, folder, base, device, device_map, dtype_name)
-            self._processor = _load_processor(self._family, folder, base)
+            self._model, self._processor = checkpoint.load(device, device_map, weights)
         except (ModelError, MissingExtraError):
             raise
         except Exception as error:
             raise ModelError(f"{self.model_name} could not be loaded: {error}") from error
-        config = self._model.config
-        self.dim = int(config.embedding_dim if family.library == "transformers" else self._model.dim)
+        self._family, self.family = checkpoint.family, checkpoint.family.name
+        self._read_settings(query_prefix)
+        self._model_id = model_id(self.model_name)
+        self._content = content_hash(checkpoint.folder)
+        self._base_content = None if checkpoint.base is None else content_hash(checkpoint.base)
+
+    def _read_settings(self, query_prefix: str | None) -> None:
+        """Take from the model and its processor what encoding needs: width, prefix, special tokens, positions."""
+        config, tokenizer = self._model.config, self._processor.tokenizer
+        of_transformers = self._family.library == "transformers"
+        self.dim = int(config.embedding_dim if of_transformers else self._model.dim)
         if query_prefix is None:
-            query_prefix = "Query: " if family.in_chat else self._processor.query_prefix
+            query_prefix = "Query: " if self._family.in_chat else self._processor.query_prefix
         self.query_prefix = query_prefix
-        tokenizer = self._processor.tokenizer
         added = (str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
         special = {*tokenizer.all_special_tokens, *added, self._processor.image_token}
         self._special = re.compile("|".join(re.escape(token) for token in special if len(token) > 1))
@@ -158,10 +114,6 @@ class ColPaliModel(LateInteractionModel):
         self._overhead = {
             role: self._text_input(["a"], role)["input_ids"].shape[1] - one for role in get_args(Role)
         }
-        is_folder = Path(self.model_name).expanduser().is_dir()
-        self._model_id = folder.resolve().name if is_folder else self.model_name
-        self._content = content_hash(folder)
-        self._base_content = None if base is None else content_hash(base)
 
     def __repr__(self) -> str:
         return f"ColPaliModel({self.model_name!r}, family={self.family!r}, dim={self.dim}, device={self.device!r})"
@@ -251,11 +203,7 @@ class ColPaliModel(LateInteractionModel):
 
     def _encode(self, items: Sequence[Item], role: Role) -> list[FloatMatrix]:
         checked = _check_items(items, role)
-        if os.getpid() != self._pid:
-            import torch
-
-            # OpenMP waits forever for the threads that a forked process does not have.
-            torch.set_num_threads(1)
+        guard_fork(self._pid)
         images = [i for i, item in enumerate(checked) if not isinstance(item, str)]
         texts = [i for i, item in enumerate(checked) if isinstance(item, str)]
         matrices: dict[int, FloatMatrix] = {}
@@ -295,7 +243,7 @@ class ColPaliModel(LateInteractionModel):
             raise ModelError(
                 f"{self.model_name} computed vectors that are not finite in {dtype}: load it with dtype='float32'."
             )
-        return [matrix / np.linalg.norm(matrix, axis=1, keepdims=True) for matrix in rows]
+        return [unit_rows(matrix) for matrix in rows]
 
     def _text_input(self, texts: list[str], role: Role) -> Mapping[str, torch.Tensor]:
         """What the processor makes of texts, a document's without the prefix and suffix of a query."""
@@ -363,119 +311,6 @@ class _FittedText:
     text: str
     n_tokens: int
     cut: bool
-
-
-def visual_family(folder: Path) -> VisualFamily | None:
-    """The family of a checkpoint, or of an adapter's base, by its config; None where it is no visual model.
-
-    Raises:
-        ModelError: it is a model of images of another family.
-    """
-    config = read_json(folder / "config.json")
-    architectures = config.get("architectures") or []
-    for family in FAMILIES:
-        if family.model in architectures:
-            return family
-    for family in FAMILIES:
-        if family.model_type == config.get("model_type"):
-            return family
-    if "vision_config" in config or "vlm_config" in config:
-        known = ", ".join(f"{family.model} ({family.model_type})" for family in FAMILIES)
-        raise ModelError(
-            f"{folder} is a model of images of no family that is known here: its config.json names the architectures "
-            f"{architectures} and the model_type {config.get('model_type')!r}. Known are {known}."
-        )
-    return None
-
-
-def base_checkpoint(folder: Path) -> Path | None:
-    """The folder of the model that an adapter was made for; None where the checkpoint is whole.
-
-    Raises:
-        ModelError: it cannot be had.
-    """
-    adapter = read_json(folder / "adapter_config.json")
-    if not adapter or (folder / "config.json").is_file():  # an adapter beside its base, in one folder
-        return None
-    base = adapter.get("base_model_name_or_path")
-    if not base:
-        raise ModelError(f"{folder} is an adapter, and its adapter_config.json does not say of which model.")
-    return find_checkpoint(base, adapter.get("revision"))
-
-
-def _load_model(
-    family: VisualFamily,
-    folder: Path,
-    base: Path | None,
-    device: str | None,
-    device_map: str | Mapping[str, Any] | None,
-    dtype: str | None,
-) -> Any:
-    """The model, with no weight that is not the checkpoint's own."""
-    import torch
-    from sentence_transformers.util import get_device_name
-
-    for part in (folder, base or folder):
-        if not any(part.glob("*.safetensors")):
-            raise ModelError(
-                f"{part} has no weights in safetensors files. Weights in a pickle can run code when they are loaded "
-                "and are refused: convert the checkpoint to safetensors."
-            )
-    options: dict[str, Any] = {"use_safetensors": True, "output_loading_info": True}
-    if device_map is not None:
-        options["device_map"] = device_map
-    # Where a map spreads the model, the layers may be anywhere: what they share is the better of both.
-    on_cpu = torch.device(device or get_device_name()).type == "cpu"
-    options["dtype"] = dtype or ("float32" if on_cpu else "bfloat16")
-    if (folder / "adapter_config.json").is_file():
-        options["adapter_kwargs"] = {"_adapter_model_path": str(folder)}
-    with quiet_loading() as missing:
-        model, info = _class(family, family.model).from_pretrained(str(base or folder), **options)
-    if family.model == "ColPali":
-        # It computes the logits of every token, of no use here and gigabytes large, with a head whose weights
-        # transformers 5 leaves unloaded.
-        model.model.lm_head = torch.nn.Identity()
-    saved = read_json(folder / "adapter_config.json").get("modules_to_save") or []
-    lacking = {name for name in missing if name.split(".")[-2] not in saved} | set(info["missing_keys"])
-    if lacking:
-        raise ModelError(
-            f"{base or folder} lacks weights of {family.model}, which would be random: "
-            f"{', '.join(sorted(lacking)[:5])}. A vision-language model not trained for retrieval has no projection."
-        )
-    if "adapter_kwargs" in options and info["unexpected_keys"]:
-        unused = ", ".join(sorted(info["unexpected_keys"])[:5])
-        raise ModelError(f"weights of the adapter {folder} have no place in {family.model}: {unused}.")
-    if device_map is None:
-        return model.eval().to(device or get_device_name())
-    # The models multiply the projected vectors by the mask, which stays where the input is.
-    *_, projection = model.children()
-    projection.register_forward_hook(lambda module, inputs, vectors: vectors.to(model.device))
-    return model.eval()
-
-
-def _load_processor(family: VisualFamily, folder: Path, base: Path | None) -> Any:
-    """The processor, an adapter's own where it has one."""
-    files = ("preprocessor_config.json", "processor_config.json")
-    own = base is None or any((folder / file).is_file() for file in files)
-    processor = _class(family, family.processor).from_pretrained(str(folder if own else base))
-    for part in ("tokenizer", "image_processor"):
-        if getattr(processor, part, None) is None:
-            raise ModelError(f"{folder} has no {part}.")
-    return processor
-
-
-def _class(family: VisualFamily, name: str) -> Any:
-    """A class of the family.
-
-    Raises:
-        MissingExtraError: its library, or one that reads images for it, is not installed.
-    """
-    for package in dict.fromkeys((family.library.partition(".")[0], "PIL", "torchvision")):
-        try:
-            importlib.import_module(package)
-        except ImportError as error:
-            raise MissingExtraError(f"A model of the family {family.name}", "colpali", package) from error
-    return getattr(importlib.import_module(family.library), name)
 
 
 def _check_items(items: Sequence[Item], role: Role) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Images as people have them: loaded, turned upright, and what is stored of them."""
+"""Images as people have them: read, turned upright, and converted to RGB."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -19,20 +19,9 @@ from late_interaction.images.fetching import fetch_image
 if TYPE_CHECKING:
     from PIL import Image
 
-StoreImages = Literal["reference", "thumbnail", "full"]
-
-IMAGE_KEY = "image"
-"""Metadata key of a stored image: its path or URL, or with `store_images="full"` the image as a data URI."""
-THUMBNAIL_KEY = "thumbnail"
-"""Metadata key of a stored thumbnail, a JPEG as a data URI."""
-
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 MAX_BYTES = 64 * 1024 * 1024
 """Most bytes of a file that is opened as an image."""
-MAX_STORED = 6 * 1024 * 1024
-"""Most characters of an image in a row: a database's row holds some 10 MB, the token vectors among them."""
-THUMBNAIL_EDGE = 512
-"""Longest edge of a thumbnail in pixels: a page's headings can be read, in 20 to 70 kB."""
 
 # The formats that Pillow may open: some of its others run programs, or are seldom looked after.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
@@ -117,64 +106,12 @@ def open_image(source: ImageSource, *, allow_urls: bool = False) -> LoadedImage:
     return LoadedImage(decoded, data, f"image/{web_type}") if web_type else LoadedImage(decoded)
 
 
-def image_reference(source: ImageSource) -> str | None:
-    """The path or URL of an image, which can be stored in its place; None where it has none."""
-    if isinstance(source, str):
-        return None if _encoded_part(source) is not None else source
-    if isinstance(source, os.PathLike):
-        return os.fspath(source)
-    if isinstance(source, LazyImage):
-        return source.reference
-    return None
-
-
-def describe_image(image: Image.Image) -> str:
-    """What stands for an image that has neither a caption nor a path."""
-    return f"image of {image.width}×{image.height} pixels"
-
-
-def stored_image(source: ImageSource, loaded: LoadedImage | None, store: StoreImages) -> dict[str, Any]:
-    """What is stored of an image, as metadata.
-
-    Args:
-        source: where it came from.
-        loaded: the image; needed for all but a reference.
-        store: what to store.
-
-    Raises:
-        ValueError: the whole image would be too large to store.
-    """
-    reference = image_reference(source)
-    kept = {} if reference is None else {IMAGE_KEY: reference}
-    if loaded is None or store == "reference":
-        return kept
-    if store == "thumbnail":
-        return kept | {THUMBNAIL_KEY: _thumbnail(loaded.image)}
-    uri = _data_uri(*(_png(loaded.image) if loaded.data is None else (loaded.data, loaded.media_type)))
-    if len(uri) > MAX_STORED:
-        raise ValueError(
-            f"the whole image takes {len(uri):,} bytes in the row, and {MAX_STORED:,} is the most: store a "
-            "reference or a thumbnail (store_images=)."
-        )
-    return {IMAGE_KEY: uri}
-
-
-def check_store_images(store: str) -> None:
-    """Check the value of `store_images`.
-
-    Raises:
-        ValueError: it is another.
-    """
-    if store not in get_args(StoreImages):
-        raise ValueError(f"store_images must be one of {', '.join(get_args(StoreImages))}, not {store!r}.")
-
-
 def _read(source: object, allow_urls: bool) -> tuple[str, bytes]:
     """A name for messages, and the bytes of the file."""
     if isinstance(source, bytes | bytearray | memoryview):
         return f"what begins with {bytes(source[:8])!r}", bytes(source)
     if isinstance(source, str):
-        encoded = _encoded_part(source)
+        encoded = encoded_part(source)
         if encoded is not None:
             try:
                 return "the base64 data", base64.b64decode("".join(encoded.split()), validate=True)
@@ -197,7 +134,7 @@ def _read(source: object, allow_urls: bool) -> tuple[str, bytes]:
         raise ValueError(f"the image {str(path)[:200]} cannot be read: {error.strerror}.") from None
 
 
-def _encoded_part(text: str) -> str | None:
+def encoded_part(text: str) -> str | None:
     """The base64 in a data URI, or a text that is itself the base64 of an image; else None."""
     if text[:5].lower() == "data:":
         match = _DATA_URI.match(text[:200])
@@ -240,21 +177,3 @@ def _rgb(image: Image.Image) -> Image.Image:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
     return image.convert("RGB")
-
-
-def _thumbnail(image: Image.Image) -> str:
-    small = image.copy()
-    small.thumbnail((THUMBNAIL_EDGE, THUMBNAIL_EDGE))
-    file = io.BytesIO()
-    small.save(file, "JPEG", quality=80, optimize=True)
-    return _data_uri(file.getvalue(), "image/jpeg")
-
-
-def _png(image: Image.Image) -> tuple[bytes, str]:
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue(), "image/png"
-
-
-def _data_uri(data: bytes, media_type: str | None) -> str:
-    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"

@@ -1,0 +1,90 @@
+"""The kinds of visual late-interaction models, and which one a checkpoint is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from late_interaction.encoders.checkpoint import find_checkpoint, read_json
+from late_interaction.errors import ModelError
+
+
+@dataclass(frozen=True, slots=True)
+class VisualFamily:
+    """A kind of visual late-interaction model.
+
+    Attributes:
+        name: what we call it.
+        model: its class, which checkpoints name under `architectures`.
+        processor: the class that prepares its input.
+        model_type: of its config, for checkpoints that name no such class: adapters are made for plain backbones.
+        library: the package that has the classes.
+        in_chat: texts are rendered by the tokenizer's chat template, a query behind "Query: ", as it stands in the
+            processor's code.
+    """
+
+    name: str
+    model: str
+    processor: str
+    model_type: str
+    library: str = "colpali_engine.models"
+    in_chat: bool = False
+
+
+FAMILIES = (
+    VisualFamily("colpali", "ColPali", "ColPaliProcessor", "paligemma"),
+    VisualFamily("colqwen2", "ColQwen2", "ColQwen2Processor", "qwen2_vl"),
+    VisualFamily("colqwen2.5", "ColQwen2_5", "ColQwen2_5_Processor", "qwen2_5_vl"),
+    VisualFamily("colqwen3", "ColQwen3", "ColQwen3Processor", "qwen3_vl"),
+    VisualFamily("colqwen3.5", "ColQwen3_5", "ColQwen3_5Processor", "qwen3_5"),
+    VisualFamily("colidefics3", "ColIdefics3", "ColIdefics3Processor", "idefics3"),
+    VisualFamily("colmodernvbert", "ColModernVBert", "ColModernVBertProcessor", "modernvbert"),
+    VisualFamily("colgemma3", "ColGemma3", "ColGemmaProcessor3", "gemma3", in_chat=True),
+    VisualFamily("colpali-native", "ColPaliForRetrieval", "ColPaliProcessor", "colpali", "transformers"),
+    VisualFamily("colqwen2-native", "ColQwen2ForRetrieval", "ColQwen2Processor", "colqwen2", "transformers"),
+    VisualFamily(
+        "colmodernvbert-native",
+        "ColModernVBertForRetrieval",
+        "ColModernVBertProcessor",
+        "colmodernvbert",
+        "transformers",
+    ),
+)
+
+
+def visual_family(folder: Path) -> VisualFamily | None:
+    """Return the family of a checkpoint, or of an adapter's base, by its config; None for one that is not visual.
+
+    Raises:
+        ModelError: it is a model of images of another family.
+    """
+    config = read_json(folder / "config.json")
+    architectures = config.get("architectures") or []
+    for family in FAMILIES:
+        if family.model in architectures:
+            return family
+    for family in FAMILIES:
+        if family.model_type == config.get("model_type"):
+            return family
+    if "vision_config" in config or "vlm_config" in config:
+        known = ", ".join(f"{family.model} ({family.model_type})" for family in FAMILIES)
+        raise ModelError(
+            f"{folder} is a model of images of an unknown family: its config.json names the architectures "
+            f"{architectures} and the model_type {config.get('model_type')!r}. Known are {known}."
+        )
+    return None
+
+
+def base_checkpoint(folder: Path) -> Path | None:
+    """Return the folder of the model that an adapter was made for; None where the checkpoint is whole.
+
+    Raises:
+        ModelError: that model is not named, or cannot be downloaded.
+    """
+    adapter = read_json(folder / "adapter_config.json")
+    if not adapter or (folder / "config.json").is_file():  # an adapter beside its base, in one folder
+        return None
+    base = adapter.get("base_model_name_or_path")
+    if not base:
+        raise ModelError(f"{folder} is an adapter, and its adapter_config.json does not say of which model.")
+    return find_checkpoint(base, adapter.get("revision"))
