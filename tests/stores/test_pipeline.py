@@ -26,7 +26,7 @@ from late_interaction import (
 from late_interaction.candidates import Scaling, expand, hopeful
 from late_interaction.errors import FilterError
 from late_interaction.maxsim import maxsim
-from late_interaction.stores.local import store as local
+from late_interaction.stores.local.limits import Limits
 from tests.support.models import HashModel
 
 ROWS = [
@@ -413,9 +413,9 @@ async def test_it_escalates_while_fewer_than_k_come_back(tmp_path, model):
         assert store.asked == [(10, 10), (40, 40)]
 
 
-async def test_exact_goes_on_until_the_top_k_is_certain(tmp_path, model, monkeypatch):
-    monkeypatch.setattr(local, "EXACT_TOKENS", 100)
-    async with LateInteractionPipeline(tmp_path, model, doc_pool_factor=1) as pipeline:
+async def test_exact_goes_on_until_the_top_k_is_certain(tmp_path, model):
+    store = LocalStore(tmp_path, limits=Limits(exact_tokens=100))
+    async with LateInteractionPipeline(store, model, doc_pool_factor=1) as pipeline:
         words = [f"w{i}" for i in range(60)]
         rng = np.random.default_rng(0)
         rows = [{"doc_id": str(i), "content": " ".join(rng.choice(words, 6))} for i in range(400)]

@@ -33,8 +33,8 @@ class CentroidIndex:
         index_id: identity of the SQLite file it belongs to.
         centroids: (n_centroids, dim) float32 unit rows.
         starts: (n_centroids + 1,) int64; centroid c's documents are `postings[starts[c]:starts[c + 1]]`.
-        postings: int32 positions into `rids`, ascending for each centroid.
-        rids: (n_docs,) int64 row ids, ascending.
+        postings: int32 positions into `row_ids`, ascending for each centroid.
+        row_ids: (n_docs,) int64 row ids, ascending.
         trained_tokens: how many token vectors there were when the centroids were trained.
     """
 
@@ -42,13 +42,13 @@ class CentroidIndex:
     centroids: FloatMatrix
     starts: NDArray[np.int64]
     postings: NDArray[np.int32]
-    rids: NDArray[np.int64]
+    row_ids: NDArray[np.int64]
     trained_tokens: int
 
     @property
-    def last_rid(self) -> int:
+    def last_row_id(self) -> int:
         """The largest row id that is covered; 0 where there is none, since every document was deleted."""
-        return int(self.rids[-1]) if len(self.rids) else 0
+        return int(self.row_ids[-1]) if len(self.row_ids) else 0
 
     def approximate(self, query: QueryVectors, n_ann_tokens: int) -> NDArray[np.float32]:
         """Approximate MaxSim of every document.
@@ -59,11 +59,11 @@ class CentroidIndex:
                 many entries (a document is one entry in each list it is in).
 
         Returns:
-            (n_docs,) float32, in the order of `rids`.
+            (n_docs,) float32, in the order of `row_ids`.
         """
         similarities = np.ascontiguousarray((self.centroids @ query.vectors.T).T)
         probes = self._probes(similarities, n_ann_tokens)
-        scores = np.zeros(len(self.rids), np.float32)
+        scores = np.zeros(len(self.row_ids), np.float32)
         best = np.empty_like(scores)
         for row, weight, (centroids, unprobed) in zip(similarities, query.weights, probes, strict=True):
             best.fill(unprobed)
@@ -107,7 +107,7 @@ class CentroidIndex:
                 centroids=self.centroids.astype(np.float16),
                 starts=self.starts.astype(np.int64),
                 postings=self.postings,
-                rids=self.rids,
+                rids=self.row_ids,
                 trained_tokens=np.int64(self.trained_tokens),
             )
             file.flush()
@@ -126,18 +126,18 @@ class CentroidIndex:
                     centroids=file["centroids"].astype(np.float32),
                     starts=file["starts"],
                     postings=file["postings"],
-                    rids=file["rids"],
+                    row_ids=file["rids"],
                     trained_tokens=int(file["trained_tokens"]),
                 )
         except (FileNotFoundError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
 
     def keep(self, alive: NDArray[np.bool_]) -> CentroidIndex:
-        """The index without the documents that are not `alive`, a mask in the order of `rids`."""
+        """The index without the documents that are not `alive`, a mask in the order of `row_ids`."""
         kept = alive[self.postings]
         centroid_of = np.repeat(np.arange(len(self.centroids)), np.diff(self.starts))[kept]
         moved = np.cumsum(alive, dtype=np.int32) - 1
-        return self._replace(centroid_of, moved[self.postings[kept]], self.rids[alive])
+        return self._replace(centroid_of, moved[self.postings[kept]], self.row_ids[alive])
 
     def extend(self, batches: Iterable[tuple[NDArray[np.int64], RaggedTokens]]) -> CentroidIndex:
         """The index with more documents at the same centroids.
@@ -146,22 +146,22 @@ class CentroidIndex:
             batches: row ids, ascending and all above those of this index, with their token matrices.
         """
         centroid_of = [np.repeat(np.arange(len(self.centroids)), np.diff(self.starts))]
-        positions, rids, count = [self.postings], [self.rids], len(self.rids)
-        for batch_rids, documents in batches:
+        positions, row_ids, count = [self.postings], [self.row_ids], len(self.row_ids)
+        for batch_row_ids, documents in batches:
             nearest = nearest_centroids(documents, self.centroids)
             document_of = np.repeat(np.arange(len(documents)), np.diff(documents.offsets))
             pairs = np.unique(document_of * len(self.centroids) + nearest)
             centroid_of.append(pairs % len(self.centroids))
             positions.append((count + pairs // len(self.centroids)).astype(np.int32))
-            rids.append(batch_rids)
-            count += len(batch_rids)
-        return self._replace(np.concatenate(centroid_of), np.concatenate(positions), np.concatenate(rids))
+            row_ids.append(batch_row_ids)
+            count += len(batch_row_ids)
+        return self._replace(np.concatenate(centroid_of), np.concatenate(positions), np.concatenate(row_ids))
 
     def _replace(
         self,
         centroid_of: NDArray[np.int64],
         positions: NDArray[np.int32],
-        rids: NDArray[np.int64],
+        row_ids: NDArray[np.int64],
     ) -> CentroidIndex:
         order = np.argsort(centroid_of, kind="stable")
         starts = np.zeros(len(self.centroids) + 1, np.int64)
@@ -171,7 +171,7 @@ class CentroidIndex:
             centroids=self.centroids,
             starts=starts,
             postings=positions[order],
-            rids=rids,
+            row_ids=row_ids,
             trained_tokens=self.trained_tokens,
         )
 
@@ -184,7 +184,7 @@ def empty_index(index_id: str, centroids: FloatMatrix, trained_tokens: int) -> C
         centroids=centroids.astype(np.float16).astype(np.float32),
         starts=np.zeros(len(centroids) + 1, np.int64),
         postings=np.empty(0, np.int32),
-        rids=np.empty(0, np.int64),
+        row_ids=np.empty(0, np.int64),
         trained_tokens=trained_tokens,
     )
 

@@ -1,0 +1,151 @@
+"""The embedded store: how a folder comes into being, is opened, copied, closed and deleted."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from late_interaction import (
+    IndexMismatchError,
+    IndexSpec,
+    LocalStore,
+    QueryVectors,
+)
+from late_interaction.errors import StoreError
+from tests.stores.local import SPEC, best, encoded, query
+
+
+@pytest.fixture
+async def store(tmp_path):
+    store = LocalStore(tmp_path, "things")
+    await store.open(SPEC)
+    yield store
+    await store.close()
+
+
+async def test_an_index_that_is_not_there_is_created_and_then_attached_to(tmp_path):
+    first = LocalStore(tmp_path / "new" / "folder", "things")
+    assert await first.spec() is None
+    assert not (tmp_path / "new").exists()
+    await first.open(SPEC)
+    await first.upsert([encoded(1)])
+    await first.close()
+    second = LocalStore(tmp_path / "new" / "folder", "things")
+    assert await second.spec() == SPEC
+    await second.open(SPEC)
+    assert [d.doc_id for d in await second.find()] == ["d1"]
+    await second.close()
+
+
+def test_an_index_of_a_newer_release_says_so():
+    assert IndexSpec.from_dict(SPEC.to_dict()) == SPEC
+    with pytest.raises(StoreError, match=r"newer release .* does not know its bits"):
+        IndexSpec.from_dict({**SPEC.to_dict(), "bits": 2})
+
+
+async def test_another_spec_is_refused_and_each_difference_named(store, tmp_path):
+    other = IndexSpec(
+        dim=8, encoder={"model": "m", "query_length": 32}, pooling={"factor": 1.0}, packing="float32"
+    )
+    with pytest.raises(IndexMismatchError) as caught:
+        await LocalStore(tmp_path, "things").open(other)
+    assert caught.value.differences == {"dim": (16, 8), "encoder.query_length": (None, 32)}
+    assert "dim: the index has 16, this pipeline has 8" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "x" * 101, "tab\t"])
+def test_a_name_that_is_no_folder_name_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match="an index's name"):
+        LocalStore(tmp_path, name)
+
+
+async def test_no_connection_is_used_after_it_was_given_back(store, monkeypatch):
+    """Another thread may have it by then."""
+
+    class Lent:
+        def __init__(self, connection):
+            self.connection, self.over = connection, False
+
+        def execute(self, *args):
+            assert not self.over
+            return self.connection.execute(*args)
+
+    @contextmanager
+    def lending():
+        with reading() as connection:
+            lent = Lent(connection)
+            yield lent
+            lent.over = True
+
+    await store.upsert([encoded(1), encoded(2)])
+    reading = store._file.reading
+    monkeypatch.setattr(store._file, "reading", lending)
+    query = QueryVectors(encoded(1).matrix, np.ones(len(encoded(1).matrix), np.float32))
+    assert [d.doc_id for d in await store.documents(["d2", "d1"])] == ["d2", "d1"]
+    assert await store.existing(["d1", "d3"]) == {"d1"}
+    assert [d.doc_id for d in await store.find()] == ["d1", "d2"]
+    assert await store.count() == 2
+    assert (await store.matrices(["d2"]))[0] == ["d2"]
+    assert (await store.score(query, ["d1"]))[0] == ["d1"]
+    assert (await store.candidates(query, 1, n_ann_tokens=None)).doc_ids == ["d1"]
+    assert [len(batch) async for batch in store.scan(batch_size=1)] == [1, 1]
+    assert (await store.info())["packed_bytes"] > 0
+
+
+async def test_a_store_that_is_not_open_says_so(tmp_path):
+    with pytest.raises(StoreError, match=r"call initialize\(\) first"):
+        await LocalStore(tmp_path).count()
+
+
+async def test_a_folder_that_cannot_be_made_is_an_error_of_ours(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StoreError, match="cannot be written: "):
+        await LocalStore(tmp_path / "file", "things").open(SPEC)
+
+
+async def test_a_file_that_is_no_index_is_an_error_of_ours(tmp_path):
+    (tmp_path / "things").mkdir()
+    (tmp_path / "things" / "documents.sqlite3").write_text(
+        "this is not a database, however long it may be" * 50
+    )
+    with pytest.raises(StoreError, match="not a database"):
+        await LocalStore(tmp_path, "things").open(SPEC)
+
+
+async def test_drop_deletes_the_index_and_nothing_else(store, tmp_path):
+    other = LocalStore(tmp_path, "other")
+    await other.open(SPEC)
+    await other.upsert([encoded(1)])
+    (tmp_path / "things" / "notes.txt").write_text("mine")
+    await store.drop()
+    assert [p.name for p in (tmp_path / "things").iterdir()] == ["notes.txt"]
+    assert await other.count() == 1
+    await other.drop()
+    assert not (tmp_path / "other").exists()
+    assert await LocalStore(tmp_path, "things").spec() is None
+
+
+async def test_a_folder_can_be_copied_and_opened_elsewhere(store, tmp_path):
+    await store.upsert([encoded(i) for i in range(20)])
+    await store.close()
+    shutil.copytree(tmp_path, tmp_path.with_name("copy"))
+    copy = LocalStore(tmp_path.with_name("copy"), "things")
+    await copy.open(SPEC)
+    assert await copy.count() == 20
+    await copy.close()
+
+
+async def test_a_folder_that_cannot_be_written_can_be_searched(store, tmp_path, monkeypatch):
+    await store.upsert([encoded(i) for i in range(20)])
+    await store.close()
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    reader = LocalStore(tmp_path, "things")
+    await reader.open(SPEC)
+    assert (await best(reader, query(1)))[0] in {f"d{i}" for i in range(20)}
+    with pytest.raises(StoreError, match="readonly"):
+        await reader.upsert([encoded(99)])
+    await reader.close()

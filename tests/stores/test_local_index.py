@@ -1,0 +1,255 @@
+"""The embedded store: its search index never changes an answer for the worse."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from late_interaction import (
+    Document,
+    EncodedDocument,
+    LocalStore,
+    QueryVectors,
+)
+from late_interaction.errors import StoreError
+from late_interaction.filters import parse_filter
+from late_interaction.maxsim import maxsim
+from late_interaction.stores.local import build
+from late_interaction.stores.local.centroids import CentroidIndex, train_centroids
+from tests.stores.local import SMALL, SPEC, best, encoded, matrix, query
+
+
+@pytest.fixture
+async def store(tmp_path):
+    store = LocalStore(tmp_path, "things", limits=SMALL)
+    await store.open(SPEC)
+    yield store
+    await store.close()
+
+
+async def test_below_the_crossover_every_document_is_scored_exactly(store):
+    await store.upsert([encoded(i) for i in range(30)])
+    found = await store.candidates(query(0), 5, n_ann_tokens=1)
+    assert found.exhausted
+    assert found.exact.all()
+    expected = maxsim(query(0).vectors, [encoded(i).matrix for i in range(30)])
+    assert found.doc_ids == [f"d{i}" for i in np.argsort(-expected)[:5]]
+    np.testing.assert_allclose(found.scores, np.sort(expected)[::-1][:5], rtol=1e-6)
+
+
+async def test_above_it_the_index_finds_what_is_best(store):
+    n = 600
+    await store.upsert([encoded(i) for i in range(n)])
+    await store.optimize()
+    assert (await store.info())["documents_in_index"] == n
+    found = await store.candidates(query(10_000), 100, n_ann_tokens=400)
+    assert not found.exact.any()
+    assert not found.exhausted
+    assert len(found.doc_ids) == 100
+    hits = []
+    for seed in range(10_000, 10_020):
+        scores = maxsim(query(seed).vectors, [encoded(i).matrix for i in range(n)])
+        expected = {f"d{i}" for i in np.argsort(-scores)[:10]}
+        hits.append(len(expected & set((await best(store, query(seed), 100, n_ann_tokens=400))[:10])))
+    assert np.mean(hits) > 9
+
+
+async def test_what_is_written_after_the_index_is_found_and_what_is_deleted_is_not(store):
+    await store.upsert([encoded(i) for i in range(300)])
+    await store.optimize()
+    new = EncodedDocument(Document("new", "new"), query(77).vectors)
+    await store.upsert([new, EncodedDocument(Document("d5", "changed"), query(78).vectors)])
+    assert (await best(store, query(77)))[0] == "new"
+    assert (await best(store, query(78)))[0] == "d5"
+    assert (await best(store, QueryVectors(encoded(5).matrix, np.ones(3, np.float32))))[0] != "d5"
+    await store.delete(["new", "d7"])
+    assert not {"new", "d7"} & set(await best(store, query(77), 300))
+    assert not {"d7"} & set(await best(store, QueryVectors(encoded(7).matrix, np.ones(5, np.float32)), 300))
+
+
+@pytest.mark.parametrize("spec", [{"group": 3}, {"i": {"$lt": 5}}, {"group": {"$ne": 0}}, {"group": 99}])
+async def test_a_filter_holds_before_stage_1(store, spec):
+    await store.upsert([encoded(i, group=i % 20) for i in range(900)])
+    await store.optimize()
+    await store.upsert([encoded(i, group=i % 20) for i in range(900, 920)])
+    allowed = [i for i in range(920) if _matches(i, spec)]
+    found = await store.candidates(query(5), 400, n_ann_tokens=2000, filter=parse_filter(spec))
+    assert set(found.doc_ids) <= {f"d{i}" for i in allowed}
+    if len(allowed) < 80:
+        assert found.exhausted
+        assert found.exact.all()
+        assert len(found.doc_ids) == len(allowed)
+    scores = maxsim(query(5).vectors, [encoded(i).matrix for i in allowed])
+    expected = [f"d{allowed[i]}" for i in np.argsort(-scores)[:3]]
+    assert (await best(store, query(5), 400, n_ann_tokens=2000, filter=parse_filter(spec)))[:3] == expected
+
+
+def _matches(i: int, spec: dict) -> bool:
+    from late_interaction.filters import matches
+
+    return matches(parse_filter(spec), {"i": i, "group": i % 20})
+
+
+async def test_the_index_is_extended_then_trained_anew_as_the_collection_grows(store):
+    trained = []
+    for size in (150, 300, 2000):
+        await store.upsert([encoded(i) for i in range(size)])
+        await store.optimize()
+        index = CentroidIndex.load(store._views.index_path, _index_id(store))
+        trained.append(index.trained_tokens)
+        assert (await store.info())["documents_scored_exactly"] == 0
+    assert trained[0] == trained[1] < trained[2]
+
+
+async def test_an_index_of_deleted_documents_is_compacted_and_a_small_rest_has_none(store):
+    await store.upsert([encoded(i) for i in range(400)])
+    await store.optimize()
+    size = store._views.index_path.stat().st_size
+    await store.delete([f"d{i}" for i in range(200)])
+    await store.optimize()
+    assert store._views.index_path.stat().st_size < size
+    assert len(await best(store, query(3), 400)) == 200
+    await store.delete([f"d{i}" for i in range(200, 390)])
+    await store.optimize()
+    assert not store._views.index_path.exists()
+    assert len(await best(store, query(3), 400)) == 10
+
+
+@pytest.mark.parametrize("damage", ["garbage", "truncated", "empty", "missing", "foreign"])
+async def test_an_index_file_that_does_not_fit_is_not_used(store, tmp_path, damage):
+    await store.upsert([encoded(i) for i in range(150)])
+    await store.optimize()
+    expected = await best(store, query(9), 150)
+    path = store._views.index_path
+    await store.close()
+    data = path.read_bytes()
+    if damage == "foreign":
+        other = LocalStore(tmp_path, "other", limits=SMALL)
+        await other.open(SPEC)
+        await other.upsert([encoded(i) for i in range(1000, 1150)])
+        await other.optimize()
+        shutil.copy(other._views.index_path, path)
+        await other.close()
+    elif damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(
+            {"garbage": b"PK\x03\x04nonsense", "truncated": data[: len(data) // 2], "empty": b""}[damage]
+        )
+    again = LocalStore(tmp_path, "things", limits=SMALL)
+    await again.open(SPEC)
+    assert await best(again, query(9), 150) == expected
+    assert (await again.candidates(query(9), 5, n_ann_tokens=5)).exhausted
+    await again.optimize()
+    assert (await again.info())["documents_in_index"] == 150
+    await again.close()
+
+
+async def test_an_older_file_put_back_beside_a_newer_index_is_searched_as_it_is(store, tmp_path):
+    await store.upsert([encoded(i) for i in range(100)])
+    await store.close()
+    older = store._file.path.read_bytes()
+    await store.open(SPEC)
+    await store.upsert([encoded(i) for i in range(100, 300)])
+    await store.optimize()
+    assert (await store.info())["documents_in_index"] == 300
+    await store.close()
+    store._file.path.write_bytes(older)
+    await store.open(SPEC)
+    await store.upsert([encoded(i) for i in range(300, 330)])
+    assert (await store.info())["documents_scored_exactly"] == 30
+    for i in (*range(0, 100, 9), *range(300, 330)):
+        assert (await best(store, query(i), n=1))[0] == f"d{i}"
+
+
+async def test_a_search_in_a_large_collection_without_an_index_is_exact_and_says_it_is_slow(
+    store, caplog, monkeypatch
+):
+    monkeypatch.setattr(store._builder, "start", lambda: None)
+    await store.upsert([encoded(i) for i in range(300)])
+    found = await store.candidates(query(4), 5, n_ann_tokens=5)
+    assert found.exhausted
+    assert "call optimize()" in caplog.text
+
+
+async def test_the_index_is_built_in_the_background_and_the_build_stops_on_close(tmp_path, monkeypatch):
+    started = threading.Event()
+
+    def slow(sample, n_centroids, *, tick):
+        started.set()
+        while True:
+            tick()
+            time.sleep(0.005)
+
+    store = LocalStore(tmp_path, "things", limits=SMALL)
+    await store.open(SPEC)
+    monkeypatch.setattr(build, "train_centroids", slow)
+    await store.upsert([encoded(i) for i in range(300)])
+    assert await asyncio.to_thread(started.wait, 10)
+    assert (await store.candidates(query(4), 5, n_ann_tokens=5)).exhausted
+    await asyncio.wait_for(store.close(), 10)
+    assert not store._views.index_path.exists()
+    monkeypatch.setattr(build, "train_centroids", train_centroids)
+    await store.open(SPEC)
+    await store.upsert([encoded(300)])
+    await store.optimize()
+    assert (await store.info())["documents_in_index"] == 301
+    await store.close()
+
+
+@pytest.mark.parametrize("left", [0, 3])
+async def test_what_is_deleted_under_a_build_leaves_a_store_that_works(store, monkeypatch, left):
+    """Deleted before the sample is taken, and after it."""
+    began, go_on = threading.Event(), threading.Event()
+
+    def paused(method):
+        def run(*args, **kwargs):
+            began.set()
+            assert go_on.wait(10)
+            return method(*args, **kwargs)
+
+        return run
+
+    for target, name in ((build.IndexBuilder, "_train"), (build, "train_centroids")):
+        began.clear(), go_on.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(target, name, paused(getattr(target, name)))
+            await store.upsert([encoded(i) for i in range(300)])
+            assert await asyncio.to_thread(began.wait, 10)
+            await (store.clear() if left == 0 else store.delete([f"d{i}" for i in range(left, 300)]))
+            go_on.set()
+            await store.optimize()
+        await store.upsert([encoded(i) for i in range(5)])
+        assert len(await best(store, query(0))) == 5
+    await store.upsert([encoded(i) for i in range(300)])
+    await store.optimize()
+    assert (await store.info())["documents_in_index"] == 300
+
+
+async def test_a_search_index_that_cannot_be_written_is_an_error_of_ours(store, caplog):
+    (store.folder / "centroids.npz.tmp").mkdir()
+    await store.upsert([encoded(i) for i in range(300)])
+    with pytest.raises(StoreError, match=r"search index of .* could not be written"):
+        await store.optimize()
+    assert "was not brought up to date" in caplog.text
+    assert len(await best(store, query(0))) == 10
+    (store.folder / "centroids.npz.tmp").rmdir()
+    await store.optimize()
+    assert (await store.info())["documents_in_index"] == 300
+
+
+def test_training_is_repeatable():
+    sample = matrix(0, 2000)
+    first = train_centroids(sample, 32)
+    np.testing.assert_array_equal(first, train_centroids(sample, 32))
+    np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1, atol=1e-5)
+
+
+def _index_id(store: LocalStore) -> str:
+    with store._file.reading() as connection:
+        return connection.execute("SELECT value FROM properties WHERE name = 'index_id'").fetchone()[0]
