@@ -1,6 +1,7 @@
-"""What the store's methods do with a pipeline, for a sync method to run and for its async twin to await.
+"""The work behind the store's methods, each written once for a sync method and its async twin.
 
-Each function checks its arguments where it is called, and returns what is to be done with the pipeline.
+Each function here checks its arguments and returns an `Operation`: what to do with the pipeline. The sync method runs
+it, and the async method awaits it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import asyncio
 import sys
 import uuid
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -21,7 +22,7 @@ from typing_extensions import TypeIs
 from langchain_lateint.embeddings import unit_rows
 from late_interaction import Document as StoredDocument
 from late_interaction import LateInteractionPipeline, SearchResult, SearchResults
-from late_interaction.connection import Connection, Use
+from late_interaction.connection import Connection
 from late_interaction.images.storing import IMAGE_KEY
 from late_interaction.pipeline import Query
 from late_interaction.ranking import check_mmr, diversify
@@ -29,30 +30,35 @@ from late_interaction.rows import ImageDocument
 from late_interaction.types import FloatMatrix
 
 T = TypeVar("T")
+Operation: TypeAlias = Callable[[LateInteractionPipeline], Awaitable[T]]
 Filter: TypeAlias = Mapping[str, Any]
 
 CONTENT_TYPE_KEY = "content_type"
-"""Metadata key by which a chain and a filter tell images, which have "image" there, from texts."""
+"""The metadata key that tells images ("image") from texts, for chains and filters."""
 
 _OPTIONS = ("exact", "n_ann_tokens", "n_maxsim_candidates")
 
 
-def adding(
+# --- writing
+
+
+def add_operation(
     texts: Iterable[str],
     metadatas: Sequence[dict[str, Any]] | None,
     ids: Sequence[str | None] | None,
     batch_size: int,
     unknown: dict[str, Any],
-) -> Use[list[str]]:
+) -> Operation[list[str]]:
+    """Check what `add_texts` was given, and return the operation that adds it."""
     if unknown:
-        warnings.warn(f"arguments that have no effect here: {', '.join(unknown)}.", stacklevel=3)
+        warnings.warn(f"these arguments have no effect here: {', '.join(unknown)}.", stacklevel=3)
     texts = _listed("texts", texts)
-    made = [str(uuid.uuid4()) if one is None else one for one in _for_each("ids", ids, texts)]
-    kept = [{} if one is None else one for one in _for_each("metadatas", metadatas, texts)]
-    for position, one in enumerate(kept):
+    doc_ids = [str(uuid.uuid4()) if one is None else one for one in _for_each("ids", ids, texts)]
+    mappings = [{} if one is None else one for one in _for_each("metadatas", metadatas, texts)]
+    for position, one in enumerate(mappings):
         if not isinstance(one, Mapping):
             raise TypeError(f"metadatas[{position}] must be a mapping, not {type(one).__name__}.")
-    given = list(zip(made, texts, kept, strict=True))
+    given = list(zip(doc_ids, texts, mappings, strict=True))
 
     async def add(pipeline: LateInteractionPipeline) -> list[str]:
         rows = (_row(*one, images=pipeline.model.supports_images) for one in given)
@@ -61,59 +67,33 @@ def adding(
     return add
 
 
-def _for_each(name: str, values: Iterable[T] | None, texts: Sequence[str]) -> list[T | None]:
-    if values is None:
-        return [None] * len(texts)
-    listed: list[T | None] = [*_listed(name, values)]
-    if len(listed) != len(texts):
-        raise ValueError(f"there are {len(texts)} texts, but {len(listed)} {name}.")
-    return listed
-
-
-def _listed(name: str, values: Iterable[T]) -> list[T]:
-    """A list of them; a str would be one of its letters, and a mapping one of its keys."""
-    if isinstance(values, str | Mapping):
-        raise TypeError(f"{name} must be a list, not a bare {type(values).__name__}: {values!r:.40}.")
-    return list(values)
-
-
-def _row(doc_id: str, text: str, metadata: dict[str, Any], *, images: bool) -> StoredDocument | ImageDocument:
-    """A row of an image where the metadata have one and the model encodes it, or else there is no text either."""
-    image = metadata.get(IMAGE_KEY)
-    if image is None or (text.strip() and not images):
-        return StoredDocument(doc_id, text, metadata=metadata)
-    others = {key: value for key, value in metadata.items() if key != IMAGE_KEY}
-    kept = {CONTENT_TYPE_KEY: "image"} | others
-    return ImageDocument(StoredDocument(doc_id, text if text.strip() else "", metadata=kept), image)
-
-
 def as_document(given: Document | Blob) -> Document:
-    """A document as it is; an image in a `Blob` as a document that has it in its metadata.
+    """Return a document unchanged, and the image in a `Blob` as a document with the image in its metadata.
 
     Raises:
         TypeError: it is neither.
-        ValueError: the blob is no image.
+        ValueError: the blob is not an image.
     """
     if isinstance(given, Document):
         return given
     if not isinstance(given, Blob):
         raise TypeError(
-            f"what is added is a list of Documents (or of Blobs, which are images), and one is {type(given).__name__}; "
-            "add_texts takes texts."
+            f"expected Documents, or Blobs that are images, and got {type(given).__name__}; use add_texts for texts."
         )
     mimetype = given.mimetype or "image"
     if isinstance(given.data, str) or not mimetype.startswith("image"):
         what = "text" if isinstance(given.data, str) else mimetype
         raise ValueError(
-            f"a Blob that is added is an image, and {given.source or given.id or 'one'} is {what}: make documents "
-            "of it, with a parser of LangChain's or, for the pages of a PDF, late_interaction.pdf_pages."
+            f"only Blobs that are images can be added, and {given.source or given.id or 'this one'} is {what}: make "
+            "documents of it, with one of LangChain's parsers or, for the pages of a PDF, late_interaction.pdf_pages."
         )
     image = Path(str(given.path)) if given.data is None else given.data
     source = {} if given.source is None else {"source": given.source}
     return Document("", id=given.id, metadata={**source, **given.metadata, IMAGE_KEY: image})
 
 
-def updating(id_to_metadata: Mapping[str, Mapping[str, Any]]) -> Use[int]:
+def update_operation(id_to_metadata: Mapping[str, Mapping[str, Any]]) -> Operation[int]:
+    """Check what `update_metadata` was given, and return the operation that counts the updated documents."""
     if not isinstance(id_to_metadata, Mapping) or not all(
         isinstance(metadata, Mapping) for metadata in id_to_metadata.values()
     ):
@@ -121,9 +101,8 @@ def updating(id_to_metadata: Mapping[str, Mapping[str, Any]]) -> Use[int]:
 
     async def update(pipeline: LateInteractionPipeline) -> int:
         updates = (pipeline.update_metadata(*item) for item in id_to_metadata.items())
-        updated = await asyncio.gather(
-            *updates, return_exceptions=True
-        )  # So that none goes on after an error.
+        # All updates end before an error is raised, so that none goes on behind the caller's back.
+        updated = await asyncio.gather(*updates, return_exceptions=True)
         failures = {
             doc_id: result
             for doc_id, result in zip(id_to_metadata, updated, strict=True)
@@ -137,7 +116,10 @@ def updating(id_to_metadata: Mapping[str, Mapping[str, Any]]) -> Use[int]:
     return update
 
 
-def deleting(ids: Sequence[str] | None, filter: Filter | None, unknown: dict[str, Any]) -> Use[bool]:
+def delete_operation(
+    ids: Sequence[str] | None, filter: Filter | None, unknown: dict[str, Any]
+) -> Operation[bool]:
+    """Check what `delete` was given, and return the operation that deletes it."""
     if unknown:
         raise TypeError(f"delete takes ids or filter, not {', '.join(unknown)}.")
     selection = filter if ids is None else _listed("ids", ids)
@@ -151,15 +133,21 @@ def deleting(ids: Sequence[str] | None, filter: Filter | None, unknown: dict[str
     return delete
 
 
-def copying(other: Connection) -> Use[int]:
+def copy_operation(other: Connection) -> Operation[int]:
+    """Return the operation that copies the index into another store's."""
     return lambda pipeline: other.arun(pipeline.copy_to)
 
 
 async def clear(pipeline: LateInteractionPipeline) -> None:
+    """Delete every document."""
     await pipeline.clear()
 
 
-def getting(ids: Sequence[str]) -> Use[list[Document]]:
+# --- reading and searching
+
+
+def get_operation(ids: Sequence[str]) -> Operation[list[Document]]:
+    """Check ids, and return the operation that gets their documents."""
     unique = list(dict.fromkeys(_listed("ids", ids)))
 
     async def get(pipeline: LateInteractionPipeline) -> list[Document]:
@@ -168,23 +156,26 @@ def getting(ids: Sequence[str]) -> Use[list[Document]]:
     return get
 
 
-def finding(filter: Filter | None, limit: int | None) -> Use[list[Document]]:
+def find_operation(filter: Filter | None, limit: int | None) -> Operation[list[Document]]:
+    """Return the operation that finds documents by their metadata alone."""
+
     async def find(pipeline: LateInteractionPipeline) -> list[Document]:
         return all_to_langchain(await pipeline.find(filter, limit=limit))
 
     return find
 
 
-def searching(
+def search_operation(
     query: Query | ArrayLike, k: int, filter: Filter | None, options: dict[str, Any]
-) -> Use[SearchResults]:
+) -> Operation[SearchResults]:
+    """Check what a search was given, and return the operation that searches by a text, an image or vectors."""
     if unknown := options.keys() - set(_OPTIONS):
         raise TypeError(
             f"this search does not take {', '.join(sorted(unknown))}; it takes k, filter, {', '.join(_OPTIONS)}."
         )
     if not _is_query(query) and (isinstance(query, Mapping) or not hasattr(query, "__len__")):
         raise TypeError(
-            f"a query is a text, an image (a Path, bytes, or Pillow's) or vectors, not {type(query).__name__}. In a "
+            f"a query is a text, an image (a Path, bytes or a PIL image) or vectors, not {type(query).__name__}. In a "
             "chain, pick the text out of its input first, as itemgetter('question') does."
         )
 
@@ -197,17 +188,11 @@ def searching(
     return search
 
 
-def _is_query(query: Query | ArrayLike) -> TypeIs[Query]:
-    """Whether it is a text or an image, and not vectors."""
-    # Whoever has an image of Pillow has imported it.
-    image = getattr(sys.modules.get("PIL.Image"), "Image", ())
-    return isinstance(query, (str, Path, bytes, image))
-
-
-def searching_with_matrices(
+def search_with_matrices_operation(
     query: Query, k: int, filter: Filter | None, options: dict[str, Any]
-) -> Use[list[tuple[Document, FloatMatrix]]]:
-    search = searching(query, k, filter, options)
+) -> Operation[list[tuple[Document, FloatMatrix]]]:
+    """Return the operation that searches, and gets the stored vectors of each document found."""
+    search = search_operation(query, k, filter, options)
 
     async def search_with_matrices(pipeline: LateInteractionPipeline) -> list[tuple[Document, FloatMatrix]]:
         results = await search(pipeline)
@@ -217,16 +202,17 @@ def searching_with_matrices(
     return search_with_matrices
 
 
-def searching_diverse(
+def mmr_operation(
     query: Query | ArrayLike,
     k: int,
     fetch_k: int,
     lambda_mult: float,
     filter: Filter | None,
     options: dict[str, Any],
-) -> Use[SearchResults]:
+) -> Operation[SearchResults]:
+    """Check what an MMR search was given, and return the operation that searches for documents that differ."""
     check_mmr(k, lambda_mult)
-    search = searching(query, max(k, fetch_k), filter, options)
+    search = search_operation(query, max(k, fetch_k), filter, options)
 
     async def search_diverse(pipeline: LateInteractionPipeline) -> SearchResults:
         return await diversify(pipeline, await search(pipeline), k, lambda_mult)
@@ -234,14 +220,56 @@ def searching_diverse(
     return search_diverse
 
 
+# --- documents of LangChain
+
+
 def to_langchain(stored: StoredDocument | SearchResult) -> Document:
+    """Return a stored document as one of LangChain's."""
     kind = {} if stored.content_type == "text" else {CONTENT_TYPE_KEY: stored.content_type}
     return Document(id=stored.doc_id, page_content=stored.content, metadata={**kind, **stored.metadata})
 
 
 def all_to_langchain(found: Sequence[StoredDocument] | SearchResults) -> list[Document]:
+    """Return stored documents as LangChain's, in their order."""
     return [to_langchain(one) for one in found]
 
 
 def scored(results: SearchResults) -> list[tuple[Document, float]]:
+    """Return results as LangChain's documents with their raw scores."""
     return [(to_langchain(result), result.score) for result in results]
+
+
+# --- checks
+
+
+def _for_each(name: str, values: Iterable[T] | None, texts: Sequence[str]) -> list[T | None]:
+    if values is None:
+        return [None] * len(texts)
+    listed: list[T | None] = [*_listed(name, values)]
+    if len(listed) != len(texts):
+        raise ValueError(f"there are {len(texts)} texts, but {len(listed)} {name}.")
+    return listed
+
+
+def _listed(name: str, values: Iterable[T]) -> list[T]:
+    """Return the values as a list; refuse a str, which would give its letters, and a mapping, which gives its keys."""
+    if isinstance(values, str | Mapping):
+        raise TypeError(f"{name} must be a list, not a bare {type(values).__name__}: {values!r:.40}.")
+    return list(values)
+
+
+def _row(doc_id: str, text: str, metadata: dict[str, Any], *, images: bool) -> StoredDocument | ImageDocument:
+    """Return an image row if the metadata has an image that the model can encode, or if there is no text instead."""
+    image = metadata.get(IMAGE_KEY)
+    if image is None or (text.strip() and not images):
+        return StoredDocument(doc_id, text, metadata=metadata)
+    others = {key: value for key, value in metadata.items() if key != IMAGE_KEY}
+    kept = {CONTENT_TYPE_KEY: "image"} | others
+    return ImageDocument(StoredDocument(doc_id, text if text.strip() else "", metadata=kept), image)
+
+
+def _is_query(query: Query | ArrayLike) -> TypeIs[Query]:
+    """Return whether this is a text or an image, and not vectors."""
+    # Code that holds a PIL image has imported PIL.Image already.
+    image = getattr(sys.modules.get("PIL.Image"), "Image", ())
+    return isinstance(query, (str, Path, bytes, image))

@@ -1,4 +1,4 @@
-"""A LangChain `Embeddings` as a model with one vector per text, to compare dense and late interaction in one store."""
+"""EmbeddingsModel: a LangChain `Embeddings` as a model with one vector per text, beside late interaction."""
 
 from __future__ import annotations
 
@@ -19,16 +19,21 @@ _NAMES = ("model_name", "model", "model_id", "deployment")
 
 
 class EmbeddingsModel(LateInteractionModel):
-    """Encodes a text as one unit vector, with a LangChain `Embeddings`; MaxSim is then the cosine similarity.
+    """A LangChain `Embeddings` as a model that encodes a text as one unit vector. MaxSim is then the cosine similarity.
 
-    The embeddings' sync methods are called, on a thread of the model's own: async clients belong to the event loop
-    of whoever uses them elsewhere.
+    Only the embeddings' sync methods are called, on a thread of the model's own, because async clients belong to the
+    event loop that uses them elsewhere.
+
+    >>> from langchain_core.embeddings import DeterministicFakeEmbedding
+    >>> model = EmbeddingsModel(DeterministicFakeEmbedding(size=16))
+    >>> [matrix.shape for matrix in model.encode_documents(["one text", "another"])]
+    [(1, 16), (1, 16)]
 
     Args:
         embeddings: embeds queries and documents.
-        name: what made the vectors. An index opens only under the name it was built with. By default the
+        name: names the model. An index opens only under the name it was built with. By default it is the
             embeddings' own model name, or else the name of their class.
-        dim: width of a vector; by default found by embedding one word, which may be a call to a service.
+        dim: width of a vector. By default it is found by embedding one word, which may be a call to a service.
     """
 
     def __init__(self, embeddings: Embeddings, name: str | None = None, *, dim: int | None = None) -> None:
@@ -37,12 +42,12 @@ class EmbeddingsModel(LateInteractionModel):
         self.dim = len(embeddings.embed_query("dimension")) if dim is None else dim
 
     def __repr__(self) -> str:
-        # Not the embeddings' own, which is a service's and may show its key.
+        # Not the embeddings' own repr, which may show a service's key.
         return f"EmbeddingsModel({type(self.embeddings).__name__}, {self.model_name!r})"
 
     @property
     def fingerprint(self) -> Mapping[str, Any]:
-        """The class of the embeddings and the name of their model."""
+        """Return the class of the embeddings and the name of their model."""
         return {
             "family": "langchain-embeddings",
             "class": type(self.embeddings).__name__,
@@ -50,12 +55,12 @@ class EmbeddingsModel(LateInteractionModel):
         }
 
     def encode_queries(self, queries: Sequence[str]) -> list[FloatMatrix]:
-        """One (1, dim) float32 unit row per query."""
+        """Return one (1, dim) float32 unit row per query."""
         texts = check_texts(queries, "query")
         return self._matrices([self.embeddings.embed_query(text) for text in texts])
 
     def encode_documents(self, documents: Sequence[str]) -> list[FloatMatrix]:
-        """One (1, dim) float32 unit row per document."""
+        """Return one (1, dim) float32 unit row per document."""
         return self._matrices(self.embeddings.embed_documents(check_texts(documents, "document")))
 
     def _matrices(self, vectors: Sequence[Sequence[float]]) -> list[FloatMatrix]:
@@ -63,7 +68,7 @@ class EmbeddingsModel(LateInteractionModel):
 
 
 def as_model(model: Model) -> LateInteractionModel:
-    """A model as it is; a name as the checkpoint of this name; embeddings as one vector per text.
+    """Return a model unchanged, load the checkpoint of a name, or wrap embeddings as an `EmbeddingsModel`.
 
     Raises:
         TypeError: it is none of these.
@@ -83,10 +88,10 @@ def as_model(model: Model) -> LateInteractionModel:
 
 
 def unit_rows(vectors: ArrayLike, dim: int) -> FloatMatrix:
-    """Vectors as (n, dim) float32 rows of length 1; a flat list is one vector.
+    """Return vectors as (n, dim) float32 rows of length 1; a flat list is one vector.
 
     Raises:
-        ValueError: they are no numbers, the shape is another, or a vector is zero or not finite.
+        ValueError: they are not numbers, their shape is wrong, or a vector is zero or not finite.
     """
     try:
         matrix = np.atleast_2d(np.asarray(vectors, np.float32))
@@ -98,7 +103,7 @@ def unit_rows(vectors: ArrayLike, dim: int) -> FloatMatrix:
         raise ValueError(f"vectors must have shape ({dim},) or (n ≥ 1, {dim}), not {np.shape(vectors)}.")
     lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
     if not (np.isfinite(lengths).all() and lengths.all()):
-        raise ValueError("vectors must be finite and not zero, to have a direction.")
+        raise ValueError("vectors must be finite and not zero.")
     unit: FloatMatrix = matrix / lengths
     return unit
 

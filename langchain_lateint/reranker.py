@@ -1,4 +1,4 @@
-"""LateInteractionReranker: any retriever's documents in the order of their MaxSim, with no store."""
+"""LateInteractionReranker: sort the documents of any retriever by MaxSim, without a store."""
 
 from __future__ import annotations
 
@@ -19,10 +19,22 @@ from late_interaction.types import FloatMatrix
 
 
 class LateInteractionReranker(BaseDocumentCompressor):
-    """Encodes a query and the documents that were found for it, by their text, and sorts them by MaxSim.
+    """Encodes a query and the documents found for it, by their text, and sorts them by MaxSim.
+
+    >>> from langchain_core.documents import Document
+    >>> from langchain_lateint import LateInteractionReranker
+    >>> reranker = LateInteractionReranker(model="demo", top_n=1)
+    >>> found = [Document("The tide comes in at noon"), Document("Apple pie with cinnamon")]
+    >>> [document] = reranker.compress_documents(found, "a dessert of apples")
+    >>> document.page_content
+    'Apple pie with cinnamon'
+    >>> 0 < document.metadata["relevance_score"] < 1
+    True
+
+    It goes wherever LangChain takes a `BaseDocumentCompressor`, such as its `ContextualCompressionRetriever`.
 
     Attributes:
-        model: a `LateInteractionModel`; may be given as the name of a checkpoint.
+        model: a `LateInteractionModel`, or the name of a checkpoint.
         top_n: how many documents to keep; None keeps all.
     """
 
@@ -40,9 +52,9 @@ class LateInteractionReranker(BaseDocumentCompressor):
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
-        """The documents, best first, each a copy with its `relevance_score` from 0 to 1 in the metadata.
+        """Return copies of the documents, best first, with a `relevance_score` from 0 to 1 in their metadata.
 
-        A document without text has nothing to score: it comes last, with a score of 0.
+        A document without text has nothing to score, so it comes last, with a score of 0.
         """
         if not (texts := _texts(documents)):
             return self._sorted(documents, [])
@@ -53,7 +65,7 @@ class LateInteractionReranker(BaseDocumentCompressor):
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
-        """`compress_documents`, which leaves the event loop free."""
+        """Await `compress_documents` without blocking the event loop."""
         if not (texts := _texts(documents)):
             return self._sorted(documents, [])
         vectors = (await self.model.aencode_queries([query]))[0]
@@ -61,9 +73,9 @@ class LateInteractionReranker(BaseDocumentCompressor):
         return self._sorted(documents, await asyncio.to_thread(_scores, vectors, matrices))
 
     def _sorted(self, documents: Sequence[Document], scores: Sequence[float]) -> list[Document]:
-        """The best documents first, given the scores of those that have text."""
-        left = iter(scores)
-        scored = [(next(left) if _has_text(document) else 0.0, document) for document in documents]
+        """Sort the documents, given the scores of those that have text."""
+        remaining = iter(scores)
+        scored = [(next(remaining) if _has_text(document) else 0.0, document) for document in documents]
         scored.sort(key=lambda pair: (-pair[0], not _has_text(pair[1])))
         return [
             document.model_copy(update={"metadata": {**document.metadata, "relevance_score": score}})

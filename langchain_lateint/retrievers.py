@@ -1,4 +1,4 @@
-"""LateInteractionRetriever: k and a filter, set for good or for one call."""
+"""LateInteractionRetriever: a retriever with `k` and a filter, which a call may override."""
 
 from __future__ import annotations
 
@@ -14,13 +14,23 @@ from langchain_lateint.vectorstores import LateInteractionVectorStore
 
 
 class LateInteractionRetriever(BaseRetriever):
-    """The documents of a store with the highest MaxSim for a query.
+    """Retrieves the documents of a store with the highest MaxSim for a query.
 
-    `invoke` takes `k`, `filter` and the other arguments of `similarity_search` for one call; a filter given there
-    stands in for the retriever's own. For MMR, or a threshold, use the store's `as_retriever`.
+    >>> from langchain_lateint import LateInteractionRetriever, LateInteractionVectorStore
+    >>> texts = ["Apple pie with cinnamon", "The tide comes in at noon"]
+    >>> years = [{"year": 2021}, {"year": 1999}]
+    >>> with LateInteractionVectorStore.from_texts(texts, "demo", years, path="my_index") as store:
+    ...     retriever = LateInteractionRetriever(vectorstore=store, k=1)
+    ...     best = retriever.invoke("a dessert of apples")
+    ...     older = retriever.invoke("a dessert of apples", filter={"year": {"$lt": 2000}})
+    >>> best[0].page_content, older[0].page_content
+    ('Apple pie with cinnamon', 'The tide comes in at noon')
+
+    `invoke` takes `k`, `filter` and the other arguments of `similarity_search` for one call. A filter given there
+    replaces the retriever's own. For MMR or a threshold, use the store's `as_retriever`.
 
     Attributes:
-        vectorstore: where the documents are.
+        vectorstore: where to search.
         k: how many documents.
         filter: only documents whose metadata match.
     """

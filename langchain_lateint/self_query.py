@@ -1,4 +1,4 @@
-"""LateInteractionTranslator: LangChain's structured queries as filters of ours, for its SelfQueryRetriever."""
+"""LateInteractionTranslator: translate LangChain's structured queries to filters, for its SelfQueryRetriever."""
 
 from __future__ import annotations
 
@@ -23,15 +23,23 @@ _COMPARATORS = {
     Comparator.LTE: "$lte",
     Comparator.IN: "$in",
     Comparator.NIN: "$nin",
-    Comparator.CONTAIN: "$eq",  # Which a list matches when it contains the value.
+    # `$eq` matches a list that contains the value.
+    Comparator.CONTAIN: "$eq",
 }
 _COMBINING = {Operator.AND: "$and", Operator.OR: "$or"}
 
 
 class LateInteractionTranslator(Visitor):
-    """Give it to `SelfQueryRetriever.from_llm(…, structured_query_translator=LateInteractionTranslator())`.
+    """Translates structured queries, as `structured_query_translator` of LangChain's `SelfQueryRetriever.from_llm`.
 
-    `like` is not translated, as no filter of ours looks for a part of a text.
+    >>> from langchain_core.structured_query import Comparator, Comparison, StructuredQuery
+    >>> from langchain_lateint import LateInteractionTranslator
+    >>> since_2000 = Comparison(comparator=Comparator.GTE, attribute="year", value=2000)
+    >>> query = StructuredQuery(query="apple pie", filter=since_2000, limit=None)
+    >>> LateInteractionTranslator().visit_structured_query(query)
+    ('apple pie', {'filter': {'year': {'$gte': 2000}}})
+
+    The comparator `like` is not translated, because filters cannot search within a text.
     """
 
     allowed_comparators = tuple(_COMPARATORS)
@@ -39,7 +47,7 @@ class LateInteractionTranslator(Visitor):
 
     @override
     def visit_operation(self, operation: Operation) -> dict[str, Any]:
-        """`{"$and": […]}`, `{"$or": […]}` or `{"$not": …}`; not of several is none of them."""
+        """Return `{"$and": […]}`, `{"$or": […]}` or `{"$not": …}`; `not` of several means none of them."""
         self._validate_func(operation.operator)
         filters = [argument.accept(self) for argument in operation.arguments]
         if operation.operator == Operator.NOT:
@@ -48,20 +56,20 @@ class LateInteractionTranslator(Visitor):
 
     @override
     def visit_comparison(self, comparison: Comparison) -> dict[str, Any]:
-        """`{attribute: {operator: value}}`; a date is compared as its ISO text."""
+        """Return `{attribute: {operator: value}}`; a date is compared as its ISO text."""
         self._validate_func(comparison.comparator)
         return {comparison.attribute: {_COMPARATORS[comparison.comparator]: _value(comparison.value)}}
 
     @override
     def visit_structured_query(self, structured_query: StructuredQuery) -> tuple[str, dict[str, Any]]:
-        """The text to look for, and the arguments of the search."""
+        """Return the text to search for, and the arguments of the search."""
         if structured_query.filter is None:
             return structured_query.query, {}
         return structured_query.query, {"filter": structured_query.filter.accept(self)}
 
 
 def _value(value: Any) -> Any:
-    """A value as JSON has it: LangChain's parser writes a date as {"date": "2024-04-20", "type": "date"}."""
+    """Return a JSON value; LangChain's parser writes a date as {"date": "2024-04-20", "type": "date"}."""
     if isinstance(value, list | tuple):
         return [_value(one) for one in value]
     if isinstance(value, dict) and value.get("type") in ("date", "datetime"):

@@ -1,19 +1,19 @@
-"""LlamaIndex's metadata filters: what they mean, and what of it a store can do before it searches.
+"""Evaluate LlamaIndex's metadata filters, and push down to the store the part that it can apply before a search.
 
-They mean what `llama_index.core.vector_stores.utils.build_metadata_filter_fn` does, LlamaIndex's own
-implementation (as of 0.14.25), with nesting on top of it:
+Filters mean what LlamaIndex's own implementation says, `llama_index.core.vector_stores.utils.build_metadata_filter_fn`
+(as of 0.14.25), and may also be nested:
 
 - A key is one top-level key; a dot in it is a dot.
-- A missing key is the same as None: only `NE`, `NIN` and `IS_EMPTY` match it.
-- `EQ` and the like compare the whole value: a list is not equal to one of its elements. `CONTAINS`, `ANY` and
-  `ALL` look for elements of a list, and for substrings of a string.
-- `NOT` matches where none of its filters does.
+- A missing key equals None: only `NE`, `NIN` and `IS_EMPTY` match it.
+- `EQ` and the other comparisons look at the whole value: a list does not equal one of its elements. `CONTAINS`, `ANY`
+  and `ALL` look for elements of a list, and for substrings of a string.
+- `NOT` matches if none of its filters does.
 
-Where that function raises for a document whose value is of another type than the filter's, the document does not
-match, and True is not the number 1.
+That function raises for a document whose value has another type than the filter's. Here such a document does not
+match. Also, True does not equal the number 1.
 
-The core's filters differ from this in lists (there `$eq` also finds an element), so what is pushed down finds a
-document too many now and then, never one too few, and `matches` has the last word.
+The core's filters treat lists differently (`$eq` also finds an element), so the pushed part may find a document too
+many, never one too few, and `matches` decides.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _ORDER: dict[FilterOperator, Callable[[Any, Any], bool]] = {
     FilterOperator.LT: operator.lt,
     FilterOperator.LTE: operator.le,
 }
-_OF_A_LIST = (FilterOperator.IN, FilterOperator.NIN, FilterOperator.ANY, FilterOperator.ALL)
-_OF_A_STRING = (FilterOperator.TEXT_MATCH, FilterOperator.TEXT_MATCH_INSENSITIVE)
+_TAKES_A_LIST = (FilterOperator.IN, FilterOperator.NIN, FilterOperator.ANY, FilterOperator.ALL)
+_TAKES_A_STRING = (FilterOperator.TEXT_MATCH, FilterOperator.TEXT_MATCH_INSENSITIVE)
 _PUSHED = {
     FilterOperator.EQ: "$eq",
     FilterOperator.GT: "$gt",
@@ -55,13 +55,13 @@ def check_filters(filters: MetadataFilters | MetadataFilter) -> None:
     """Check that each operator has a value that it can be used with.
 
     Raises:
-        FilterError: one has not; the message names it.
-        TypeError: these are no filters of LlamaIndex's.
+        FilterError: an operator and its value do not fit; the message names them.
+        TypeError: these are not LlamaIndex's filters.
     """
     if not isinstance(filters, MetadataFilters | MetadataFilter):
         raise TypeError(
-            f"filters must be MetadataFilters, not {type(filters).__name__}; a mapping such as {{'lang': 'en'}} is a "
-            "filter in the core's language, and comes as vector_store_kwargs={'filter': …}."
+            f"filters must be MetadataFilters, not {type(filters).__name__}; pass a mapping such as {{'lang': 'en'}}, "
+            "which is a filter in the core's language, as vector_store_kwargs={'filter': …}."
         )
     if isinstance(filters, MetadataFilters):
         for one in filters.filters:
@@ -72,9 +72,9 @@ def check_filters(filters: MetadataFilters | MetadataFilter) -> None:
         return
     if value is None:
         wanted = "a value; for a missing or empty field use the operator 'is_empty'"
-    elif op in _OF_A_LIST:
+    elif op in _TAKES_A_LIST:
         wanted = "" if isinstance(value, list) else "a list of values"
-    elif op in _OF_A_STRING:
+    elif op in _TAKES_A_STRING:
         wanted = "" if isinstance(value, str) else "a string"
     elif op in _ORDER or op == FilterOperator.CONTAINS:
         wanted = "one number or string" if isinstance(value, list) else ""
@@ -85,7 +85,7 @@ def check_filters(filters: MetadataFilters | MetadataFilter) -> None:
 
 
 def push_down(filters: MetadataFilters | MetadataFilter) -> Filter | None:
-    """A filter that finds every document that `matches` does, and few more; None where all may match."""
+    """Return a filter that finds every document that `matches` does, and few others; None if all may match."""
     if isinstance(filters, MetadataFilter):
         return _push_one(filters)
     parts = [push_down(one) for one in filters.filters]
@@ -98,7 +98,7 @@ def push_down(filters: MetadataFilters | MetadataFilter) -> Filter | None:
 
 
 def matches(filters: MetadataFilters | MetadataFilter, metadata: Mapping[str, Any]) -> bool:
-    """Whether a document with these stored metadata matches.
+    """Return whether a document with these stored metadata matches.
 
     Args:
         filters: checked by `check_filters`.
@@ -119,7 +119,7 @@ def _push_one(filter: MetadataFilter) -> Filter | None:
     if op in (FilterOperator.NE, FilterOperator.NIN) or key.startswith("$"):
         return None
     if op == FilterOperator.IS_EMPTY:
-        # Where a dotted key is missing, the core reaches into objects by it.
+        # The core takes a missing dotted key for a path into objects.
         return None if "." in key else parse_filter({key: {"$in": [None, "", []]}})
     condition = {_PUSHED[op]: filter.value} if op in _PUSHED else {"$exists": True}
     if filter.key in PARENT_NAMES:
@@ -130,7 +130,7 @@ def _push_one(filter: MetadataFilter) -> Filter | None:
 
 
 def _find(metadata: Mapping[str, Any], key: str) -> Any:
-    """A field's value, None where there is none."""
+    """Return a field's value, or None if it is missing."""
     if (stored := stored_key(key)) in metadata:
         return metadata[stored]
     if key in IMAGE_NAMES and not is_node(metadata):

@@ -1,4 +1,4 @@
-"""What stands where LlamaIndex asks for an embedding model and none is needed."""
+"""NoEmbedding: for the places where LlamaIndex asks for an embedding model and none is needed."""
 
 from __future__ import annotations
 
@@ -9,12 +9,23 @@ _MOST = 2048
 
 
 class NoEmbedding(BaseEmbedding):
-    """An embedding model that computes nothing: the store encodes text itself, as a matrix and not as one vector.
+    """An embedding model that computes nothing, because the store encodes text itself, as a matrix.
 
     LlamaIndex resolves an embedding model for every index, to OpenAI's unless told otherwise, and an
-    `IngestionPipeline` hands only nodes that have an embedding to its store. So give this one to both:
-    `VectorStoreIndex(…, embed_model=NoEmbedding())` (`store.as_index()` does), and as the last transformation of
-    a pipeline. Every embedding is `[0.0]`.
+    `IngestionPipeline` gives its store only the nodes that have an embedding. So pass this model to an index
+    (`VectorStoreIndex(…, embed_model=NoEmbedding())`; `store.as_index()` does it for you), and make it the last
+    transformation of a pipeline:
+
+    >>> from llama_index.core import Document
+    >>> from llama_index.core.ingestion import IngestionPipeline
+    >>> from llamaindex_lateint import LateInteractionVectorStore, NoEmbedding
+    >>> with LateInteractionVectorStore(model="demo", path="my_index") as store:
+    ...     pipeline = IngestionPipeline(transformations=[NoEmbedding()], vector_store=store)
+    ...     nodes = pipeline.run(documents=[Document(text="The dog guards the house.", id_="dogs")])
+    ...     [node.node_id for node in store.get_nodes()]
+    ['dogs']
+
+    Every embedding is `[0.0]`.
     """
 
     model_name: str = "none"
@@ -22,7 +33,7 @@ class NoEmbedding(BaseEmbedding):
 
     @classmethod
     def class_name(cls) -> str:
-        """The name in LlamaIndex's serialised settings."""
+        """Return the name in LlamaIndex's serialised settings."""
         return "LateInteractionNoEmbedding"
 
     def _get_query_embedding(self, query: str) -> list[float]:

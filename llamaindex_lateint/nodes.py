@@ -1,9 +1,9 @@
-"""Nodes as documents of an index, and back, exactly.
+"""Convert nodes to documents of an index, and back, exactly.
 
 A document has the node's text as its content and the node's metadata as its own, each key in its place, so that
-filters reach them and other users of the index read them. Everything else of the node (relationships, excluded
-keys, character positions, templates) is one JSON text in `_node_content`. Of an image there is what the core stores
-of one, under "image" and "thumbnail"; a node's own metadata of these names make room.
+filters reach them and other users of the index can read them. Everything else of the node (relationships, excluded
+keys, character positions, templates) is stored as one JSON text in `_node_content`. Images are stored as the core
+stores them, under "image" and "thumbnail". A node's own metadata of these names are renamed.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
     from PIL import Image
 
 PARENT = "ref_doc_id"
-"""The metadata field with the id of the document that a node is a part of; nodes without one lack it."""
+"""The metadata field with the id of a node's parent document; nodes without a parent lack it."""
 PARENT_NAMES = (PARENT, "doc_id", "document_id")
-"""The keys under which LlamaIndex's stores let one filter by that id."""
+"""The keys that filter by that id in LlamaIndex's stores."""
 
 IMAGE_NAMES = (IMAGE_KEY, THUMBNAIL_KEY)
-"""The metadata fields with what is stored of a node's image."""
+"""The metadata fields in which a node's image is stored."""
 
 _CONTENT, _TYPE = "_node_content", "_node_type"
 _OURS = (PARENT, _CONTENT, _TYPE, *IMAGE_NAMES)
@@ -59,8 +59,8 @@ class EncodableNode:
 
     Attributes:
         node: the node.
-        document: as an index holds it, but for its image.
-        text: what to encode of it; None where that is its image.
+        document: the node as an index stores it, without its image.
+        text: what to encode; None if the image is encoded.
         store_images: what the index stores of images.
     """
 
@@ -70,23 +70,23 @@ class EncodableNode:
     store_images: StoreImages
 
     def row(self) -> Document | ImageDocument:
-        """The document, and its image where it has one."""
+        """Return the document, with its image if it has one."""
         image = image_source(self.node, self.store_images)
         return self.document if image is None else ImageDocument(self.document, image)
 
 
 def encodable_node(node: BaseNode, *, images: bool, store_images: StoreImages = "reference") -> EncodableNode:
-    """A node as a document, and what of it to encode.
+    """Return a node as a document, with the text to encode.
 
-    Text is encoded with those metadata that the node shows to embedding models, and stored without.
+    Text is encoded with the metadata that the node shows to embedding models, and stored without it.
 
     Args:
         node: the node.
-        images: whether nodes with an image are to be encoded by it rather than by their text.
+        images: encode nodes that have an image by the image rather than by their text.
         store_images: what the index stores of images.
 
     Raises:
-        ValueError: there is nothing to encode, or an image is in the node itself and nothing of it would be stored.
+        ValueError: there is nothing to encode, or the image is in the node itself and would be lost.
     """
     image = _image_of(node)
     content = node.get_content(MetadataMode.NONE)
@@ -105,7 +105,7 @@ def encodable_node(node: BaseNode, *, images: bool, store_images: StoreImages = 
 
 
 def node_of(document: Document) -> BaseNode:
-    """The node that a document was made of; for a document that no node was made of, a node like it."""
+    """Return the node that a document was made from, or a new node for a document that others wrote."""
     if not is_node(document.metadata):
         return _node_like(document)
     metadata = {_given_key(key): value for key, value in document.metadata.items() if key not in _OURS}
@@ -118,12 +118,12 @@ def node_of(document: Document) -> BaseNode:
 
 
 def is_node(metadata: Mapping[str, Any]) -> bool:
-    """Whether stored metadata are of a node, and not of a document that somebody else wrote."""
+    """Return whether stored metadata are those of a node, and not of a document that others wrote."""
     return _CONTENT in metadata
 
 
 def stored_key(key: str) -> str:
-    """The metadata field in which a node's metadata key is stored: the same, but for a few that are taken."""
+    """Return the metadata field in which a node's metadata key is stored: the same, except for a few reserved keys."""
     return _MOVED + key if _TAKEN.fullmatch(key) else key
 
 
@@ -134,7 +134,8 @@ def _given_key(stored: str) -> str:
 def _document(node: BaseNode, content: str) -> Document:
     data = _dumped(node)
     if isinstance(node, Node):
-        data.pop("text", None)  # A Document's, which is in its text resource too.
+        # A Document has its text here and in its text resource.
+        data.pop("text", None)
     holder = _text_holder(data)
     if content and holder is not None and holder.get("text") == content:
         del holder["text"]
@@ -146,22 +147,22 @@ def _document(node: BaseNode, content: str) -> Document:
 
 
 def _dumped(node: BaseNode) -> dict[str, Any]:
-    """What LlamaIndex stores of a node, but for what is stored elsewhere."""
+    """Return a node as JSON values, without the parts that are stored elsewhere."""
     try:
         data = node.model_dump(mode="json", exclude={"embedding", "image", "metadata"})
     except ValueError as error:
         raise ValueError(
-            f"Node {node.node_id!r} holds something that cannot be stored: {error}. The object of an IndexNode, where "
-            "it is no node, is for the index to keep: VectorStoreIndex(objects=[…]) does."
+            f"Node {node.node_id!r} holds something that cannot be stored: {error}. An IndexNode's object that is not "
+            "a node must be kept by the index: VectorStoreIndex(objects=[…]) does so."
         ) from error
     if isinstance(node, IndexNode) and isinstance(node.obj, BaseNode):
-        # In the form that `from_dict` reads, which `model_dump` has only since 0.14.
+        # `from_dict` reads this form, which `model_dump` writes only since LlamaIndex 0.14.
         data["obj"] = {DATA_KEY: node.obj.model_dump(mode="json"), TYPE_KEY: node.obj.get_type()}
     return data
 
 
 def _class_name(node: BaseNode) -> str:
-    """The name of LlamaIndex's class that a node is of, or is derived from."""
+    """Return the name of LlamaIndex's class that a node's class is, or is derived from."""
     bases = type(node).__mro__
     return min(
         _CLASSES, key=lambda name: bases.index(_CLASSES[name]) if _CLASSES[name] in bases else len(bases)
@@ -169,14 +170,14 @@ def _class_name(node: BaseNode) -> str:
 
 
 def _text_holder(data: dict[str, Any]) -> dict[str, Any] | None:
-    """Where the text stands in a dumped node."""
+    """Return the part of a dumped node that holds its text."""
     holder: dict[str, Any] | None = data.get("text_resource", data)
     return holder
 
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    """A node's image: base64, a path, a URL, or several of them."""
+    """A node's image, as base64, a path, a URL, or several of these."""
 
     data: str | None
     path: str | None
@@ -189,7 +190,7 @@ class _Image:
 
 @dataclass(frozen=True, slots=True)
 class _Referred:
-    """An image at hand of which its path or URL is stored."""
+    """An image whose bytes are encoded, and whose path or URL is stored."""
 
     reference: str
     data: str
@@ -213,7 +214,7 @@ def _image_of(node: BaseNode) -> _Image | None:
 
 
 def _check_media(node: BaseNode, image: _Image | None, store_images: StoreImages) -> None:
-    """Raise a ValueError where a medium is neither stored nor referred to."""
+    """Raise a ValueError for a medium that is neither stored nor referred to, and so would be lost."""
     if image is not None and image.reference is None and store_images == "reference":
         raise ValueError(
             f"Node {node.node_id!r} carries an image as bytes, and this store keeps references to images. Save it "
@@ -229,14 +230,14 @@ def _check_media(node: BaseNode, image: _Image | None, store_images: StoreImages
 
 
 def image_source(node: BaseNode, store_images: StoreImages = "full") -> ImageSource | None:
-    """A node's image as `load_image` and a pipeline take it, what is at hand before what has to be fetched.
+    """Return a node's image as `load_image` and a pipeline take it, preferring bytes to a path, and a path to a URL.
 
     Args:
         node: the node.
         store_images: what the pipeline stores of images.
 
     Returns:
-        The image; None where the node has none.
+        The image, or None if the node has none.
     """
     if (image := _image_of(node)) is None:
         return None
@@ -249,7 +250,7 @@ def image_source(node: BaseNode, store_images: StoreImages = "full") -> ImageSou
 
 
 def _put_image_back(data: dict[str, Any], metadata: Mapping[str, Any]) -> None:
-    """Give a dumped node the image that is stored, whole or as a thumbnail."""
+    """Put the stored image back into a dumped node, whole or as a thumbnail."""
     if (stored := _stored_image(metadata)) is None:
         return
     media_type, encoded = stored
@@ -263,7 +264,7 @@ def _put_image_back(data: dict[str, Any], metadata: Mapping[str, Any]) -> None:
 
 
 def _stored_image(metadata: Mapping[str, Any]) -> tuple[str, str] | None:
-    """The media type and the base64 of the image that is stored, if one is."""
+    """Return the media type and the base64 of a stored image, or None if only its path or URL is stored."""
     for key in (THUMBNAIL_KEY, IMAGE_KEY):
         uri = metadata.get(key)
         if isinstance(uri, str) and uri.startswith("data:") and ";base64," in uri:
@@ -273,7 +274,7 @@ def _stored_image(metadata: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 def _node_like(document: Document) -> BaseNode:
-    """A node for a document that somebody else wrote."""
+    """Return a node for a document that others wrote."""
     if document.content_type != "image":
         return TextNode(id_=document.doc_id, text=document.content, metadata=dict(document.metadata))
     data: dict[str, Any] = {"id_": document.doc_id, "text": document.content}

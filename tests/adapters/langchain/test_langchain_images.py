@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ from langchain_core.runnables import RunnableLambda
 
 from langchain_lateint import LateInteractionRetriever, LateInteractionVectorStore
 from late_interaction import ColPaliModel, DocumentError, SyncPipeline, load_image, pdf_pages
-from tests.adapters.langchain.conftest import MakeStore
+from tests.adapters.conftest import MakeStore
+from tests.adapters.langchain.texts import ids
 from tests.support.colours import COLOURS, ColourModel, picture, png
 from tests.support.models import HashModel
 from tests.support.pdfs import DRAWING, pdf
@@ -26,26 +26,16 @@ from tests.support.pdfs import DRAWING, pdf
 pytest.importorskip("PIL", reason="the colpali extra is not installed")
 
 
-@pytest.fixture(params=["embedded", "astra"])
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture
-def store(make: MakeStore, kind: str) -> Iterator[LateInteractionVectorStore]:
-    with make(kind, model=ColourModel(), filterable={"content_type": str}) as store:
-        yield store
-        store.drop()
+def store(make_store: MakeStore) -> LateInteractionVectorStore:
+    made: LateInteractionVectorStore = make_store(model=ColourModel(), filterable={"content_type": str})
+    return made
 
 
 @pytest.fixture
 def red(tmp_path: Path) -> Path:
     picture("red").save(tmp_path / "red.png")
     return tmp_path / "red.png"
-
-
-def ids(documents: Sequence[Document]) -> list[str | None]:
-    return [document.id for document in documents]
 
 
 def uri(*colours: str) -> str:
@@ -198,13 +188,12 @@ def test_images_that_cannot_be_read_are_named_and_the_others_are_there(
 
 
 @pytest.mark.parametrize("store_images", ["thumbnail", "full"])
-def test_what_is_stored_of_an_image(make: MakeStore, kind: str, red: Path, store_images: Any) -> None:
-    with make(kind, model=ColourModel(), store_images=store_images) as store:
-        store.add_documents([Blob.from_path(red), Blob.from_data(png("blue"))], ids=["a", "b"])
-        key = "thumbnail" if store_images == "thumbnail" else "image"
-        for document in store.get_by_ids(["a", "b"]):
-            assert load_image(document.metadata[key]).size == (40, 30)
-        store.drop()
+def test_what_is_stored_of_an_image(make_store: MakeStore, red: Path, store_images: Any) -> None:
+    store = make_store(model=ColourModel(), store_images=store_images)
+    store.add_documents([Blob.from_path(red), Blob.from_data(png("blue"))], ids=["a", "b"])
+    key = "thumbnail" if store_images == "thumbnail" else "image"
+    for document in store.get_by_ids(["a", "b"]):
+        assert load_image(document.metadata[key]).size == (40, 30)
 
 
 def test_urls_are_fetched_on_request_and_from_public_addresses_only(tmp_path: Path) -> None:

@@ -34,20 +34,14 @@ from langchain_lateint import (
     LateInteractionTranslator,
     LateInteractionVectorStore,
 )
+from tests.adapters.langchain.texts import IDS, TEXTS, ids
 from tests.support.models import HashModel
-
-TEXTS = ["red apple", "red pear", "green apple tree", "blue sea water wave"]
-IDS = ["a", "b", "c", "d"]
 
 
 @pytest.fixture
 def filled(store: LateInteractionVectorStore) -> LateInteractionVectorStore:
     store.add_texts(TEXTS, [{"n": n, "tags": ["even"] if n % 2 == 0 else []} for n in range(4)], ids=IDS)
     return store
-
-
-def ids(documents: Sequence[Document]) -> list[str | None]:
-    return [document.id for document in documents]
 
 
 # --- the retriever

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,76 +10,41 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.vectorstores import VectorStore
 from langchain_tests.integration_tests import RetrieversIntegrationTests, VectorStoreIntegrationTests
 
-from langchain_lateint import LateInteractionRetriever, LateInteractionVectorStore
-from late_interaction import ColBERTModel
-
-MakeStore = Callable[..., LateInteractionVectorStore]
+from langchain_lateint import LateInteractionRetriever
+from tests.adapters.conftest import MakeStore, drop
 
 
-@pytest.fixture(scope="module")
-def embedded_store(make: MakeStore) -> LateInteractionVectorStore:
-    return make("embedded")
+@pytest.fixture(
+    scope="module", params=[None, pytest.param("minilm", marks=pytest.mark.slow)], ids=["hash", "minilm"]
+)
+def shared(request: pytest.FixtureRequest, make: MakeStore, engine: str) -> Iterator[Any]:
+    """A store with a model of words, or with a real one."""
+    store = (
+        make(engine) if request.param is None else make(engine, model=request.getfixturevalue(request.param))
+    )
+    yield store
+    drop(store)
 
 
-@pytest.fixture(scope="module")
-def astra_store(make: MakeStore) -> LateInteractionVectorStore:
-    return make("astra")
-
-
-@pytest.fixture(scope="module")
-def embedded_store_with_minilm(make: MakeStore, minilm: ColBERTModel) -> LateInteractionVectorStore:
-    return make("embedded", model=minilm)
-
-
-@pytest.fixture(scope="module")
-def astra_store_with_minilm(make: MakeStore, minilm: ColBERTModel) -> LateInteractionVectorStore:
-    return make("astra", model=minilm)
-
-
-class Suite(VectorStoreIntegrationTests):
-    fixture: str
-
+class TestVectorStore(VectorStoreIntegrationTests):
     @pytest.fixture
-    def vectorstore(self, request: pytest.FixtureRequest) -> Iterator[VectorStore]:
-        store = request.getfixturevalue(self.fixture)
+    def vectorstore(self, shared: VectorStore) -> Iterator[VectorStore]:
         try:
-            yield store
+            yield shared
         finally:
-            store.clear()
-
-
-class TestEmbedded(Suite):
-    fixture = "embedded_store"
-
-
-class TestAstra(Suite):
-    fixture = "astra_store"
-
-
-@pytest.mark.slow
-class TestEmbeddedWithMiniLM(Suite):
-    fixture = "embedded_store_with_minilm"
-
-
-@pytest.mark.slow
-class TestAstraWithMiniLM(Suite):
-    fixture = "astra_store_with_minilm"
+            shared.clear()  # type: ignore[attr-defined]
 
 
 class TestOneVectorPerText(VectorStoreIntegrationTests):
-    @pytest.fixture(params=["embedded", "astra"])
-    def vectorstore(self, make: MakeStore, request: pytest.FixtureRequest) -> Iterator[VectorStore]:
-        with make(request.param, model=self.get_embeddings()) as store:
-            yield store
-            store.drop()
+    @pytest.fixture
+    def vectorstore(self, make_store: MakeStore) -> Iterator[VectorStore]:
+        return make_store(model=self.get_embeddings())
 
 
-class RetrieverSuite(RetrieversIntegrationTests):
-    fixture: str
-
+class TestRetriever(RetrieversIntegrationTests):
     @pytest.fixture(autouse=True)
-    def filled(self, request: pytest.FixtureRequest) -> Iterator[None]:
-        self.store = request.getfixturevalue(self.fixture)
+    def filled(self, shared: Any) -> Iterator[None]:
+        self.store = shared
         self.store.add_texts(["one two three", "two three four", "three four five", "six"])
         try:
             yield
@@ -97,21 +62,3 @@ class RetrieverSuite(RetrieversIntegrationTests):
     @property
     def retriever_query_example(self) -> str:
         return "two four"
-
-
-class TestRetrieverOfEmbedded(RetrieverSuite):
-    fixture = "embedded_store"
-
-
-class TestRetrieverOfAstra(RetrieverSuite):
-    fixture = "astra_store"
-
-
-@pytest.mark.slow
-class TestRetrieverOfEmbeddedWithMiniLM(RetrieverSuite):
-    fixture = "embedded_store_with_minilm"
-
-
-@pytest.mark.slow
-class TestRetrieverOfAstraWithMiniLM(RetrieverSuite):
-    fixture = "astra_store_with_minilm"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 import pickle
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,10 @@ from late_interaction import (
     StoreError,
     SyncPipeline,
 )
+from tests.adapters.langchain.texts import IDS, TEXTS, ids
 from tests.support.failing import FailsAtItsThirdWrite
 from tests.support.models import HashModel
 
-TEXTS = ["red apple", "red pear", "green apple tree", "blue sea water wave"]
-IDS = ["a", "b", "c", "d"]
 METADATAS: list[dict[str, Any]] = [
     {"n": 1, "colour": "red", "tags": ["fruit", "x"], "author": {"name": "Ada"}},
     {"n": 2, "colour": "red", "tags": ["fruit"], "score": 0.5},
@@ -39,18 +38,16 @@ METADATAS: list[dict[str, Any]] = [
 ]
 
 
-def make(folder: Path, **options: Any) -> LateInteractionVectorStore:
-    return LateInteractionVectorStore(model=HashModel(), path=folder, doc_pool_factor=1, **options)
+def in_folder(folder: Path, **options: Any) -> LateInteractionVectorStore:
+    return LateInteractionVectorStore(
+        **({"model": HashModel(), "path": folder, "doc_pool_factor": 1} | options)
+    )
 
 
 @pytest.fixture
 def filled(store: LateInteractionVectorStore) -> LateInteractionVectorStore:
     store.add_texts(TEXTS, METADATAS, ids=IDS)
     return store
-
-
-def ids(documents: Sequence[Document]) -> list[str | None]:
-    return [document.id for document in documents]
 
 
 # --- writing
@@ -127,8 +124,8 @@ def test_arguments_may_be_of_any_iterable(store: LateInteractionVectorStore) -> 
         ("add_texts", ["hello"], "texts must be a list, not a bare str: 'hello'"),
         ("add_texts", [["one"], {"n": 1}], "metadatas must be a list, not a bare dict"),
         ("add_texts", [["one", "two"], ["m", {}]], r"metadatas\[0\] must be a mapping, not str"),
-        ("add_documents", [["one"]], "one is str; add_texts takes texts"),
-        ("add_documents", [Document("one")], "one is tuple"),
+        ("add_documents", [["one"]], "got str; use add_texts for texts"),
+        ("add_documents", [Document("one")], "got tuple"),
         ("update_documents", ["ab", [Document("one"), Document("two")]], "ids must be a list"),
         ("update_metadata", [["a"]], "{id: {key: value}}"),
         ("update_metadata", [{"a": "red"}], "{id: {key: value}}"),
@@ -238,9 +235,10 @@ async def test_clear_and_drop(filled: LateInteractionVectorStore) -> None:
     assert filled.similarity_search("again") == []
 
 
-def test_drop_leaves_nothing(embedded: LateInteractionVectorStore, tmp_path: Path) -> None:
-    embedded.add_texts(["one"])
-    embedded.drop()
+def test_drop_leaves_nothing(tmp_path: Path) -> None:
+    with in_folder(tmp_path) as store:
+        store.add_texts(["one"])
+        store.drop()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -342,10 +340,30 @@ async def test_score_threshold(filled: LateInteractionVectorStore) -> None:
     assert found == await filled.asimilarity_search_with_relevance_scores("red apple", score_threshold=0.95)
 
 
-def test_relevance_of_ones_own(tmp_path: Path) -> None:
-    with make(tmp_path, relevance_score_fn=lambda score, n_tokens: score / (10 * n_tokens)) as store:
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda score, n_tokens: score / (10 * n_tokens), 0.1),
+        (lambda score: score / 4, 0.5),
+        (lambda score, digits=1: score / 4, 0.5),
+        (math.tanh, math.tanh(2)),
+        (float, 2.0),
+    ],
+)
+async def test_relevance_of_ones_own(tmp_path: Path, function: Any, expected: float) -> None:
+    with in_folder(tmp_path, relevance_score_fn=function) as store:
         store.add_texts(["one two"])
-        assert store.similarity_search_with_relevance_scores("one two")[0][1] == pytest.approx(0.1, abs=0.01)
+        for found in (
+            store.similarity_search_with_relevance_scores("one two"),
+            await store.asimilarity_search_with_relevance_scores("one two"),
+        ):
+            assert found[0][1] == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize("function", [lambda: 1, lambda a, b, c: a, lambda *, score: score, "cosine"])
+def test_a_relevance_function_that_cannot_be_called_is_refused_at_once(tmp_path: Path, function: Any) -> None:
+    with pytest.raises(TypeError, match="relevance_score_fn"):
+        in_folder(tmp_path, relevance_score_fn=function)
 
 
 async def test_by_vector_as_by_text(filled: LateInteractionVectorStore) -> None:
@@ -456,23 +474,22 @@ def test_from_texts_closes_what_it_could_not_fill(tmp_path: Path) -> None:
 
 
 def test_to_make_one_writes_nothing(tmp_path: Path) -> None:
-    make(tmp_path / "new").close()
+    in_folder(tmp_path / "new").close()
     assert not (tmp_path / "new").exists()
 
 
-def test_an_index_of_another_model_is_refused_at_the_first_use(
-    embedded: LateInteractionVectorStore, tmp_path: Path
-) -> None:
-    embedded.add_texts(["one"])
+def test_an_index_of_another_model_is_refused_at_the_first_use(tmp_path: Path) -> None:
+    with in_folder(tmp_path) as store:
+        store.add_texts(["one"])
     with (
-        LateInteractionVectorStore(model=HashModel(name="other"), path=tmp_path, doc_pool_factor=1) as other,
+        in_folder(tmp_path, model=HashModel(name="other")) as other,
         pytest.raises(IndexMismatchError, match=r"encoder\.model"),
     ):
         other.similarity_search("apple")
 
 
 def test_several_tables_in_one_folder(tmp_path: Path) -> None:
-    with make(tmp_path, table_name="one") as one, make(tmp_path, table_name="two") as two:
+    with in_folder(tmp_path, table_name="one") as one, in_folder(tmp_path, table_name="two") as two:
         one.add_texts(["apple"])
         assert two.similarity_search("apple") == []
         one.drop()
@@ -490,7 +507,7 @@ def test_a_pipeline_that_is_given_stays_open(tmp_path: Path) -> None:
 def test_wrong_parts(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="model must be a LateInteractionModel"):
         LateInteractionVectorStore(model=3, path=tmp_path)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"a model is given as model=…, a folder as path=…"):
+    with pytest.raises(TypeError, match=r"give a model as model=…, a folder as path=…"):
         LateInteractionVectorStore(HashModel(), path=tmp_path)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="model"):
         LateInteractionVectorStore(path=tmp_path)
@@ -614,9 +631,13 @@ def test_every_method_of_langchain_that_does_io_is_our_own() -> None:
         "similarity_search_with_relevance_scores",
         "asimilarity_search_with_relevance_scores",
     }
-    inherited = {
-        name for name in public(LateInteractionVectorStore) if name not in vars(LateInteractionVectorStore)
+    ours = {
+        name
+        for base in LateInteractionVectorStore.__mro__
+        if not base.__module__.startswith("langchain_core")
+        for name in vars(base)
     }
+    inherited = {name for name in public(LateInteractionVectorStore) if name not in ours}
     assert inherited == theirs
 
 

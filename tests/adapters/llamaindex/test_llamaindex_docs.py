@@ -54,10 +54,3 @@ def test_the_code_runs_in_its_order(monkeypatch: pytest.MonkeyPatch, tmp_path: P
             for store in stores:
                 store.close()
     assert len(stores) == 2
-
-
-def test_the_tests_that_prove_the_table_exist() -> None:
-    called_on = set(re.findall(r"`(test_\w+)`", PAGE))
-    here = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
-    assert called_on
-    assert called_on <= set(re.findall(r"def (test_\w+)", here))

@@ -23,7 +23,7 @@ from late_interaction.filters import matches as matches_core
 from llamaindex_lateint import LateInteractionVectorStore
 from llamaindex_lateint.filters import check_filters, matches, push_down
 from llamaindex_lateint.nodes import encodable_node
-from tests.adapters.llamaindex.stores import stores_in
+from tests.adapters.conftest import MakeStore, drop
 
 OF_LISTS = [FilterOperator.IN, FilterOperator.NIN, FilterOperator.ANY, FilterOperator.ALL]
 OF_STRINGS = [FilterOperator.TEXT_MATCH, FilterOperator.TEXT_MATCH_INSENSITIVE]
@@ -200,12 +200,12 @@ BOOKS = [
 
 
 @pytest.fixture(scope="module")
-def library(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LateInteractionVectorStore]:
+def library(make: MakeStore, engine: str) -> Iterator[LateInteractionVectorStore]:
     """A store that no test changes."""
-    with stores_in(engine, tmp_path_factory.mktemp("library")) as make:
-        store = make()
-        store.add(BOOKS)
-        yield store
+    store = make(engine)
+    store.add(BOOKS)
+    yield store
+    drop(store)
 
 
 def as_filters(filters: MetadataFilter | MetadataFilters) -> MetadataFilters:

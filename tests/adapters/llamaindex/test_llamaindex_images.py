@@ -38,7 +38,8 @@ from llamaindex_lateint import (
     LateInteractionVectorStore,
     NoEmbedding,
 )
-from tests.adapters.llamaindex.stores import MakeStore, ids, stores_in, where
+from tests.adapters.conftest import ENGINES, MakeStore, drop
+from tests.adapters.llamaindex.asking import ask, ids, where
 from tests.support.colours import ColourModel, picture, png
 from tests.support.models import HashModel
 
@@ -60,10 +61,6 @@ def encoded(*colours: str) -> str:
 
 def seeing(make_store: MakeStore, **options: Any) -> LateInteractionVectorStore:
     return make_store(model=ColourModel(), doc_pool_factor=1, **options)
-
-
-def ask(text: str | None, k: int = 1, **options: Any) -> VectorStoreQuery:
-    return VectorStoreQuery(query_str=text, similarity_top_k=k, **options)
 
 
 def kinds(red: str) -> list[BaseNode]:
@@ -140,7 +137,7 @@ async def test_images_as_bytes_come_back_whole_where_they_are_stored(make_store:
     assert store.get_nodes(ids(nodes)) == nodes
     assert [node.hash for node in store.get_nodes(ids(nodes))] == [node.hash for node in nodes]
     for colour, found in (("red", "base64"), ("blue", "bare"), ("white", "document")):
-        assert store.query(ask(colour)).ids == [found]
+        assert store.query(ask(colour, 1)).ids == [found]
 
 
 def test_thumbnails_stand_for_images_where_they_are_stored(make_store: MakeStore, red: str) -> None:
@@ -168,7 +165,7 @@ def test_a_model_of_text_keeps_the_image_of_a_text(make_store: MakeStore, red: s
     store = make_store(store_images="full")
     page = ImageNode(id_="page", text="a chart of rainfall", image=encoded("red"), metadata={"page": 1})
     store.add([page, TextNode(id_="text", text="one")])
-    assert store.query(ask("chart")).nodes == [page]
+    assert store.query(ask("chart", 1)).nodes == [page]
     assert store.client.find()[0].content_type == "image"
     with pytest.raises(ValueError, match="'path' is an image without text"):
         store.add(kinds(red)[:1])
@@ -189,8 +186,8 @@ async def test_an_image_is_a_query(make_store: MakeStore, red: str) -> None:
         one.node_id for one in store.as_index().as_retriever(similarity_top_k=1, **options).retrieve("x")
     ] == ["node at a URL"]
     late = where("page", 2, ">")
-    assert store.query(ask(None, filters=late), query_image=red).ids == ["node"]
-    assert store.query(ask(None), query_image=red, node_ids=["url", "node"]).ids == ["node"]
+    assert store.query(ask(None, 1, filters=late), query_image=red).ids == ["node"]
+    assert store.query(ask(None, 1), query_image=red, node_ids=["url", "node"]).ids == ["node"]
     mmr = store.query(ask(None, 2, mode=VectorStoreQueryMode.MMR), query_image=red, mmr_threshold=0.1)
     assert len(set(mmr.ids or ()) & {"path", "with text", "node"}) == 1
 
@@ -210,14 +207,14 @@ async def test_a_retriever_and_an_engine_asked_by_an_image(make_store: MakeStore
 async def test_image_queries_that_cannot_be_answered(make_store: MakeStore, red: str) -> None:
     blind, store = make_store(), seeing(make_store, name="seeing")
     with pytest.raises(ValueError, match="query_image is an image, and hash encodes text"):
-        blind.query(ask("x"), query_image=red)
+        blind.query(ask("x", 1), query_image=red)
     with pytest.raises(ValueError, match="give one of them"):
-        store.query(ask("x"), query_image=red, query_matrix=[[1.0]])
+        store.query(ask("x", 1), query_image=red, query_matrix=[[1.0]])
     with pytest.raises(ValueError, match="allow_urls=True"):
-        await store.aquery(ask("x"), query_image=URL)
+        await store.aquery(ask("x", 1), query_image=URL)
     with pytest.raises(ValueError, match="public"):
         seeing(make_store, name="fetching", allow_urls=True).query(
-            ask("x"), query_image="http://127.0.0.1:1/a.png"
+            ask("x", 1), query_image="http://127.0.0.1:1/a.png"
         )
 
 
@@ -329,7 +326,7 @@ async def test_images_block_nothing(make_store: MakeStore, red: str) -> None:
     store = seeing(make_store, store_images="thumbnail")
     with blockbuster_ctx():
         await store.async_add([*kinds(red)[:2], *BYTES])
-        assert (await store.aquery(ask(None), query_image=red)).ids is not None
+        assert (await store.aquery(ask(None, 1), query_image=red)).ids is not None
         assert len(await store.aget_nodes()) == 6
         await store.aclose()
 
@@ -381,13 +378,13 @@ def test_a_visual_checkpoint_by_its_name(tmp_path: Path, red: str) -> None:
         VectorStoreIndex(
             nodes, storage_context=StorageContext.from_defaults(vector_store=store), embed_model=NoEmbedding()
         )
-        assert store.query(ask(None), query_image=red).ids == ["red"]
-        assert store.query(ask(None), query_image=png("blue", "white")).ids == ["both"]
+        assert store.query(ask(None, 1), query_image=red).ids == ["red"]
+        assert store.query(ask(None, 1), query_image=png("blue", "white")).ids == ["both"]
         engine = store.as_index().as_query_engine(llm=MockLLM(), similarity_top_k=3)
         assert len(engine.query("the cat").source_nodes) == 3
 
 
-def test_both_engines_give_the_same_answers(tmp_path: Path, red: str) -> None:
+def test_both_engines_give_the_same_answers(make: MakeStore, red: str) -> None:
     nodes = kinds(red)
     queries: list[tuple[VectorStoreQuery, dict[str, Any]]] = [
         (ask("red", 9), {}),
@@ -399,14 +396,15 @@ def test_both_engines_give_the_same_answers(tmp_path: Path, red: str) -> None:
         (ask("green", 2), {"n_ann_tokens": 50, "n_maxsim_candidates": 20}),
     ]
     answers = []
-    for engine in ("folder", "astra"):
-        with stores_in(engine, tmp_path / engine) as make:
-            store = seeing(make)
-            store.add(nodes)
-            found = [store.query(query, **options) for query, options in queries]
-            answers.append([sorted(zip(one.similarities or (), one.ids or (), strict=True)) for one in found])
-            engine_answer = store.as_index().as_query_engine(llm=MockLLM(), similarity_top_k=1).query("blue")
-            answers[-1].append(str(engine_answer))
+    for engine in ENGINES:
+        store = make(engine, model=ColourModel(), doc_pool_factor=1)
+        store.add(nodes)
+        found = [store.query(query, **options) for query, options in queries]
+        answers.append([sorted(zip(one.similarities or (), one.ids or (), strict=True)) for one in found])
+        answers[-1].append(
+            str(store.as_index().as_query_engine(llm=MockLLM(), similarity_top_k=1).query("blue"))
+        )
+        drop(store)
     for one, other in zip(*answers, strict=True):
         if isinstance(one, str):
             assert one == other

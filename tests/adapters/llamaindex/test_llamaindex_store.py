@@ -41,7 +41,7 @@ from late_interaction import (
 from late_interaction.maxsim import maxsim
 from llamaindex_lateint import LateInteractionRetriever, LateInteractionVectorStore
 from llamaindex_lateint.nodes import encodable_node, node_of
-from tests.adapters.llamaindex.stores import ids, where
+from tests.adapters.llamaindex.asking import ask, ids, where
 from tests.support.failing import FailsAtItsThirdWrite
 from tests.support.models import HashModel
 from tools.data_api import run_in_thread
@@ -56,10 +56,6 @@ def trees(parent: str | None = "forest") -> list[TextNode]:
         TextNode(id_=word, text=f"tree {word}", metadata={"rank": rank}, relationships=source)
         for rank, word in enumerate(WORDS)
     ]
-
-
-def ask(text: str | None, k: int = 3, **options: Any) -> VectorStoreQuery:
-    return VectorStoreQuery(query_str=text, similarity_top_k=k, **options)
 
 
 # --- nodes

@@ -1,0 +1,227 @@
+"""The store's searches: by text, image or vectors; with scores, relevance or vectors; and by MMR."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langchain_core.documents import Document
+from langchain_core.vectorstores import VectorStore
+from numpy.typing import ArrayLike
+from typing_extensions import override
+
+from langchain_lateint._operations import (
+    Filter,
+    all_to_langchain,
+    mmr_operation,
+    scored,
+    search_operation,
+    search_with_matrices_operation,
+    to_langchain,
+)
+from langchain_lateint._relevance import ScaleFn
+from late_interaction import SearchResults
+from late_interaction.connection import Connection
+from late_interaction.pipeline import Query
+from late_interaction.types import FloatMatrix
+
+
+class SearchMethods(VectorStore):
+    """The searches of `LateInteractionVectorStore`.
+
+    All take the same last arguments: `k`, how many documents; `filter`, which metadata they must have; and the options
+    `n_ann_tokens`, `n_maxsim_candidates` and `exact` of `LateInteractionPipeline.search`. Any other argument raises a
+    TypeError.
+    """
+
+    _connection: Connection
+    _relevance: ScaleFn
+
+    # --- by a text or an image
+
+    @override
+    def similarity_search(
+        self, query: Query, k: int = 4, filter: Filter | None = None, **kwargs: Any
+    ) -> list[Document]:
+        """Return the `k` documents with the highest MaxSim for a text or an image, best first."""
+        return all_to_langchain(self._connection.run(search_operation(query, k, filter, kwargs)))
+
+    @override
+    async def asimilarity_search(
+        self, query: Query, k: int = 4, filter: Filter | None = None, **kwargs: Any
+    ) -> list[Document]:
+        """Await `similarity_search` on any event loop."""
+        return all_to_langchain(await self._connection.arun(search_operation(query, k, filter, kwargs)))
+
+    @override
+    def similarity_search_with_score(
+        self, query: Query, k: int = 4, filter: Filter | None = None, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        """Return documents with their raw MaxSim: higher is better, at most 1 per query token."""
+        return scored(self._connection.run(search_operation(query, k, filter, kwargs)))
+
+    @override
+    async def asimilarity_search_with_score(
+        self, query: Query, k: int = 4, filter: Filter | None = None, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        """Await `similarity_search_with_score` on any event loop."""
+        return scored(await self._connection.arun(search_operation(query, k, filter, kwargs)))
+
+    @override
+    def _similarity_search_with_relevance_scores(
+        self, query: Query, k: int = 4, filter: Filter | None = None, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        return self._relevant(self._connection.run(search_operation(query, k, filter, kwargs)))
+
+    @override
+    async def _asimilarity_search_with_relevance_scores(
+        self, query: Query, k: int = 4, filter: Filter | None = None, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        return self._relevant(await self._connection.arun(search_operation(query, k, filter, kwargs)))
+
+    def _relevant(self, results: SearchResults) -> list[tuple[Document, float]]:
+        n = results.stats.n_query_tokens
+        return [(to_langchain(result), self._relevance(result.score, n)) for result in results]
+
+    def similarity_search_with_embeddings(
+        self, query: Query, k: int = 4, filter: Filter | None = None, **kwargs: Any
+    ) -> list[tuple[Document, FloatMatrix]]:
+        """Return documents with their stored (n_tokens, dim) float32 vectors."""
+        return self._connection.run(search_with_matrices_operation(query, k, filter, kwargs))
+
+    async def asimilarity_search_with_embeddings(
+        self, query: Query, k: int = 4, filter: Filter | None = None, **kwargs: Any
+    ) -> list[tuple[Document, FloatMatrix]]:
+        """Await `similarity_search_with_embeddings` on any event loop."""
+        return await self._connection.arun(search_with_matrices_operation(query, k, filter, kwargs))
+
+    # --- by a query's vectors
+
+    @override
+    def similarity_search_by_vector(
+        self, embedding: ArrayLike, k: int = 4, filter: Filter | None = None, **kwargs: Any
+    ) -> list[Document]:
+        """Return the `k` documents with the highest MaxSim for a query's vectors, best first.
+
+        Args:
+            embedding: (n_tokens, dim), or (dim,) for one vector; each is scaled to length 1.
+            k: how many documents.
+            filter: only documents whose metadata match.
+            kwargs: as for all searches.
+        """
+        return all_to_langchain(self._connection.run(search_operation(embedding, k, filter, kwargs)))
+
+    @override
+    async def asimilarity_search_by_vector(
+        self, embedding: ArrayLike, k: int = 4, filter: Filter | None = None, **kwargs: Any
+    ) -> list[Document]:
+        """Await `similarity_search_by_vector` on any event loop."""
+        return all_to_langchain(await self._connection.arun(search_operation(embedding, k, filter, kwargs)))
+
+    def similarity_search_with_score_by_vector(
+        self, embedding: ArrayLike, k: int = 4, filter: Filter | None = None, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        """Return documents for a query's vectors, with their raw MaxSim."""
+        return scored(self._connection.run(search_operation(embedding, k, filter, kwargs)))
+
+    async def asimilarity_search_with_score_by_vector(
+        self, embedding: ArrayLike, k: int = 4, filter: Filter | None = None, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        """Await `similarity_search_with_score_by_vector` on any event loop."""
+        return scored(await self._connection.arun(search_operation(embedding, k, filter, kwargs)))
+
+    # --- for relevant documents that differ from each other
+
+    @override
+    def max_marginal_relevance_search(
+        self,
+        query: Query,
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        filter: Filter | None = None,
+        **kwargs: Any,
+    ) -> list[Document]:
+        """Return `k` documents that are relevant and differ from each other, by maximal marginal relevance.
+
+        Args:
+            query: a text or an image.
+            k: how many documents.
+            fetch_k: how many of the most relevant documents to choose from.
+            lambda_mult: from 0, as different as possible, to 1, by relevance alone.
+            filter: only documents whose metadata match.
+            kwargs: as for all searches.
+        """
+        return all_to_langchain(
+            self._connection.run(mmr_operation(query, k, fetch_k, lambda_mult, filter, kwargs))
+        )
+
+    @override
+    async def amax_marginal_relevance_search(
+        self,
+        query: Query,
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        filter: Filter | None = None,
+        **kwargs: Any,
+    ) -> list[Document]:
+        """Await `max_marginal_relevance_search` on any event loop."""
+        return all_to_langchain(
+            await self._connection.arun(mmr_operation(query, k, fetch_k, lambda_mult, filter, kwargs))
+        )
+
+    @override
+    def max_marginal_relevance_search_by_vector(
+        self,
+        embedding: ArrayLike,
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        filter: Filter | None = None,
+        **kwargs: Any,
+    ) -> list[Document]:
+        """Return what `max_marginal_relevance_search` does, for a query's vectors."""
+        return all_to_langchain(
+            self._connection.run(mmr_operation(embedding, k, fetch_k, lambda_mult, filter, kwargs))
+        )
+
+    @override
+    async def amax_marginal_relevance_search_by_vector(
+        self,
+        embedding: ArrayLike,
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        filter: Filter | None = None,
+        **kwargs: Any,
+    ) -> list[Document]:
+        """Await `max_marginal_relevance_search_by_vector` on any event loop."""
+        return all_to_langchain(
+            await self._connection.arun(mmr_operation(embedding, k, fetch_k, lambda_mult, filter, kwargs))
+        )
+
+    def max_marginal_relevance_search_with_score(
+        self,
+        query: Query | ArrayLike,
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        filter: Filter | None = None,
+        **kwargs: Any,
+    ) -> list[tuple[Document, float]]:
+        """Return what `max_marginal_relevance_search` does, for a text, an image or vectors, with raw MaxSim scores."""
+        return scored(self._connection.run(mmr_operation(query, k, fetch_k, lambda_mult, filter, kwargs)))
+
+    async def amax_marginal_relevance_search_with_score(
+        self,
+        query: Query | ArrayLike,
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        filter: Filter | None = None,
+        **kwargs: Any,
+    ) -> list[tuple[Document, float]]:
+        """Await `max_marginal_relevance_search_with_score` on any event loop."""
+        return scored(
+            await self._connection.arun(mmr_operation(query, k, fetch_k, lambda_mult, filter, kwargs))
+        )
