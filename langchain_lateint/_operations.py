@@ -26,7 +26,7 @@ from late_interaction.connection import Connection
 from late_interaction.images.storing import IMAGE_KEY
 from late_interaction.pipeline import Query
 from late_interaction.ranking import check_mmr, diversify
-from late_interaction.rows import ImageDocument
+from late_interaction.rows import Encodable
 from late_interaction.types import FloatMatrix
 
 T = TypeVar("T")
@@ -258,14 +258,14 @@ def _listed(name: str, values: Iterable[T]) -> list[T]:
     return list(values)
 
 
-def _row(doc_id: str, text: str, metadata: dict[str, Any], *, images: bool) -> StoredDocument | ImageDocument:
+def _row(doc_id: str, text: str, metadata: dict[str, Any], *, images: bool) -> StoredDocument | Encodable:
     """Return an image row if the metadata has an image that the model can encode, or if there is no text instead."""
     image = metadata.get(IMAGE_KEY)
     if image is None or (text.strip() and not images):
         return StoredDocument(doc_id, text, metadata=metadata)
     others = {key: value for key, value in metadata.items() if key != IMAGE_KEY}
     kept = {CONTENT_TYPE_KEY: "image"} | others
-    return ImageDocument(StoredDocument(doc_id, text if text.strip() else "", metadata=kept), image)
+    return Encodable(StoredDocument(doc_id, text if text.strip() else "", metadata=kept), image)
 
 
 def _is_query(query: Query | ArrayLike) -> TypeIs[Query]:

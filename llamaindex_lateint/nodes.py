@@ -29,7 +29,7 @@ from llama_index.core.schema import ImageDocument as LlamaImageDocument
 
 from late_interaction.images.loading import ImageSource, load_image
 from late_interaction.images.storing import IMAGE_KEY, THUMBNAIL_KEY, StoreImages
-from late_interaction.rows import ImageDocument
+from late_interaction.rows import Encodable
 from late_interaction.types import Document
 
 if TYPE_CHECKING:
@@ -53,30 +53,8 @@ _CLASSES: dict[str, type[BaseNode]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class EncodableNode:
-    """A node on its way into an index.
-
-    Attributes:
-        node: the node.
-        document: the node as an index stores it, without its image.
-        text: what to encode; None if the image is encoded.
-        store_images: what the index stores of images.
-    """
-
-    node: BaseNode
-    document: Document
-    text: str | None
-    store_images: StoreImages
-
-    def row(self) -> Document | ImageDocument:
-        """Return the document, with its image if it has one."""
-        image = image_source(self.node, self.store_images)
-        return self.document if image is None else ImageDocument(self.document, image)
-
-
-def encodable_node(node: BaseNode, *, images: bool, store_images: StoreImages = "reference") -> EncodableNode:
-    """Return a node as a document, with the text to encode.
+def encodable_node(node: BaseNode, *, images: bool, store_images: StoreImages = "reference") -> Encodable:
+    """Return a node as a document, and what to encode of it.
 
     Text is encoded with the metadata that the node shows to embedding models, and stored without it.
 
@@ -92,7 +70,8 @@ def encodable_node(node: BaseNode, *, images: bool, store_images: StoreImages = 
     content = node.get_content(MetadataMode.NONE)
     _check_media(node, image, store_images)
     if image and images:
-        return EncodableNode(node, _document(node, content if content.strip() else ""), None, store_images)
+        document = _document(node, content if content.strip() else "")
+        return Encodable(document, image=image_source(node, store_images))
     if image and not content.strip():
         raise ValueError(
             f"Node {node.node_id!r} is an image without text, and the store's model encodes text only. Give the "
@@ -101,7 +80,7 @@ def encodable_node(node: BaseNode, *, images: bool, store_images: StoreImages = 
     text = node.get_content(MetadataMode.EMBED)
     if not text.strip():
         raise ValueError(f"Node {node.node_id!r} has no text to encode.")
-    return EncodableNode(node, _document(node, content if content.strip() else text), text, store_images)
+    return Encodable(_document(node, content if content.strip() else text), text=text)
 
 
 def node_of(document: Document) -> BaseNode:

@@ -15,12 +15,11 @@ from late_interaction.encoders.base import Item
 from late_interaction.filters import And, Filter, parse_filter
 from late_interaction.filters import matches as matches_core
 from late_interaction.images.loading import ImageSource, load_image
-from late_interaction.indexing import check_matrix
 from late_interaction.maxsim import maxsim
 from late_interaction.pooling import pool_query
 from late_interaction.ranking import check_mmr, diversify
 from late_interaction.types import Document, FloatMatrix, SearchResult, SearchResults, SearchStats
-from late_interaction.validation import check_positive
+from late_interaction.validation import check_matrix, check_positive
 from llamaindex_lateint.filters import check_filters, matches, push_down
 from llamaindex_lateint.nodes import PARENT
 

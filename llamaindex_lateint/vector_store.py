@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -23,23 +22,20 @@ from llama_index.core.vector_stores.types import (
 )
 
 from late_interaction import (
-    DocumentError,
     LateInteractionModel,
     LateInteractionPipeline,
-    RowFailure,
-    StoreError,
     SyncPipeline,
     load_model,
 )
 from late_interaction.connection import Connection
 from late_interaction.images.storing import StoreImages
 from late_interaction.ranking import relevance
-from late_interaction.rows import ImageDocument
+from late_interaction.rows import Encodable
 from late_interaction.stores.astra.database import astra_database
 from late_interaction.types import Document, PackingDtype
 from llamaindex_lateint.ingestion import watch_ingestion
 from llamaindex_lateint.no_embedding import NoEmbedding
-from llamaindex_lateint.nodes import PARENT, EncodableNode, encodable_node, node_of
+from llamaindex_lateint.nodes import PARENT, encodable_node, node_of
 from llamaindex_lateint.querying import Search, Selection
 
 if TYPE_CHECKING:
@@ -304,34 +300,11 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
     async def _add(self, pipeline: LateInteractionPipeline, nodes: Sequence[BaseNode]) -> list[str]:
         images, stored = pipeline.model.supports_images, pipeline.store_images
 
-        def prepare() -> list[EncodableNode]:
-            last_of = {node.node_id: node for node in nodes}
-            return [encodable_node(node, images=images, store_images=stored) for node in last_of.values()]
+        def prepare() -> list[Encodable]:
+            return [encodable_node(node, images=images, store_images=stored) for node in nodes]
 
-        prepared = await asyncio.to_thread(prepare)
-        adding = _Adding({node.node_id: position for position, node in enumerate(nodes)})
-        truncated = 0
-        for first in range(0, len(prepared), self.batch_size):
-            batch = prepared[first : first + self.batch_size]
-            if to_encode := {i: node.text for i, node in enumerate(batch) if node.text is not None}:
-                texts = list(to_encode.values())
-                matrices = await pipeline.model.aencode_documents(texts)
-                truncated += await pipeline.model.run(pipeline.model.count_truncated, texts)
-                rows = await asyncio.to_thread(_rows, [batch[i] for i in to_encode])
-                await adding.account_for(pipeline.index_embeddings(rows, matrices))
-            if pictures := [node for node in batch if node.text is None]:
-                rows = await asyncio.to_thread(_rows, pictures)
-                await adding.account_for(pipeline.index_documents(rows))
-        if truncated:
-            logger.warning(
-                "%d of %d nodes are longer than %s reads: their ends were not encoded.",
-                truncated,
-                len(prepared),
-                pipeline.model.model_name,
-            )
-        if adding.failures:
-            raise DocumentError(adding.failures, adding.indexed)
-        return [node.node_id for node in nodes]
+        rows = await asyncio.to_thread(prepare)
+        return await pipeline.index_documents(rows, batch_size=self.batch_size)
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Delete every node of a document: the nodes whose source has this id, not the node that has it."""
@@ -438,39 +411,6 @@ def _database(
 ) -> AsyncDatabase:
     callers = [("llama-index", version("llama-index-core"))]
     return astra_database(token, api_endpoint, keyspace=keyspace, environment=environment, callers=callers)
-
-
-@dataclass(slots=True)
-class _Adding:
-    """The outcome of writing nodes batch by batch.
-
-    Attributes:
-        positions: positions of the nodes in the call, by id.
-        indexed: the ids of the nodes that were written.
-        failures: the nodes that were not.
-    """
-
-    positions: Mapping[str, int]
-    indexed: list[str] = field(default_factory=list)
-    failures: list[RowFailure] = field(default_factory=list)
-
-    async def account_for(self, writing: Awaitable[list[str]]) -> None:
-        """Wait for a batch to be written, and record the outcome."""
-        try:
-            self.indexed += await writing
-        except DocumentError as error:
-            self.indexed += error.indexed
-            self.failures += [
-                failure if failure.doc_id is None else replace(failure, row=self.positions[failure.doc_id])
-                for failure in error.failures
-            ]
-        except StoreError as error:
-            error.indexed = [*self.indexed, *error.indexed]
-            raise
-
-
-def _rows(nodes: Sequence[EncodableNode]) -> list[Document | ImageDocument]:
-    return [node.row() for node in nodes]
 
 
 def _checked(nodes: Iterable[BaseNode]) -> list[BaseNode]:

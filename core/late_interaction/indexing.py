@@ -1,4 +1,4 @@
-"""One call that indexes rows: check, encode, write, and account for every row."""
+"""One call that indexes rows: check, encode, pool, write, and account for every row."""
 
 from __future__ import annotations
 
@@ -8,64 +8,42 @@ from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
-    Awaitable,
-    Callable,
     Iterable,
     Iterator,
     Sequence,
 )
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from late_interaction.encoders.base import Item, LateInteractionModel
-from late_interaction.errors import DocumentError, ModelError, RowFailure, StoreError, StoreWriteError
+from late_interaction.encoders.base import LateInteractionModel, encode_checked, warn_of_cut_ends
+from late_interaction.errors import DocumentError, RowFailure, StoreError, StoreWriteError
 from late_interaction.images.loading import open_image
 from late_interaction.images.storing import StoreImages, describe_image, image_reference, stored_image
-from late_interaction.rows import CheckedRow, Row, check_row, row_id
+from late_interaction.pooling import pool_document
+from late_interaction.rows import Pending, Row, check_row, row_id
 from late_interaction.stores.base import Store
-from late_interaction.types import Document, FloatMatrix
+from late_interaction.types import EncodedDocument
+from late_interaction.validation import check_matrix
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Write: TypeAlias = Callable[[Sequence[Document], Sequence[FloatMatrix]], Awaitable[None]]
 
-_UNIT_TOLERANCE = 0.02
 _PIXELS_AT_ONCE = 64_000_000
 """Pixels of images that are in memory together while they wait to be encoded, 3 bytes each; as many are loaded
 meanwhile."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Accepted:
-    """A row that passed the checks, and its vectors where they were given."""
-
-    number: int
-    row: CheckedRow
-    matrix: FloatMatrix | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Ready:
-    """A document as it will be stored, and what to encode of it unless its vectors were given."""
-
-    number: int
-    document: Document
-    item: Item
-    matrix: FloatMatrix | None
-
-
-class Load:
+class IndexingRun:
     """Batches of rows on their way into a store: one is encoded while the one before it is written.
 
     Args:
         model: encodes the rows that come without vectors.
-        store: asked for ids that are there already, and to optimize at the end.
-        write: writes encoded documents.
+        store: where to write; open.
+        in_flight: held while a batch is pooled and written.
+        doc_pool_factor: documents keep about one vector in so many.
         skip_existing: leave rows alone whose id is in the store.
         store_images: what is stored of images.
         allow_urls: fetch images from URLs.
@@ -75,32 +53,34 @@ class Load:
         self,
         model: LateInteractionModel,
         store: Store,
-        write: Write,
+        in_flight: asyncio.Semaphore,
         *,
+        doc_pool_factor: float,
         skip_existing: bool = False,
         store_images: StoreImages = "reference",
         allow_urls: bool = False,
     ) -> None:
         self._model = model
+        self._store = store
+        self._in_flight = in_flight
+        self._doc_pool_factor = doc_pool_factor
+        self._skip_existing = skip_existing
         self._store_images = store_images
         self._allow_urls = allow_urls
-        self._store = store
-        self._write = write
-        self._skip_existing = skip_existing
         self._accepted: list[tuple[int, str]] = []
         self._failures: dict[int, RowFailure] = {}
         self._n_rows = 0
-        self._n_truncated = 0
+        self._n_cut = 0
         self._writing: asyncio.Future[None] | None = None
         self._n_being_written = 0
         self._n_written = 0
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[None]:
-        """However the block ends, the write under way is waited for, and a store's error says what was written."""
+        """Wait for the write under way, however the block ends; a store's error then says what was written."""
         try:
             yield
-            await self._written()
+            await self._wait_for_write()
         except StoreError as error:
             error.indexed = self._indexed(self._n_written)
             if isinstance(error, StoreWriteError):
@@ -113,41 +93,38 @@ class Load:
 
     async def add(self, rows: Sequence[Row], matrices: Sequence[ArrayLike] | None = None) -> None:
         """Check and encode a batch while the last one is written; then begin to write it."""
-        batch: dict[str, _Accepted] = {}
+        batch: dict[str, Pending] = {}
         for position, row in enumerate(rows):
             number, self._n_rows = self._n_rows, self._n_rows + 1
             try:
-                accepted = self._accept(number, row, None if matrices is None else matrices[position])
+                pending = check_row(row, number)
+                if matrices is None:
+                    self._check_encodable(pending)
+                else:
+                    pending.matrix = check_matrix(matrices[position], self._model.dim)
             except (ValueError, TypeError) as error:
                 self._fail(number, row_id(row), error)
             else:
-                doc_id = accepted.row.document.doc_id
+                doc_id = pending.document.doc_id
                 self._accepted.append((number, doc_id))
                 batch.pop(doc_id, None)  # so that the last one takes the last place too
-                batch[doc_id] = accepted
+                batch[doc_id] = pending
         if self._skip_existing:
             for doc_id in await self._store.existing(list(batch)):
                 del batch[doc_id]
         encoded = await self._encode(list(batch.values()))
-        await self._written()
+        await self._wait_for_write()
         if encoded:
-            documents, vectors = zip(*encoded, strict=True)
-            self._writing = asyncio.ensure_future(self._write(documents, vectors))
+            self._writing = asyncio.ensure_future(self._write(encoded))
             self._n_being_written = self._n_rows
 
     async def finish(self, *, show_progress: bool = False) -> list[str]:
-        """The id of each row, in order.
+        """Bring the store's search structures up to date and return the id of each row, in order.
 
         Raises:
             DocumentError: some rows failed.
         """
-        if self._n_truncated:
-            logger.warning(
-                "%d of %d documents are longer than %s reads: their ends were not encoded.",
-                self._n_truncated,
-                self._n_rows,
-                self._model.model_name,
-            )
+        warn_of_cut_ends(self._model, self._n_cut, self._n_rows, "document")
         doc_ids = self._indexed(self._n_rows)
         try:
             await self._store.optimize(show_progress=show_progress)
@@ -159,94 +136,111 @@ class Load:
             raise DocumentError(failures, list(dict.fromkeys(doc_ids)))
         return doc_ids
 
-    def _accept(self, number: int, row: Row, matrix: ArrayLike | None) -> _Accepted:
-        checked = check_row(row)
-        if matrix is not None:
-            return _Accepted(number, checked, check_matrix(matrix, self._model.dim))
-        if checked.document.content_type == "image":
+    # --- checking and encoding
+
+    def _check_encodable(self, pending: Pending) -> None:
+        """Check that the model can encode the row."""
+        if pending.document.content_type == "image" and pending.item is None:
             if not self._model.supports_images:
                 raise ValueError(f"it is an image, and {self._model.model_name} encodes text.")
-            if checked.image is None:
+            if pending.image is None:
                 raise ValueError("it is of content type 'image', and there is no 'image' to encode.")
-        return _Accepted(number, checked, None)
 
-    async def _encode(self, batch: Sequence[_Accepted]) -> list[tuple[Document, FloatMatrix]]:
+    async def _encode(self, batch: Sequence[Pending]) -> list[Pending]:
+        """Return those of the batch that could be encoded, each with its matrix."""
         encoded = []
-        async with aclosing(self._ready(batch)) as chunks:
+        async with aclosing(self._chunks(batch)) as chunks:
             async for chunk in chunks:
                 encoded += await self._encode_chunk(chunk)
         return encoded
 
-    async def _ready(self, batch: Sequence[_Accepted]) -> AsyncGenerator[list[_Ready], None]:
-        """The batch with its images loaded, some at a time; while those are encoded, the next ones are loaded."""
+    async def _chunks(self, batch: Sequence[Pending]) -> AsyncGenerator[list[Pending], None]:
+        """Yield the batch with its images read, some at a time; while those are encoded, the next ones are read."""
         rows = iter(batch)
-        if all(accepted.row.image is None for accepted in batch):
-            yield self._chunk(rows)
+        if all(pending.image is None for pending in batch):
+            yield list(rows)
             return
-        loading = asyncio.ensure_future(asyncio.to_thread(self._chunk, rows))
+        reading = asyncio.ensure_future(asyncio.to_thread(self._next_chunk, rows))
         try:
-            while chunk := await loading:
-                loading = asyncio.ensure_future(asyncio.to_thread(self._chunk, rows))
+            while chunk := await reading:
+                reading = asyncio.ensure_future(asyncio.to_thread(self._next_chunk, rows))
                 yield chunk
         finally:
-            await asyncio.gather(loading, return_exceptions=True)
+            await asyncio.gather(reading, return_exceptions=True)
 
-    def _chunk(self, rows: Iterator[_Accepted]) -> list[_Ready]:
-        """As many of the next rows as may be in memory together; none where no more can be had."""
-        chunk: list[_Ready] = []
+    def _next_chunk(self, rows: Iterator[Pending]) -> list[Pending]:
+        """Return the next rows whose images fit in memory together; an empty list at the end."""
+        chunk: list[Pending] = []
         pixels = 0
-        for accepted in rows:
+        for pending in rows:
             try:
-                ready = self._load(accepted)
+                pixels += self._read_image(pending)
             except (ValueError, TypeError) as error:
-                self._fail(accepted.number, accepted.row.document.doc_id, error)
+                self._fail(pending.number, pending.document.doc_id, error)
                 continue
-            chunk.append(ready)
-            if not isinstance(ready.item, str):
-                pixels += ready.item.width * ready.item.height
+            chunk.append(pending)
             if pixels >= _PIXELS_AT_ONCE:
                 break
         return chunk
 
-    def _load(self, accepted: _Accepted) -> _Ready:
-        number, row, matrix = accepted.number, accepted.row, accepted.matrix
-        document, source = row.document, row.image
+    def _read_image(self, pending: Pending) -> int:
+        """Read the row's image, if it has one, complete its document, and return the image's pixels."""
+        source = pending.image
         if source is None:
-            return _Ready(number, document, document.content, matrix)
+            return 0
         reference = image_reference(source)
         as_reference = self._store_images == "reference" and reference is not None
-        if matrix is not None and (as_reference or not row.unstored):
-            loaded = None  # The vectors are there, and so the image need not be.
+        if pending.matrix is not None and (as_reference or not pending.has_pending_image):
+            loaded = None  # Its vectors were given, and nothing of its pixels is stored.
         else:
             loaded = open_image(source, allow_urls=self._allow_urls)
-        if row.unstored:
+        if pending.has_pending_image:
             description = reference or (describe_image(loaded.image) if loaded else "")
-            document = row.with_image(stored_image(source, loaded, self._store_images), description)
-        return _Ready(number, document, loaded.image if loaded else document.content, matrix)
+            pending.complete(stored_image(source, loaded, self._store_images), description)
+        if loaded is None or pending.matrix is not None:
+            return 0
+        pending.item = loaded.image
+        return loaded.image.width * loaded.image.height
 
-    async def _encode_chunk(self, chunk: Sequence[_Ready]) -> list[tuple[Document, FloatMatrix]]:
-        given = [(ready.document, ready.matrix) for ready in chunk if ready.matrix is not None]
+    async def _encode_chunk(self, chunk: Sequence[Pending]) -> list[Pending]:
+        given = [pending for pending in chunk if pending.matrix is not None]
         if given or not chunk:
             return given
+        items = [pending.item for pending in chunk if pending.item is not None]
         try:
-            matrices = await self._model.aencode_documents([ready.item for ready in chunk])
+            matrices, n_cut = await encode_checked(self._model, items, "document")
         except ValueError as error:
             if len(chunk) > 1:
                 # One document spoils the batch: find it, and keep the others.
-                return [pair for ready in chunk for pair in await self._encode_chunk([ready])]
+                return [one for pending in chunk for one in await self._encode_chunk([pending])]
             self._fail(chunk[0].number, chunk[0].document.doc_id, error)
+            chunk[0].item = None
             return []
-        texts = [ready.item for ready in chunk if isinstance(ready.item, str)]
-        self._n_truncated += await self._model.run(self._model.count_truncated, texts)
-        encoded = []
-        for ready, matrix in zip(chunk, check_count(matrices, len(chunk), self._model), strict=True):
-            try:
-                encoded.append((ready.document, check_matrix(matrix, self._model.dim)))
-            except ValueError as error:
-                self._fail(ready.number, ready.document.doc_id, error)
-        return encoded
+        self._n_cut += n_cut
+        for pending, matrix in zip(chunk, matrices, strict=True):
+            pending.matrix, pending.item = matrix, None
+        return list(chunk)
 
-    async def _written(self) -> None:
+    # --- writing
+
+    async def _write(self, batch: Sequence[Pending]) -> None:
+        """Pool a batch and write it."""
+
+        def pool() -> list[EncodedDocument]:
+            protected = self._model.protected_tokens
+            return [
+                EncodedDocument(
+                    pending.document,
+                    pool_document(pending.matrix, self._doc_pool_factor, protected_tokens=protected),
+                )
+                for pending in batch
+                if pending.matrix is not None
+            ]
+
+        async with self._in_flight:
+            await self._store.upsert(await asyncio.to_thread(pool))
+
+    async def _wait_for_write(self) -> None:
         if self._writing is not None:
             writing, self._writing = self._writing, None
             try:
@@ -291,33 +285,3 @@ async def _each(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
     else:
         for item in items:
             yield item
-
-
-def check_count(matrices: Sequence[T], n: int, model: LateInteractionModel) -> Sequence[T]:
-    """The matrices that a model gave for `n` items, once there are as many.
-
-    Raises:
-        ModelError: there are more or fewer.
-    """
-    if len(matrices) != n:
-        raise ModelError(f"{model.model_name} gave {len(matrices)} matrices for {n} items to encode.")
-    return matrices
-
-
-def check_matrix(matrix: ArrayLike, dim: int) -> FloatMatrix:
-    """Vectors made elsewhere, or by a model of the user's own, as (n_tokens, dim) float32.
-
-    Raises:
-        ValueError: the shape is another, there is no token, or a row is not a unit vector.
-    """
-    array = np.asarray(matrix, dtype=np.float32)
-    if array.ndim != 2 or array.shape[1] != dim or not len(array):
-        raise ValueError(f"token vectors must have shape (n_tokens ≥ 1, {dim}), not {array.shape}.")
-    lengths = np.linalg.norm(array, axis=1)
-    wrong = np.flatnonzero(~(np.abs(lengths - 1) <= _UNIT_TOLERANCE))
-    if len(wrong):
-        raise ValueError(
-            f"token vectors must have length 1, and row {wrong[0]} has {lengths[wrong[0]]:.4g}: divide each row by "
-            "its length."
-        )
-    return array

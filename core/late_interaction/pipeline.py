@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-import logging
 import math
 import time
 import weakref
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence, Sized
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,15 +19,15 @@ from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
 from late_interaction.candidates import hopeful
-from late_interaction.encoders.base import Item, LateInteractionModel
+from late_interaction.encoders.base import Item, LateInteractionModel, encode_checked, warn_of_cut_ends
 from late_interaction.encoders.projection import restored
 from late_interaction.errors import IndexMismatchError
 from late_interaction.filters import Filter, matches, parse_filter
 from late_interaction.images.loading import load_image
 from late_interaction.images.storing import StoreImages, check_store_images
-from late_interaction.indexing import Load, batches, check_count, check_matrix
+from late_interaction.indexing import IndexingRun, batches
 from late_interaction.packing import check_packing
-from late_interaction.pooling import POOLING_ALGORITHM, pool_document, pool_query
+from late_interaction.pooling import POOLING_ALGORITHM, pool_query
 from late_interaction.rows import Row, check_doc_id, check_metadata
 from late_interaction.stores.astra.schema import type_names
 from late_interaction.stores.base import Candidates, Store
@@ -38,7 +36,6 @@ from late_interaction.stores.local.store import LocalStore
 from late_interaction.types import (
     DocId,
     Document,
-    EncodedDocument,
     FloatMatrix,
     IndexSpec,
     PackingDtype,
@@ -47,7 +44,7 @@ from late_interaction.types import (
     SearchResults,
     SearchStats,
 )
-from late_interaction.validation import check_positive
+from late_interaction.validation import check_matrix, check_positive
 
 if TYPE_CHECKING:
     from astrapy import AsyncDatabase, Database
@@ -57,8 +54,6 @@ Rows: TypeAlias = Iterable[Row] | AsyncIterable[Row]
 FilterSpec: TypeAlias = Mapping[str, Any] | Filter
 Query: TypeAlias = "str | Image.Image | Path | bytes"
 """A text, or an image: of Pillow, a path, or the bytes of a file. A str is always a text."""
-
-logger = logging.getLogger(__name__)
 
 DEFAULT_NAME = "late_interaction"
 _ESCALATION = 4
@@ -123,7 +118,7 @@ class LateInteractionPipeline:
         self.store_images: StoreImages = store_images
         self.allow_urls = allow_urls
         # An asyncio.Semaphore belongs to one event loop; a pipeline on a store that allows it may serve several.
-        self._slots: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
+        self._semaphores: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
             weakref.WeakKeyDictionary()
         )
 
@@ -228,14 +223,14 @@ class LateInteractionPipeline:
             StoreError: the store failed; batches written before are in the index, and its `.indexed` has their ids.
         """
         check_positive("batch_size", batch_size)
-        load = self._load(skip_existing=skip_existing)
+        run = self._indexing_run(skip_existing=skip_existing)
         total = len(rows) if isinstance(rows, Sized) else None
         with tqdm(desc="Indexing", total=total, unit="doc", disable=not show_progress) as bar:
-            async with load.writing():
+            async with run.writing():
                 async for batch in batches(rows, batch_size):
-                    await load.add(batch)
+                    await run.add(batch)
                     bar.update(len(batch))
-        return await load.finish(show_progress=show_progress)
+        return await run.finish(show_progress=show_progress)
 
     async def bulk_index_documents(
         self, rows: Rows, *, batch_size: int = 128, show_progress: bool = False, skip_existing: bool = False
@@ -259,11 +254,11 @@ class LateInteractionPipeline:
             DocumentError: some rows could not be indexed; it names each, and the others are in the index.
             ValueError: there are more rows than matrices, or fewer.
         """
-        load = self._load()
-        async with load.writing():
+        run = self._indexing_run()
+        async with run.writing():
             async for batch in batches(zip(rows, matrices, strict=True), 128):
-                await load.add([row for row, _ in batch], [matrix for _, matrix in batch])
-        return await load.finish()
+                await run.add([row for row, _ in batch], [matrix for _, matrix in batch])
+        return await run.finish()
 
     async def optimize(self, *, show_progress: bool = False) -> None:
         """Bring the store's search structures up to date; `index_documents` does so at its end."""
@@ -309,30 +304,16 @@ class LateInteractionPipeline:
             if isinstance(other, str | Path):
                 await target.close()
 
-    def _load(self, *, skip_existing: bool = False) -> Load:
-        return Load(
+    def _indexing_run(self, *, skip_existing: bool = False) -> IndexingRun:
+        return IndexingRun(
             self.model,
             self.store,
-            self._write,
+            self._in_flight(),
+            doc_pool_factor=self.doc_pool_factor,
             skip_existing=skip_existing,
             store_images=self.store_images,
             allow_urls=self.allow_urls,
         )
-
-    async def _write(self, documents: Sequence[Document], matrices: Sequence[FloatMatrix]) -> None:
-        """Pool and store; the matrices are in the order of the documents."""
-
-        def pool() -> list[EncodedDocument]:
-            protected = self.model.protected_tokens
-            return [
-                EncodedDocument(
-                    document, pool_document(matrix, self.doc_pool_factor, protected_tokens=protected)
-                )
-                for document, matrix in zip(documents, matrices, strict=True)
-            ]
-
-        async with self._slot():
-            await self.store.upsert(await asyncio.to_thread(pool))
 
     # --- searching
 
@@ -404,17 +385,9 @@ class LateInteractionPipeline:
             ValueError: a query is empty, or an image that cannot be read or that the model does not encode.
         """
         items = await self._query_items(queries)
-        matrices = await self.model.aencode_queries(items)
-        texts = [item for item in items if isinstance(item, str)]
-        if n_truncated := await self.model.run(self.model.count_truncated, texts, "query"):
-            logger.warning(
-                "%d of %d queries are longer than %s reads: their ends were not encoded.",
-                n_truncated,
-                len(items),
-                self.model.model_name,
-            )
-        check_count(matrices, len(items), self.model)
-        return [check_matrix(matrix, self.model.dim) for matrix in matrices]
+        matrices, n_cut = await encode_checked(self.model, items, "query")
+        warn_of_cut_ends(self.model, n_cut, len(items), "query")
+        return matrices
 
     async def _query_items(self, queries: Sequence[Query]) -> Sequence[Item]:
         """The queries with their images loaded."""
@@ -471,7 +444,7 @@ class LateInteractionPipeline:
         )
 
     async def _search(self, matrix: FloatMatrix, plan: _Plan, encode_s: float) -> SearchResults:
-        async with self._slot():
+        async with self._in_flight():
             stats = SearchStats(n_query_tokens=len(matrix), encode_s=encode_s)
             query = pool_query(matrix, self.query_pool_distance)
             stats.n_query_vectors = len(query.vectors)
@@ -605,14 +578,10 @@ class LateInteractionPipeline:
             raise ValueError("An empty filter would delete every document: call clear() if that is meant.")
         return await self.store.delete(matching)
 
-    @asynccontextmanager
-    async def _slot(self) -> AsyncIterator[None]:
-        """One of the `concurrency` places in flight."""
+    def _in_flight(self) -> asyncio.Semaphore:
+        """Return the places in flight of the running event loop, `concurrency` of them."""
         loop = asyncio.get_running_loop()
-        if (semaphore := self._slots.get(loop)) is None:
-            semaphore = self._slots.setdefault(loop, asyncio.Semaphore(self.concurrency))
-        async with semaphore:
-            yield
+        return self._semaphores.setdefault(loop, asyncio.Semaphore(self.concurrency))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,68 +1,87 @@
-"""A user's row, checked, as a document."""
+"""Rows as callers give them, checked, on their way into a store."""
 
 from __future__ import annotations
 
-import json
+import math
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, TypeAlias
 
+from late_interaction.encoders.base import Item
 from late_interaction.images.loading import ImageSource
 from late_interaction.images.storing import IMAGE_KEY
-from late_interaction.types import Document
+from late_interaction.types import Document, FloatMatrix
+from late_interaction.validation import check_unicode, shown
 
 RESERVED = ("content", "doc_id", "content_type", "image")
 CONTENT_TYPES = ("text", "image")
+MAX_DEPTH = 100
+"""How deep objects and lists in metadata may nest."""
+
+_MAX_BITS = 10_000
+"""Of an integer in metadata: Python itself writes and reads 4,300 digits at most."""
+_NAMED = 20
 
 
 @dataclass(frozen=True, slots=True)
-class ImageDocument:
-    """A row of an image for those whose metadata may have any name, such as the adapters to frameworks.
+class Encodable:
+    """A row whose encoded text or image differs from what is stored; its metadata may have any name.
+
+    Adapters index rows of this type: a framework's own record says what to encode and what to keep.
 
     Attributes:
-        document: what is stored, with the content "" where there is no caption. What is stored of the image is added
-            to its metadata.
-        image: the image, as in a row's "image".
-    """
-
-    document: Document
-    image: ImageSource
-
-
-Row: TypeAlias = Mapping[str, Any] | Document | ImageDocument
-
-
-@dataclass(frozen=True, slots=True)
-class CheckedRow:
-    """A row as a document, and its image where it has one.
-
-    Attributes:
-        document: what is stored; of an image row with `unstored`, what the row says of it.
-        image: what to encode in place of the document's content.
-        unstored: the document does not have its image, nor perhaps a content, yet: see `with_image`.
+        document: what to store. With an `image` its content may be "", and is then the image's path or size.
+        image: encode this image, as in a row's "image". What is stored of it is added to the metadata.
+        text: encode this text in place of the document's content.
     """
 
     document: Document
     image: ImageSource | None = None
-    unstored: bool = False
+    text: str | None = None
 
-    def with_image(self, metadata: Mapping[str, Any], description: str) -> Document:
-        """The document with what is stored of its image, and a content where the row gave none."""
+
+Row: TypeAlias = Mapping[str, Any] | Document | Encodable
+
+
+@dataclass(slots=True)
+class Pending:
+    """A row on its way into a store. Its fields fill up: checked, then loaded, then encoded.
+
+    Attributes:
+        number: its position in the call.
+        document: what is stored; its content and metadata are completed when its image is read.
+        image: where to read the image from that is encoded; None for a text.
+        has_pending_image: what is stored of the image is not in the document yet (see `complete`).
+        item: what to encode: the text, or the image once it is read; None once it is not needed.
+        matrix: (n_tokens, dim) float32, once there is one.
+    """
+
+    number: int
+    document: Document
+    image: ImageSource | None = None
+    has_pending_image: bool = False
+    item: Item | None = None
+    matrix: FloatMatrix | None = None
+
+    def complete(self, stored: Mapping[str, Any], description: str) -> None:
+        """Add what is stored of the image, and a content where the row gave none."""
         document = self.document
-        return replace(
-            document, content=document.content or description, metadata={**metadata, **document.metadata}
+        self.document = replace(
+            document, content=document.content or description, metadata={**stored, **document.metadata}
         )
+        self.has_pending_image = False
 
 
-def check_row(row: Row) -> CheckedRow:
-    """Check a row, a `Document` or an `ImageDocument`.
+def check_row(row: Row, number: int = 0) -> Pending:
+    """Check a row, a `Document` or an `Encodable`.
 
     A row is `{"content": str, "image"?: PIL image | path | bytes | str, "doc_id"?: str | UUID, …metadata}`. Without
-    `doc_id` it gets a random one. With `image` the content may be missing, and the image is what is encoded. Every
-    other key is metadata and must hold JSON values, which keep their types (a tuple comes back as a list).
+    `doc_id` it gets a random one. With `image` the content may be missing, and the image is encoded. Every other key
+    is metadata and must hold JSON values, which keep their types (a tuple comes back as a list).
 
-    A `Document` may have metadata of any name, and is stored as it is. One of content type "image" is encoded by
+    A `Document` may have metadata of any name, and is stored unchanged. One of content type "image" is encoded by
     what its metadata have under "image" (a path, a URL or a data URI, as `store_images` leaves them there), or else by
     its content, which is then a path or URL.
 
@@ -72,41 +91,54 @@ def check_row(row: Row) -> CheckedRow:
     if isinstance(row, Document):
         document = _check(row.doc_id, row.content, row.content_type, row.metadata)
         if document.content_type != "image":
-            return CheckedRow(document)
+            return Pending(number, document, item=document.content)
         image = document.metadata.get(IMAGE_KEY)
-        return CheckedRow(document, image if isinstance(image, str) else document.content)
-    if isinstance(row, ImageDocument):
-        given = row.document
-        document = _check(
-            given.doc_id, given.content, "image", given.metadata, content_to_come=given.content == ""
-        )
-        return CheckedRow(document, row.image, unstored=True)
+        return Pending(number, document, image if isinstance(image, str) else document.content)
+    if isinstance(row, Encodable):
+        return _check_encodable(row, number)
     if not isinstance(row, Mapping):
         raise TypeError(f"a row is a mapping with a 'content', or a Document, not a {type(row).__name__}.")
     image = row.get("image")
     if "content" not in row and image is None:
         raise ValueError(f"there is no 'content' and no 'image'; the row has {_names(row)}.")
     content_type = row.get("content_type", "text" if image is None else "image")
-    if image is not None and content_type != "image":
-        raise ValueError(f"'content_type' is {content_type!r}, and the row has an 'image'.")
+    if image is not None and not (isinstance(content_type, str) and content_type == "image"):
+        raise ValueError(f"'content_type' is {shown(content_type)}, and the row has an 'image'.")
     document = _check(
         row.get("doc_id", uuid.uuid4()),
         row.get("content"),
         content_type,
         {key: value for key, value in row.items() if key not in RESERVED},
-        content_to_come=image is not None and row.get("content") is None,
+        content_optional=image is not None and row.get("content") is None,
     )
-    return CheckedRow(document, image, unstored=image is not None)
+    item = document.content if document.content_type == "text" else None
+    return Pending(number, document, image, image is not None, item)
+
+
+def _check_encodable(row: Encodable, number: int) -> Pending:
+    given = row.document
+    if row.image is None:
+        text = given.content if row.text is None else _check_content(row.text, "text")
+        document = _check(given.doc_id, given.content, given.content_type, given.metadata)
+        return Pending(number, document, item=text)
+    if row.text is not None:
+        raise ValueError("there is an 'image' and a 'text' to encode: give one of them.")
+    document = _check(
+        given.doc_id, given.content, "image", given.metadata, content_optional=given.content == ""
+    )
+    return Pending(number, document, row.image, has_pending_image=True)
 
 
 def row_id(row: object) -> str | None:
-    """A row's id as far as it has one, for messages."""
-    if isinstance(row, ImageDocument):
+    """Return a row's id as far as it has one, for messages."""
+    if isinstance(row, Encodable):
         row = row.document
     doc_id = (
         row.doc_id if isinstance(row, Document) else row.get("doc_id") if isinstance(row, Mapping) else None
     )
-    return None if doc_id is None else str(doc_id)
+    if doc_id is None or isinstance(doc_id, str):
+        return doc_id
+    return str(doc_id) if isinstance(doc_id, uuid.UUID) else shown(doc_id)
 
 
 def _check(
@@ -115,88 +147,86 @@ def _check(
     content_type: object,
     metadata: Mapping[str, Any],
     *,
-    content_to_come: bool = False,
+    content_optional: bool = False,
 ) -> Document:
-    if content_to_come:
-        content = ""
-    elif not isinstance(content, str):
-        raise TypeError(f"'content' is a {type(content).__name__}, not a str.")
-    elif not content.strip():
-        raise ValueError("'content' is empty or only white space.")
-    if content_type not in CONTENT_TYPES:
-        raise ValueError(f"'content_type' is one of {', '.join(CONTENT_TYPES)}, not {content_type!r}.")
-    return Document(
-        check_doc_id(doc_id),
-        _check_unicode(content, "content"),
-        str(content_type),
-        check_metadata(metadata),
-    )
+    content = "" if content_optional else _check_content(content, "content")
+    if not isinstance(content_type, str) or content_type not in CONTENT_TYPES:
+        raise ValueError(f"'content_type' is one of {', '.join(CONTENT_TYPES)}, not {shown(content_type)}.")
+    return Document(check_doc_id(doc_id), content, str(content_type), check_metadata(metadata))
+
+
+def _check_content(content: object, name: str) -> str:
+    if not isinstance(content, str):
+        raise TypeError(f"{name!r} is a {type(content).__name__}, not a str.")
+    if not content.strip():
+        raise ValueError(f"{name!r} is empty or only white space.")
+    return check_unicode(content, name)
 
 
 def check_doc_id(doc_id: object) -> str:
-    """A document's id as a str.
+    """Return a document's id as a str.
 
     Raises:
         TypeError: it is neither a str nor a UUID.
-        ValueError: it is empty.
+        ValueError: it is empty, or not valid Unicode.
     """
     if isinstance(doc_id, uuid.UUID):
         return str(doc_id)
     if not isinstance(doc_id, str):
-        raise TypeError(f"a doc_id is a str or a uuid.UUID, not {type(doc_id).__name__} ({doc_id!r:.40}).")
+        raise TypeError(f"a doc_id is a str or a uuid.UUID, not {type(doc_id).__name__} ({shown(doc_id)}).")
     if not doc_id:
         raise ValueError("a doc_id must not be empty.")
-    return _check_unicode(doc_id, "doc_id")
+    return check_unicode(doc_id, "doc_id")
 
 
 def check_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """A deep copy of metadata that hold only JSON values.
+    """Return a deep copy of metadata, once they hold only JSON values.
 
     Raises:
-        TypeError: a key is no str.
-        ValueError: a key holds a NUL character, or a value is no JSON value (NaN and infinity are none).
+        TypeError: they are not a mapping, or a key is not a str.
+        ValueError: a key holds a NUL character, they nest too deep, or a value is not a JSON value (NaN and infinity
+            are not).
     """
-    try:
-        for key, value in metadata.items():
-            _check_json(value, _check_key(key))
-        copy: dict[str, Any] = json.loads(json.dumps(dict(metadata)))
-    except RecursionError:
-        raise ValueError("metadata nest too deep, or hold themselves.") from None
-    return copy
+    if not isinstance(metadata, Mapping):
+        raise TypeError(f"metadata are a mapping such as {{'lang': 'en'}}, not {shown(metadata)}.")
+    return {_check_key(key): _json_value(value, str(key), 1) for key, value in metadata.items()}
 
 
-def _check_json(value: object, path: str) -> None:
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            _check_json(item, f"{path}.{_check_key(key)}")
-    elif isinstance(value, list | tuple):
-        for position, item in enumerate(value):
-            _check_json(item, f"{path}[{position}]")
-    elif isinstance(value, float):
-        if not abs(value) < float("inf"):
+def _json_value(value: object, path: str, depth: int) -> Any:
+    """Return a deep copy of a JSON value, with lists for tuples."""
+    if value is None or type(value) in (str, bool):
+        return value
+    if type(value) is int:
+        if value.bit_length() > _MAX_BITS:
+            raise ValueError(
+                f"metadata {path!r} is an integer of {value.bit_length():,} bits, which is too long."
+            )
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
             raise ValueError(f"metadata {path!r} is {value!r}, which JSON cannot hold.")
-    elif value is not None and type(value) not in (str, int, bool):
+        return float(value)
+    if depth > MAX_DEPTH:
         raise ValueError(
-            f"metadata {path!r} is a {type(value).__name__}, which JSON cannot hold; "
-            "use a str (a date as .isoformat()), a number, a bool, None, a list or a dict."
+            f"metadata {path[:80]!r} nest too deep, or hold themselves: {MAX_DEPTH} levels is the most."
         )
+    if isinstance(value, Mapping):
+        return {_check_key(key): _json_value(item, f"{path}.{key}", depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_value(item, f"{path}[{position}]", depth + 1) for position, item in enumerate(value)]
+    raise ValueError(
+        f"metadata {path!r} is a {type(value).__name__}, which JSON cannot hold; use a str (a date as .isoformat()), "
+        "a number, a bool, None, a list or a dict."
+    )
 
 
 def _check_key(key: object) -> str:
     if not isinstance(key, str):
-        raise TypeError(f"metadata keys are str, not {type(key).__name__} ({key!r:.40}).")
+        raise TypeError(f"metadata keys are str, not {type(key).__name__} ({shown(key)}).")
     if "\0" in key:
-        raise ValueError(f"metadata key {key!r} holds a NUL character.")
-    return key
-
-
-def _check_unicode(text: str, name: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{name!r} holds half of a surrogate pair at position {error.start}.") from None
-    return text
+        raise ValueError(f"metadata key {shown(key)} holds a NUL character.")
+    return str(key)
 
 
 def _names(row: Mapping[str, Any]) -> str:
-    return ", ".join(map(repr, row)) or "no key at all"
+    return ", ".join(shown(key) for key in islice(row, _NAMED)) or "no key at all"

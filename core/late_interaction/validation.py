@@ -6,20 +6,53 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from late_interaction.types import FloatMatrix
+
+LARGEST = 2**63 - 1
+"""The largest whole number that an argument may be: what SQLite and array indexes hold."""
+
+_UNIT_TOLERANCE = 0.02
 
 
-def check_positive(name: str, value: object) -> None:
-    """Refuse what is no whole number of at least 1; `name` is the argument's, for the message.
+def check_positive(name: str, value: object) -> int:
+    """Return a whole number from 1 to 2^63 - 1; `name` is the argument's, for the message.
 
     Raises:
-        TypeError: it is no whole number.
-        ValueError: it is below 1.
+        TypeError: it is not a whole number (True and False are not).
+        ValueError: it is out of range.
     """
-    if not isinstance(value, Integral):
-        raise TypeError(f"{name} must be a whole number, not {value!r:.40}.")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, not {value}.")
+    return _check_whole(name, value, 1)
+
+
+def check_not_negative(name: str, value: object) -> int:
+    """Return a whole number from 0 to 2^63 - 1; otherwise as `check_positive`."""
+    return _check_whole(name, value, 0)
+
+
+def _check_whole(name: str, value: object, least: int) -> int:
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a whole number, not {shown(value)}.")
+    number = int(value)
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, not {shown(number)}.")
+    if number > LARGEST:
+        raise ValueError(f"{name} must be at most 2^63 - 1, not {shown(number)}.")
+    return number
+
+
+def check_unicode(text: str, name: str) -> str:
+    """Return a text that can be encoded as UTF-8; `name` is the field's, for the message.
+
+    Raises:
+        ValueError: it holds half of a surrogate pair.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name!r} holds half of a surrogate pair at position {error.start}.") from None
+    return str(text)
 
 
 def unit_rows(matrix: NDArray[Any]) -> NDArray[np.float32]:
@@ -27,3 +60,47 @@ def unit_rows(matrix: NDArray[Any]) -> NDArray[np.float32]:
     rows: NDArray[np.float32] = matrix.astype(np.float32)
     rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
     return rows
+
+
+def check_matrix(matrix: ArrayLike, dim: int) -> FloatMatrix:
+    """Return token vectors made elsewhere, or by a model of the user's own, as (n_tokens, dim) float32.
+
+    Raises:
+        ValueError: they are not real numbers, the shape is another, there is no token, or a row is not a unit vector.
+    """
+    array = _real(matrix, dim)
+    if array.ndim != 2 or array.shape[1] != dim or not len(array):
+        raise ValueError(f"token vectors must have shape (n_tokens ≥ 1, {dim}), not {array.shape}.")
+    with np.errstate(all="ignore"):
+        lengths = np.linalg.norm(array, axis=1)
+    wrong = np.flatnonzero(~(np.abs(lengths - 1) <= _UNIT_TOLERANCE))
+    if len(wrong):
+        raise ValueError(
+            f"token vectors must have length 1, and row {wrong[0]} has {lengths[wrong[0]]:.4g}: divide each row by "
+            "its length."
+        )
+    return array
+
+
+def _real(matrix: ArrayLike, dim: int) -> FloatMatrix:
+    wanted = f"token vectors must be real numbers of shape (n_tokens ≥ 1, {dim})"
+    try:
+        given = np.asarray(matrix)
+        with np.errstate(all="ignore"):
+            array = np.asarray(given.real, np.float32)
+    except Exception as error:
+        raise ValueError(
+            f"{wanted}; this cannot be read as such: {type(error).__name__}: {error}."
+        ) from error
+    if given.dtype.kind == "c" or isinstance(matrix, np.ma.MaskedArray):
+        raise ValueError(f"{wanted}, not a {'complex' if given.dtype.kind == 'c' else 'masked'} array.")
+    return array
+
+
+def shown(value: object, most: int = 60) -> str:
+    """Return a value as a message shows it: its repr, shortened, whatever the repr does."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - a repr of somebody else's, or one that nests too deep
+        return f"a {type(value).__name__}"
+    return text if len(text) <= most else f"{text[: most - 1]}…"

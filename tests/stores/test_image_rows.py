@@ -21,8 +21,7 @@ from late_interaction import (
     load_image,
 )
 from late_interaction.errors import StoreError
-from late_interaction.images import loading as images
-from late_interaction.rows import ImageDocument
+from late_interaction.rows import Encodable
 from tests.support.colours import COLOURS, ColourModel, picture, png
 from tests.support.models import HashModel
 from tools.data_api import DataApiServer
@@ -202,7 +201,7 @@ async def test_a_thumbnail_of_ones_own_is_kept(tmp_path: Path, model: ColourMode
 async def test_an_image_too_large_for_a_row_is_refused(
     tmp_path: Path, model: ColourModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "MAX_STORED", 500)
+    monkeypatch.setattr(storing, "MAX_STORED", 500)
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (30, 30, 3), dtype=np.uint8))
     rows = [{"doc_id": "a", "image": noise}, {"doc_id": "b", "image": picture("red")}]
     async with pipeline_at(tmp_path, model, store_images="full") as pipeline:
@@ -343,9 +342,9 @@ def test_base64_in_a_row_is_an_image(tmp_path: Path, model: ColourModel) -> None
 async def test_metadata_of_any_name_beside_an_image(tmp_path: Path, model: ColourModel, files: Path) -> None:
     metadata = {"doc_id": "theirs", "content": None, "content_type": 3, "image": "mine"}
     rows = [
-        ImageDocument(Document("a", "", metadata=metadata), files / "red.png"),
-        ImageDocument(Document("b", "a caption"), png("blue")),
-        ImageDocument(Document("c", " "), png("blue")),
+        Encodable(Document("a", "", metadata=metadata), files / "red.png"),
+        Encodable(Document("b", "a caption"), png("blue")),
+        Encodable(Document("c", " "), png("blue")),
     ]
     async with pipeline_at(tmp_path, model) as pipeline:
         with pytest.raises(DocumentError, match=r"row 2 \(doc_id 'c'\): 'content' is empty") as caught:

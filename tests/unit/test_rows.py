@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from late_interaction import (
     Document,
     DocumentError,
     LateInteractionPipeline,
+    PrecomputedEmbeddings,
     StoreError,
 )
+from late_interaction.rows import Encodable
 from tests.support.failing import FailsAtItsThirdWrite
 from tests.support.models import HashModel
 
@@ -41,3 +46,88 @@ async def test_when_the_store_fails_its_error_says_what_was_written(tmp_path: Pa
             await pipeline.index_documents(rows, batch_size=2)
         assert caught.value.indexed == ["a", "c", "d"]
         assert [document.doc_id for document in await pipeline.find()] == ["a", "c", "d"]
+
+
+async def test_what_is_encoded_may_differ_from_what_is_stored(tmp_path: Path) -> None:
+    model = HashModel()
+    rows = [
+        Encodable(Document("a", "shown", metadata={"content": 1}), text="hidden words"),
+        Encodable(Document("b", "plain")),
+    ]
+    async with LateInteractionPipeline(tmp_path, model, doc_pool_factor=1) as pipeline:
+        assert await pipeline.index_documents(rows) == ["a", "b"]
+        assert model.encoded == ["hidden words", "plain"]
+        [result] = await pipeline.search("hidden words", k=1)
+        assert (result.doc_id, result.content, result.metadata) == ("a", "shown", {"content": 1})
+        assert result.score == pytest.approx(2, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (Encodable(Document("a", "x"), text=" "), "'text' is empty"),
+        (Encodable(Document("a", "x"), text=3), "'text' is a int"),  # type: ignore[arg-type]
+        (Encodable(Document("a", " "), text="x"), "'content' is empty"),
+        (Encodable(Document("a", "x"), image=b"", text="x"), "give one of them"),
+        (Encodable(Document("a", "x"), image=b"x"), "encodes text"),
+    ],
+)
+async def test_a_wrong_encodable_is_named(tmp_path: Path, row: Encodable, message: str) -> None:
+    async with LateInteractionPipeline(tmp_path, HashModel()) as pipeline:
+        with pytest.raises(DocumentError, match=rf"'a'.*{message}"):
+            await pipeline.index_documents([row])
+
+
+DEEP: Any = reduce(lambda inner, _: [inner], range(50_000), None)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"content": "x", "doc_id": DEEP},
+        {"content": "x", "content_type": DEEP},
+        {"content": DEEP},
+        {"content": "x", "a": DEEP},
+        {"content": "x", "a": 10**5000},
+        {"content": "x", "a": np.float64("nan")},
+        {"content": "x", "content_type": np.zeros(2)},
+        {"image": np.zeros(2), "content_type": np.zeros(2)},
+        {"content": "x", "\ud800": object()},
+        {10**5000: "x"},
+        Document("x", "x", metadata=None),  # type: ignore[arg-type]
+        Document("x", "x", DEEP),
+        DEEP,
+    ],
+)
+async def test_whatever_a_row_holds_it_is_named_and_the_others_are_indexed(tmp_path: Path, row: Any) -> None:
+    async with LateInteractionPipeline(tmp_path, HashModel()) as pipeline:
+        with pytest.raises(DocumentError) as caught:
+            await pipeline.index_documents([{"doc_id": "good", "content": "good"}, row])
+        assert caught.value.indexed == ["good"]
+        assert await pipeline.count() == 1
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        [[10**400, 0.0]],
+        [[1j, 0.0]],
+        np.ma.masked_array([[1.0, 0.0]], mask=[[False, True]]),
+        [[1.0], [0.0, 1.0]],
+        [["a", "b"]],
+        [[1e39, 0.0]],
+        [[np.nan, 1.0]],
+        [],
+        None,
+        DEEP,
+    ],
+)
+async def test_a_wrong_matrix_is_named_and_the_others_are_indexed(tmp_path: Path, matrix: Any) -> None:
+    model = PrecomputedEmbeddings(2, "mine")
+    rows = [{"doc_id": "good", "content": "x"}, {"doc_id": "bad", "content": "x"}]
+    async with LateInteractionPipeline(tmp_path, model) as pipeline:
+        with pytest.raises(DocumentError, match=r"'bad'.*token vectors must") as caught:
+            await pipeline.index_embeddings(rows, [[[1.0, 0.0]], matrix])
+        assert caught.value.indexed == ["good"]
+        with pytest.raises(ValueError, match="token vectors must"):
+            await pipeline.search_with_embeddings(matrix)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,11 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
+from late_interaction.errors import ModelError
 from late_interaction.types import FloatMatrix
+from late_interaction.validation import check_matrix
 
 if TYPE_CHECKING:
     from PIL import Image
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Role = Literal["query", "document"]
 Item: TypeAlias = "str | Image.Image"
@@ -104,6 +108,42 @@ class LateInteractionModel(ABC):
             made = ThreadPoolExecutor(1, thread_name_prefix=type(self).__name__)
             executor = vars(self).setdefault(name, made)
         return executor
+
+
+async def encode_checked(
+    model: LateInteractionModel, items: Sequence[Item], role: Role
+) -> tuple[list[FloatMatrix], int]:
+    """Encode items and check what the model returns.
+
+    Returns:
+        (n_tokens, dim) float32 for each item, and how many of the texts were too long to be read to their end.
+
+    Raises:
+        ModelError: the model returned more or fewer matrices than items.
+        ValueError: an item cannot be encoded, or a matrix has another shape or rows that are not unit vectors.
+    """
+    encode = model.aencode_queries if role == "query" else model.aencode_documents
+    matrices = await encode(items)
+    if len(matrices) != len(items):
+        raise ModelError(
+            f"{model.model_name} gave {len(matrices)} matrices for {len(items)} items to encode."
+        )
+    checked = [check_matrix(matrix, model.dim) for matrix in matrices]
+    texts = [item for item in items if isinstance(item, str)]
+    return checked, await model.run(model.count_truncated, texts, role)
+
+
+def warn_of_cut_ends(model: LateInteractionModel, n_cut: int, n: int, role: Role) -> None:
+    """Log how many of `n` texts were longer than the model reads, if any were."""
+    if n_cut:
+        kind = "queries" if role == "query" else "documents"
+        logger.warning(
+            "%d of %d %s are longer than %s reads: their ends were not encoded.",
+            n_cut,
+            n,
+            kind,
+            model.model_name,
+        )
 
 
 def check_texts(texts: Iterable[str], role: Role) -> list[str]:

@@ -7,6 +7,7 @@ import copy
 import logging
 import pickle
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ from llama_index.core.vector_stores.types import (
 from late_interaction import (
     DocumentError,
     LateInteractionError,
+    LocalStore,
     StoreError,
     SyncPipeline,
 )
@@ -264,7 +266,7 @@ def test_texts_that_are_cut_are_reported(make_store: Any, caplog: pytest.LogCapt
     store = make_store(model=HashModel(limit=2), batch_size=1)
     with caplog.at_level(logging.WARNING):
         store.add([TextNode(text="one two three"), TextNode(text="one two")])
-    assert "1 of 2 nodes are longer than hash reads" in caplog.text
+    assert "1 of 2 documents are longer than hash reads" in caplog.text
 
 
 def test_metadata_that_json_cannot_hold_are_refused_by_name(store: LateInteractionVectorStore) -> None:
@@ -631,3 +633,19 @@ def test_what_a_store_says_of_itself(store: LateInteractionVectorStore) -> None:
     assert set(store.to_dict()) == {
         "batch_size", "class_name", "flat_metadata", "is_embedding_query", "normalize_scores", "stores_text",
     }  # fmt: skip
+
+
+def test_adding_nodes_is_one_run(tmp_path: Path) -> None:
+    """However many batches: the search structures are brought up to date once."""
+    optimized = 0
+
+    class Counting(LocalStore):
+        async def optimize(self, *, show_progress: bool = False) -> None:
+            nonlocal optimized
+            optimized += 1
+
+    with SyncPipeline(Counting(tmp_path), HashModel()) as pipeline:
+        store = LateInteractionVectorStore(pipeline, batch_size=2)
+        assert len(store.add([TextNode(text=f"word{n}") for n in range(9)])) == 9
+        assert optimized == 1
+        assert pipeline.count() == 9
