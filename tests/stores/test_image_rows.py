@@ -21,6 +21,7 @@ from late_interaction import (
     load_image,
 )
 from late_interaction.errors import StoreError
+from late_interaction.images import storing
 from late_interaction.rows import Encodable
 from tests.support.colours import COLOURS, ColourModel, picture, png
 from tests.support.models import HashModel
