@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import secrets
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from late_interaction.errors import StoreError
 from late_interaction.packing import unpack_many
-from late_interaction.stores.local.centroids import empty_index, train_centroids
+from late_interaction.stores.local.centroids import CentroidIndex, empty_index, train_centroids
+from late_interaction.stores.local.index_file import remove_leftovers, written_index
 from late_interaction.stores.local.limits import Limits
 from late_interaction.stores.local.sqlite import SQLiteFile
-from late_interaction.stores.local.tables import BATCH, read_property, select_in
-from late_interaction.stores.local.view import Rows, Views
+from late_interaction.stores.local.tables import (
+    BATCH,
+    State,
+    read_property,
+    read_state,
+    select_in,
+    write_property,
+)
+from late_interaction.stores.local.view import Views
 from late_interaction.types import FloatMatrix, RaggedTokens
+
+logger = logging.getLogger(__name__)
 
 _CENTROIDS_PER_ROOT = 4
 _SAMPLE_TOKENS_PER_CENTROID = 64
@@ -26,6 +41,8 @@ _DELETED_SHARE = 0.2
 
 class IndexBuilder:
     """Builds or extends the index file; a job for `Background`.
+
+    Building has a lock of its own: one process builds, the others search and write on.
 
     Args:
         file: the documents.
@@ -39,58 +56,136 @@ class IndexBuilder:
         self._limits = limits
 
     def __call__(self, tick: Callable[[], None], show_progress: bool = False) -> None:
-        """Build or extend the index if it is due; `tick` raises when the build is to stop.
+        """Build or extend the index if it is due; `tick` raises when the build is to stop."""
+        with self._file.reading() as connection:
+            index = self._views.index(connection, read_state(connection))
+            if not self._is_due(connection, index):
+                return
+        with self._alone() as alone:
+            if not alone:
+                logger.info("Another process builds the search index of %s now.", self._folder)
+                return
+            self._build(tick, show_progress)
+
+    def unindexed_tokens(self, connection: sqlite3.Connection, index: CentroidIndex | None) -> int:
+        """Return how many tokens the documents above the index have."""
+        covered = 0 if index is None else index.last_row_id
+        query = "SELECT coalesce(sum(n_tokens), 0) FROM documents WHERE rid > ?"
+        return int(connection.execute(query, (covered,)).fetchone()[0])
+
+    def _is_due(self, connection: sqlite3.Connection, index: CentroidIndex | None) -> bool:
+        if self.unindexed_tokens(connection, index) > self._limits.exact_tokens:
+            return True
+        if index is None:
+            return False
+        n_deleted = int(read_property(connection, "deleted_from_index") or 0)
+        return n_deleted > _DELETED_SHARE * (len(index.row_ids) - n_deleted)
+
+    def _build(self, tick: Callable[[], None], show_progress: bool) -> None:
+        """Build or extend the index.
 
         No transaction stays open meanwhile, so that the write-ahead log can be emptied. A document that is deleted
         during the build is not found by it, and one that is written has a row id above the index.
         """
-        exact_tokens, index_path = self._limits.exact_tokens, self._views.index_path
         with self._file.reading() as connection:
-            view = self._views.current(connection, quiet=True)
-            rows, index_id = Rows.read(connection), read_property(connection, "index_id")
-        index, n_tokens = view.index, rows.total_tokens()
-        n_deleted = 0 if index is None else len(index.row_ids) - len(view.indexed)
-        if view.unindexed.total_tokens() <= exact_tokens and n_deleted <= _DELETED_SHARE * len(view.indexed):
+            state = read_state(connection)
+            index = self._views.index(connection, state)
+            if not self._is_due(connection, index):  # Another process has built it before we had the lock.
+                return
+            rows = np.array(
+                connection.execute("SELECT rid, n_tokens FROM documents ORDER BY rid").fetchall(), np.int64
+            ).reshape(-1, 2)
+        row_ids, n_tokens = rows[:, 0], int(rows[:, 1].sum())
+        if n_tokens <= self._limits.exact_tokens:
+            self._publish(state, None)
             return
-        self._file.become_writer()
-        if n_tokens <= exact_tokens:
-            index_path.unlink(missing_ok=True)
-            return
-        if index is None or n_tokens > _RETRAIN_GROWTH * index.trained_tokens:
-            centroids = self._train(rows, tick)
+        build_id = secrets.token_hex(16)
+        base = None
+        if index is not None and n_tokens <= _RETRAIN_GROWTH * index.trained_tokens:
+            alive = np.isin(index.row_ids, row_ids, assume_unique=True)
+            above = row_ids[~np.isin(row_ids, index.row_ids, assume_unique=True)]
+            if not len(above) or above[0] > index.last_row_id:  # Else the index has gaps.
+                base, row_ids = index.keep(alive, build_id), above
+        if base is None:
+            centroids = self._train(row_ids, n_tokens, tick)
             if centroids is None:
                 return
-            base = empty_index(index_id, centroids, n_tokens)
-        else:
-            alive = np.zeros(len(index.row_ids), bool)
-            alive[view.positions] = True
-            base, rows = index.keep(alive), view.unindexed
-        with tqdm(desc="Indexing", total=len(rows), unit="doc", disable=not show_progress) as bar:
+            base = empty_index(state.index_id, build_id, centroids, n_tokens)
+        with tqdm(desc="Indexing", total=len(row_ids), unit="doc", disable=not show_progress) as bar:
 
             def batches() -> Iterator[tuple[NDArray[np.int64], RaggedTokens]]:
-                for row_ids, documents in self._read(rows.row_ids):
-                    yield row_ids, documents
-                    bar.update(len(row_ids))
+                for batch_row_ids, documents in self._read(row_ids):
+                    yield batch_row_ids, documents
+                    bar.update(len(batch_row_ids))
                     tick()
 
-            try:
-                base.extend(batches()).save(index_path)
-            except OSError as error:
-                raise StoreError(
-                    f"The search index of {index_path.parent} could not be written: {error}. The documents are whole, "
-                    "and are searched one by one until optimize() can write it."
-                ) from error
+            self._publish(state, base.extend(batches()))
 
-    def _train(self, rows: Rows, tick: Callable[[], None]) -> FloatMatrix | None:
+    def _publish(self, state: State, index: CentroidIndex | None) -> None:
+        """Put the index in its place, and its name into the documents' file, which has to say that it belongs to it."""
+        path = self._views.index_path
+        try:
+            remove_leftovers(path)
+            if index is None:
+                with self._naming(state, None):
+                    path.unlink(missing_ok=True)
+                return
+            with written_index(index, path) as temporary, self._naming(state, index):
+                temporary.replace(path)
+        except OSError as error:
+            raise StoreError(
+                f"The search index of {self._folder} could not be written: {error}. The documents are whole, and are "
+                "searched one by one until optimize() can write it."
+            ) from error
+
+    @contextmanager
+    def _naming(self, state: State, index: CentroidIndex | None) -> Iterator[None]:
+        with self._file.writing() as connection:
+            if read_state(connection).index_id != state.index_id:
+                raise StoreError(
+                    f"The index in {self._folder} was replaced while its search index was built."
+                )
+            last = 0 if index is None else index.last_row_id
+            query = "SELECT count(*) FROM documents WHERE rid <= ?"
+            n_indexed = 0 if index is None else len(index.row_ids)
+            n_alive = int(connection.execute(query, (last,)).fetchone()[0])
+            write_property(connection, "build", secrets.token_hex(16) if index is None else index.build_id)
+            write_property(connection, "indexed_to", str(last))
+            write_property(connection, "deleted_from_index", str(max(0, n_indexed - n_alive)))
+            yield
+
+    @contextmanager
+    def _alone(self) -> Iterator[bool]:
+        """Hold the lock of building; False if another process, or another store in this one, has it."""
+        lock = FileLock(self._views.index_path.with_name("build.lock"), thread_local=False)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            yield False
+            return
+        except OSError as error:
+            raise StoreError(f"The search index of {self._folder} cannot be written: {error}") from error
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    @property
+    def _folder(self) -> str:
+        return str(self._views.index_path.parent)
+
+    def _train(
+        self, row_ids: NDArray[np.int64], n_tokens: int, tick: Callable[[], None]
+    ) -> FloatMatrix | None:
         """Train centroids on a sample of the token vectors, the same sample each time.
 
         Return None if documents were deleted meanwhile, and too few vectors are left: then no index is due any more.
         """
-        n_centroids = 2 ** round(math.log2(_CENTROIDS_PER_ROOT * math.sqrt(rows.total_tokens())))
-        share = min(1.0, n_centroids * _SAMPLE_TOKENS_PER_CENTROID / rows.total_tokens())
+        n_centroids = 2 ** round(math.log2(_CENTROIDS_PER_ROOT * math.sqrt(n_tokens)))
+        share = min(1.0, n_centroids * _SAMPLE_TOKENS_PER_CENTROID / n_tokens)
         rng, sample = np.random.default_rng(0), []
         # A few tokens of many documents: neighbours in one document are much alike, and teach less.
-        for _, documents in self._read(rows.row_ids):
+        for _, documents in self._read(row_ids):
             chosen = np.flatnonzero(rng.random(len(documents.tokens)) < share)
             tokens = documents.tokens[chosen].astype(np.float32)
             sample.append(tokens if documents.scales is None else tokens * documents.scales[chosen, None])

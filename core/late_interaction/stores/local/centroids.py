@@ -1,26 +1,21 @@
 """The embedded store's index: centroids of the token vectors, and for each centroid the documents near it.
 
-It is disposable: it holds nothing that SQLite does not, it is written to a temporary file and renamed, and a
-file that does not fit the documents is not used. The idea is PLAID's (Santhanam et al., CIKM 2022): a token is
-approximated by its nearest centroid, so a document's best match for a query vector is approximated by the
-best centroid it has a token at. For a document met at none of the centroids probed, the similarity of the
-first centroid not probed is imputed (Lee et al., "Rethinking the role of token retrieval", 2023).
+It is disposable: it holds nothing that SQLite does not (index_file.py reads and writes it). The idea is PLAID's
+(Santhanam et al., CIKM 2022): a token is approximated by its nearest centroid, so a document's best match for a query
+vector is approximated by the best centroid it has a token at. For a document met at none of the centroids probed, the
+similarity of the first centroid not probed is imputed (Lee et al., "Rethinking the role of token retrieval", 2023).
 """
 
 from __future__ import annotations
 
-import os
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.types import FloatMatrix, QueryVectors, RaggedTokens
 
-_FORMAT = 1
 _ASSIGN_ROWS = 4096
 _SAMPLE_STEP = 8
 
@@ -30,7 +25,8 @@ class CentroidIndex:
     """An immutable snapshot; searches may go on in it while the next one is built.
 
     Attributes:
-        index_id: identity of the SQLite file it belongs to.
+        index_id: names the index it belongs to.
+        build_id: names this content; the SQLite file has the same name if it is the documents' index.
         centroids: (n_centroids, dim) float32 unit rows.
         starts: (n_centroids + 1,) int64; centroid c's documents are `postings[starts[c]:starts[c + 1]]`.
         postings: int32 positions into `row_ids`, ascending for each centroid.
@@ -39,6 +35,7 @@ class CentroidIndex:
     """
 
     index_id: str
+    build_id: str
     centroids: FloatMatrix
     starts: NDArray[np.int64]
     postings: NDArray[np.int32]
@@ -96,48 +93,13 @@ class CentroidIndex:
             count = min(int(np.searchsorted(entries, n_ann_tokens)) + 1, len(near))
             yield near[:count][::-1], row[near[min(count, len(near) - 1)]]
 
-    def save(self, path: Path) -> None:
-        """Write to a temporary file beside `path`, then rename: a reader sees the old file or the new."""
-        temporary = path.with_name(path.name + ".tmp")
-        with temporary.open("wb") as file:
-            np.savez(
-                file,
-                format=np.int64(_FORMAT),
-                index_id=np.array(self.index_id),
-                centroids=self.centroids.astype(np.float16),
-                starts=self.starts.astype(np.int64),
-                postings=self.postings,
-                rids=self.row_ids,
-                trained_tokens=np.int64(self.trained_tokens),
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-
-    @classmethod
-    def load(cls, path: Path, index_id: str) -> CentroidIndex | None:
-        """Read an index; None where there is none, or one of another format or another SQLite file."""
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                if int(file["format"]) != _FORMAT or str(file["index_id"]) != index_id:
-                    return None
-                return cls(
-                    index_id=index_id,
-                    centroids=file["centroids"].astype(np.float32),
-                    starts=file["starts"],
-                    postings=file["postings"],
-                    row_ids=file["rids"],
-                    trained_tokens=int(file["trained_tokens"]),
-                )
-        except (FileNotFoundError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            return None
-
-    def keep(self, alive: NDArray[np.bool_]) -> CentroidIndex:
-        """The index without the documents that are not `alive`, a mask in the order of `row_ids`."""
+    def keep(self, alive: NDArray[np.bool_], build_id: str) -> CentroidIndex:
+        """Return an index of a new name with the documents that are `alive`, a mask in the order of `row_ids`."""
         kept = alive[self.postings]
         centroid_of = np.repeat(np.arange(len(self.centroids)), np.diff(self.starts))[kept]
         moved = np.cumsum(alive, dtype=np.int32) - 1
-        return self._replace(centroid_of, moved[self.postings[kept]], self.row_ids[alive])
+        index = self._with_postings(centroid_of, moved[self.postings[kept]], self.row_ids[alive])
+        return replace(index, build_id=build_id)
 
     def extend(self, batches: Iterable[tuple[NDArray[np.int64], RaggedTokens]]) -> CentroidIndex:
         """The index with more documents at the same centroids.
@@ -155,9 +117,11 @@ class CentroidIndex:
             positions.append((count + pairs // len(self.centroids)).astype(np.int32))
             row_ids.append(batch_row_ids)
             count += len(batch_row_ids)
-        return self._replace(np.concatenate(centroid_of), np.concatenate(positions), np.concatenate(row_ids))
+        return self._with_postings(
+            np.concatenate(centroid_of), np.concatenate(positions), np.concatenate(row_ids)
+        )
 
-    def _replace(
+    def _with_postings(
         self,
         centroid_of: NDArray[np.int64],
         positions: NDArray[np.int32],
@@ -166,20 +130,14 @@ class CentroidIndex:
         order = np.argsort(centroid_of, kind="stable")
         starts = np.zeros(len(self.centroids) + 1, np.int64)
         np.cumsum(np.bincount(centroid_of, minlength=len(self.centroids)), out=starts[1:])
-        return CentroidIndex(
-            index_id=self.index_id,
-            centroids=self.centroids,
-            starts=starts,
-            postings=positions[order],
-            row_ids=row_ids,
-            trained_tokens=self.trained_tokens,
-        )
+        return replace(self, starts=starts, postings=positions[order], row_ids=row_ids)
 
 
-def empty_index(index_id: str, centroids: FloatMatrix, trained_tokens: int) -> CentroidIndex:
+def empty_index(index_id: str, build_id: str, centroids: FloatMatrix, trained_tokens: int) -> CentroidIndex:
     """An index with centroids and no document, to be extended."""
     return CentroidIndex(
         index_id=index_id,
+        build_id=build_id,
         # As they come back from the file, so that documents are assigned to the centroids they are found at.
         centroids=centroids.astype(np.float16).astype(np.float32),
         starts=np.zeros(len(centroids) + 1, np.int64),

@@ -15,8 +15,9 @@ from __future__ import annotations
 import json
 import math
 import re
+import sqlite3
 import string
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -42,6 +43,19 @@ def to_json(metadata: Mapping[str, Any]) -> str:
 
 # An escaped NUL (an odd backslash before u0000) in a string that a colon follows.
 _KEY_WITH_NUL = re.compile(r'(?<!\\)(?:\\\\)*\\u0000(?:[^"\\]|\\.)*":')
+
+
+def matching(
+    connection: sqlite3.Connection,
+    filter: Filter | None,
+    columns: str,
+    where: str = "1",
+    values: Sequence[Any] = (),
+) -> Iterator[tuple[Any, ...]]:
+    """Yield these columns of the documents that match, in the order they were written."""
+    condition, bound = ("1", []) if filter is None else to_sql(filter)
+    query = f"SELECT {columns} FROM documents WHERE {where} AND {condition} ORDER BY rid"
+    yield from connection.execute(query, [*values, *bound])
 
 
 def to_sql(filter: Filter, column: str = "metadata") -> Fragment:

@@ -35,17 +35,22 @@ from late_interaction.packing import pack, unpack_many
 from late_interaction.stores.base import Candidates, Store
 from late_interaction.stores.local.background import Background
 from late_interaction.stores.local.build import IndexBuilder
-from late_interaction.stores.local.filters import to_json, to_sql
+from late_interaction.stores.local.filters import matching, to_json
 from late_interaction.stores.local.limits import DEFAULT_LIMITS, Limits
 from late_interaction.stores.local.sqlite import SQLiteFile
 from late_interaction.stores.local.tables import (
     BATCH,
     DOCUMENT,
+    Change,
     create_tables,
     delete_ids,
+    delete_rows,
     read_property,
+    read_state,
+    record_change,
     select_in,
     to_document,
+    write_property,
 )
 from late_interaction.stores.local.view import Rows, View, Views
 from late_interaction.types import (
@@ -104,7 +109,8 @@ class LocalStore(Store):
         self._spec: IndexSpec | None = None
         self._limits = limits
         self._views = Views(self.folder / "centroids.npz", limits)
-        self._builder = Background(IndexBuilder(self._file, self._views, limits))
+        self._build = IndexBuilder(self._file, self._views, limits)
+        self._builder = Background(self._build)
 
     def __repr__(self) -> str:
         return f"LocalStore({str(self.folder)!r})"
@@ -141,10 +147,10 @@ class LocalStore(Store):
         with self._file.reading() as connection:
             if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'properties'").fetchone():
                 return None
-            return IndexSpec.from_dict(json.loads(read_property(connection, "spec")))
+            return IndexSpec.from_dict(json.loads(read_property(connection, "spec") or "null"))
 
     def _create(self, spec: IndexSpec) -> None:
-        properties = {"spec": json.dumps(spec.to_dict()), "index_id": uuid.uuid4().hex, "generation": "0"}
+        properties = {"spec": json.dumps(spec.to_dict()), "index_id": uuid.uuid4().hex}
         with self._file.writing() as connection:
             create_tables(connection, properties)
 
@@ -175,6 +181,7 @@ class LocalStore(Store):
         for path in (*self.folder.glob("documents.sqlite3*"), *self.folder.glob("centroids.npz*")):
             path.unlink()
         self._file.lock_path.unlink(missing_ok=True)
+        (self.folder / "build.lock").unlink(missing_ok=True)
         if not any(self.folder.iterdir()):
             self.folder.rmdir()
 
@@ -195,29 +202,21 @@ class LocalStore(Store):
             for doc in (encoded.document,)
         ]
         packed = [pack(encoded.matrix, packing) for encoded in documents]
-        with self._changing() as connection:
-            index = self._views.index(connection)
-            last_row_id = 0 if index is None else index.last_row_id
-            # The file may be an older one, put back beside a newer index, whose row ids are not to be used again.
-            connection.execute(
-                "UPDATE sqlite_sequence SET seq = ? WHERE name = 'documents' AND seq < ?",
-                (last_row_id, last_row_id),
-            )
-            delete_ids(connection, [row[0] for row in rows])
+        with self._changing() as (connection, change):
+            index = self._views.index(connection, read_state(connection))
+            delete_ids(connection, [row[0] for row in rows], change)
             for row, blob in zip(rows, packed, strict=True):
                 cursor = connection.execute(
                     "INSERT INTO documents (doc_id, content, content_type, metadata, n_tokens) VALUES (?, ?, ?, ?, ?)",
                     row,
                 )
                 connection.execute("INSERT INTO vectors VALUES (?, ?)", (cursor.lastrowid, blob))
-            query = "SELECT coalesce(sum(n_tokens), 0) FROM documents WHERE rid > ?"
-            outside = connection.execute(query, (last_row_id,)).fetchone()[0]
-            return int(outside) > self._limits.exact_tokens
+            return self._build.unindexed_tokens(connection, index) > self._limits.exact_tokens
 
     @_in_thread
     def update_metadata(self, doc_id: str, metadata: dict[str, Any]) -> bool:
         """Set these metadata keys, leaving the others; False where there is no such id."""
-        with self._changing() as connection:
+        with self._changing() as (connection, change):
             row = connection.execute(
                 "SELECT rid, metadata FROM documents WHERE doc_id = ?", (doc_id,)
             ).fetchone()
@@ -225,30 +224,37 @@ class LocalStore(Store):
                 return False
             merged = to_json({**json.loads(row[1]), **metadata})
             connection.execute("UPDATE documents SET metadata = ? WHERE rid = ?", (merged, row[0]))
+            change.updated.append(row[0])
             return True
 
     @_in_thread
     def delete(self, selection: Sequence[str] | Filter) -> int:
         """Delete by id or by filter in one transaction; returns how many documents there were."""
-        with self._changing() as connection:
+        with self._changing() as (connection, change):
             if isinstance(selection, Sequence):
-                return delete_ids(connection, selection)
-            where, values = to_sql(selection)
-            return connection.execute(f"DELETE FROM documents WHERE {where}", values).rowcount
+                return delete_ids(connection, selection, change)
+            row_ids = [row_id for (row_id,) in matching(connection, selection, "rid")]
+            return delete_rows(connection, row_ids, change)
 
     @_in_thread
     def clear(self) -> None:
         """Delete every document; the index stays open and empty."""
-        with self._changing() as connection:
+        with self._changing() as (connection, change):
             connection.execute("DELETE FROM vectors")
             connection.execute("DELETE FROM documents")
+            change.everything = True
 
     @contextmanager
-    def _changing(self) -> Iterator[sqlite3.Connection]:
-        """A write transaction that moves the generation on, so that every reader sees that something changed."""
+    def _changing(self) -> Iterator[tuple[sqlite3.Connection, Change]]:
+        """Run a write transaction, and record what it changed for those who know an earlier state."""
         with self._file.writing() as connection:
-            connection.execute("UPDATE properties SET value = value + 1 WHERE name = 'generation'")
-            yield connection
+            state = read_state(connection)
+            if state.stamp is None and self._views.index(connection, state) is None:
+                # An earlier release may have left an index of other documents, whose row ids come again.
+                write_property(connection, "build", uuid.uuid4().hex)
+            change = Change()
+            yield connection, change
+            record_change(connection, change)
 
     # --- reading
 
@@ -294,22 +300,17 @@ class LocalStore(Store):
     @_in_thread
     def find(self, filter: Filter | None = None, *, limit: int | None = None) -> list[Document]:
         """Documents whose metadata match, in the order they were written."""
-        where, values = _where(filter)
-        query = f"SELECT {DOCUMENT} FROM documents WHERE {where} ORDER BY rid LIMIT ?"
         with self._file.reading() as connection:
-            return [
-                to_document(row)
-                for row in connection.execute(query, [*values, -1 if limit is None else limit])
-            ]
+            rows = matching(connection, filter, DOCUMENT)
+            return [to_document(row) for row in itertools.islice(rows, limit)]
 
     @_in_thread
     def count(self, filter: Filter | None = None) -> int:
-        """How many documents there are (that match)."""
-        where, values = _where(filter)
+        """Return how many documents there are (that match)."""
         with self._file.reading() as connection:
-            return int(
-                connection.execute(f"SELECT count(*) FROM documents WHERE {where}", values).fetchone()[0]
-            )
+            if filter is None:
+                return int(connection.execute("SELECT count(*) FROM documents").fetchone()[0])
+            return sum(1 for _ in matching(connection, filter, "1"))
 
     async def scan(self, *, batch_size: int = 100) -> AsyncIterator[list[EncodedDocument]]:
         """Every document with its token matrix, in the order they were written."""
@@ -340,14 +341,14 @@ class LocalStore(Store):
             packed = connection.execute("SELECT coalesce(sum(length(packed)), 0) FROM vectors").fetchone()[0]
         return {
             "location": self.location,
-            "documents": len(view.indexed) + len(view.unindexed),
-            "tokens": view.indexed.total_tokens() + view.unindexed.total_tokens(),
+            "documents": view.indexed.n_alive + view.unindexed.n_alive,
+            "tokens": view.indexed.tokens_alive + view.unindexed.tokens_alive,
             "packed_bytes": packed,
             "file_bytes": self._file.path.stat().st_size,
             "index_bytes": self._views.index_path.stat().st_size if self._views.index_path.exists() else 0,
             "centroids": 0 if view.index is None else len(view.index.centroids),
-            "documents_in_index": len(view.indexed),
-            "documents_scored_exactly": len(view.unindexed),
+            "documents_in_index": view.indexed.n_alive,
+            "documents_scored_exactly": view.unindexed.n_alive,
         }
 
     # --- searching
@@ -359,21 +360,20 @@ class LocalStore(Store):
         """Stage 1. A small collection, and the few documents that a filter leaves, are scored exactly."""
         with self._file.reading() as connection:
             view = self._current_view(connection)
-            indexed, unindexed = np.ones(len(view.indexed), bool), np.ones(len(view.unindexed), bool)
+            indexed, unindexed = view.indexed.alive, view.unindexed.alive
+            n_indexed, indexed_tokens = view.indexed.n_alive, view.indexed.tokens_alive
             if filter is not None:
-                allowed = self._views.allowed(connection, filter, view)
-                indexed = np.isin(view.indexed.row_ids, allowed, assume_unique=True)
-                unindexed = np.isin(view.unindexed.row_ids, allowed, assume_unique=True)
-            scored = self._score(connection, query, view.unindexed, unindexed, view.unindexed_tokens)
+                indexed, unindexed = self._views.allowed(connection, filter, view)
+                n_indexed, indexed_tokens = int(indexed.sum()), int(view.indexed.n_tokens[indexed].sum())
+            scored = self._score(connection, query, view.unindexed, unindexed, view.matrices)
             parts = [_best_n(*scored, n, exact=True)]
-            n_indexed = int(indexed.sum())
-            small = n_indexed <= n or int(view.indexed.n_tokens[indexed].sum()) <= self._limits.exact_tokens
+            small = n_indexed <= n or indexed_tokens <= self._limits.exact_tokens
             everything = small or n_ann_tokens is None
             if everything and n_indexed:
                 parts.append(_best_n(*self._score(connection, query, view.indexed, indexed), n, exact=True))
         if not everything and view.index is not None:
             assert n_ann_tokens is not None
-            scores = view.index.approximate(query, n_ann_tokens)[view.positions]
+            scores = view.index.approximate(query, n_ann_tokens)
             scores[~indexed] = -np.inf
             parts.append(_best_n(view.indexed.doc_ids, scores, n, exact=False))
         doc_ids = [doc_id for part in parts for doc_id in part[0]]
@@ -395,18 +395,18 @@ class LocalStore(Store):
         chosen: NDArray[np.bool_],
         tokens: RaggedTokens | None = None,
     ) -> tuple[list[str], NDArray[np.float32]]:
-        """Exact MaxSim of the chosen rows, from memory where `tokens` holds all of the rows."""
-        if tokens is not None and chosen.all():
-            return rows.doc_ids, maxsim(query.vectors, tokens, query.weights)
-        rows = rows[chosen]
-        scores = np.empty(len(rows), np.float32)
-        packed = (
-            blob for (blob,) in select_in(connection, "packed FROM vectors", "rid", rows.row_ids.tolist())
-        )
-        for first in range(0, len(rows), BATCH):
+        """Return ids and exact MaxSim of the chosen rows; `tokens` are all rows' matrices if they are in memory."""
+        positions = np.flatnonzero(chosen)
+        doc_ids = [rows.doc_ids[i] for i in positions.tolist()]
+        if tokens is not None and 2 * len(positions) > len(rows.row_ids):
+            return doc_ids, maxsim(query.vectors, tokens, query.weights)[positions]
+        scores = np.empty(len(positions), np.float32)
+        row_ids = rows.row_ids[positions].tolist()
+        packed = (blob for (blob,) in select_in(connection, "packed FROM vectors", "rid", row_ids))
+        for first in range(0, len(positions), BATCH):
             batch = unpack_many(list(itertools.islice(packed, BATCH)))
             scores[first : first + BATCH] = maxsim(query.vectors, batch, query.weights)
-        return rows.doc_ids, scores
+        return doc_ids, scores
 
     def _current_view(self, connection: sqlite3.Connection) -> View:
         return self._views.current(connection, quiet=self._builder.running())
@@ -431,7 +431,3 @@ def _best_n(
     best = np.argpartition(-scores, n - 1)[:n] if n < len(scores) else np.arange(len(scores))
     best = best[np.isfinite(scores[best])]
     return [doc_ids[i] for i in best.tolist()], scores[best], np.full(len(best), exact)
-
-
-def _where(filter: Filter | None) -> tuple[str, list[Any]]:
-    return ("1", []) if filter is None else to_sql(filter)

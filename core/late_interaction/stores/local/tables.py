@@ -1,15 +1,24 @@
 """The tables of the embedded store's SQLite file, and the SQL that several modules share.
 
-Every write gives a document a new, larger row id (the column `rid`). A row id is never used again.
+Every write gives a document a new, larger row id (the column `rid`). A row id is never used again. Every write
+transaction moves the generation on by one and gives it a random stamp, and `changes` says for the last few
+generations what was deleted and whose metadata changed. So whoever knows an earlier generation learns what is new
+without reading the rest, and notices when the file was replaced by a copy with another history.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 import sqlite3
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.errors import StoreError
 from late_interaction.types import Document
 
 BATCH = 500
@@ -34,18 +43,143 @@ CREATE TABLE vectors (
 );
 """
 
+# Indexes of earlier releases get it at the first write. A deletion of many documents is recorded as NULL: to read
+# everything again costs no more than such a deletion.
+_CHANGES = """
+CREATE TABLE IF NOT EXISTS changes (
+    generation INTEGER PRIMARY KEY,
+    stamp TEXT NOT NULL,
+    deleted BLOB,
+    updated BLOB
+)
+"""
+_CHANGES_KEPT = 256
+_ROWS_KEPT = 4096
+_ROW_ID = np.dtype("<i8")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Which content the file has.
+
+    Attributes:
+        index_id: names the index; a copy has the same.
+        generation: counts the write transactions.
+        stamp: a random name of the last write; None after a write by an earlier release to a new file.
+        build: names the index file that belongs to the documents; None before the first build of this release.
+    """
+
+    index_id: str
+    generation: int
+    stamp: str | None
+    build: str | None
+
+
+@dataclass(slots=True)
+class Change:
+    """What a write transaction does to existing documents, by row id.
+
+    Attributes:
+        deleted: documents that were deleted or replaced.
+        updated: documents whose metadata changed.
+        everything: all documents were deleted.
+    """
+
+    deleted: list[int] = field(default_factory=list)
+    updated: list[int] = field(default_factory=list)
+    everything: bool = False
+
 
 def create_tables(connection: sqlite3.Connection, properties: dict[str, str]) -> None:
     """Create the tables of a new index."""
     for statement in _SCHEMA.split(";"):
         connection.execute(statement)
-    connection.executemany("INSERT INTO properties VALUES (?, ?)", properties.items())
+    connection.executemany("INSERT INTO properties VALUES (?, ?)", {**properties, "generation": "0"}.items())
+    record_change(connection, Change())
 
 
-def read_property(connection: sqlite3.Connection, name: str) -> str:
-    """Return the value of a property that every index has."""
-    value: str = connection.execute("SELECT value FROM properties WHERE name = ?", (name,)).fetchone()[0]
-    return value
+def read_property(connection: sqlite3.Connection, name: str) -> str | None:
+    """Return the value of a property, or None."""
+    row = connection.execute("SELECT value FROM properties WHERE name = ?", (name,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def write_property(connection: sqlite3.Connection, name: str, value: str) -> None:
+    """Set a property."""
+    statement = "INSERT INTO properties VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+    connection.execute(statement, (name, value))
+
+
+def read_state(connection: sqlite3.Connection) -> State:
+    """Read which content the transaction sees.
+
+    Raises:
+        StoreError: the file is damaged.
+    """
+    rows = connection.execute(
+        "SELECT name, value FROM properties WHERE name IN ('index_id', 'generation', 'stamp', 'build')"
+    )
+    values = {name: str(value) for name, value in rows}
+    try:
+        return State(values["index_id"], int(values["generation"]), values.get("stamp"), values.get("build"))
+    except (KeyError, ValueError) as error:
+        raise StoreError(f"its properties are damaged: {error!r}. Put a backup in its place.") from error
+
+
+def record_change(connection: sqlite3.Connection, change: Change) -> None:
+    """Move the generation on, and record what changed for those who know the one before."""
+    stamp = secrets.token_hex(8)
+    connection.execute(_CHANGES)
+    connection.execute("UPDATE properties SET value = value + 1 WHERE name = 'generation'")
+    write_property(connection, "stamp", stamp)
+    generation = read_state(connection).generation
+    n_rows = len(change.deleted) + len(change.updated)
+    known = not change.everything and n_rows <= _ROWS_KEPT
+    blobs = (_to_blob(change.deleted), _to_blob(change.updated)) if known else (None, None)
+    connection.execute("INSERT OR REPLACE INTO changes VALUES (?, ?, ?, ?)", (generation, stamp, *blobs))
+    connection.execute("DELETE FROM changes WHERE generation <= ?", (generation - _CHANGES_KEPT,))
+    if change.deleted:
+        # Only what this release builds has these two. Without them the index is compacted later, no more.
+        counted = "SELECT (SELECT value FROM properties WHERE name = 'indexed_to')"
+        indexed_to = int(connection.execute(counted).fetchone()[0] or 0)
+        from_index = sum(row_id <= indexed_to for row_id in change.deleted)
+        statement = "UPDATE properties SET value = value + ? WHERE name = 'deleted_from_index'"
+        connection.execute(statement, (from_index,))
+
+
+def read_changes(
+    connection: sqlite3.Connection, since: State, until: State
+) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """Return the row ids deleted and those updated between two states, ascending.
+
+    Return None if the file does not tell: `since` is too long ago, or the file has another history.
+    """
+    if since.index_id != until.index_id or since.stamp is None or until.stamp is None:
+        return None
+    query = "SELECT generation, stamp, deleted, updated FROM changes WHERE generation BETWEEN ? AND ?"
+    rows = connection.execute(query, (since.generation, until.generation)).fetchall()
+    stamps = {row[0]: row[1] for row in rows}
+    if len(rows) != until.generation - since.generation + 1:
+        return None
+    if stamps[since.generation] != since.stamp or stamps[until.generation] != until.stamp:
+        return None
+    blobs = [row[2:] for row in rows if row[0] != since.generation]
+    if any(not isinstance(blob, bytes) or len(blob) % _ROW_ID.itemsize for pair in blobs for blob in pair):
+        return None
+    deleted, updated = (
+        np.unique(np.frombuffer(b"".join(pair[i] for pair in blobs), _ROW_ID)) for i in (0, 1)
+    )
+    return deleted, updated
+
+
+def last_row_id(connection: sqlite3.Connection) -> int:
+    """Return the largest row id ever given."""
+    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'documents'").fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _to_blob(row_ids: list[int]) -> bytes:
+    return np.array(row_ids, _ROW_ID).tobytes()
 
 
 def to_document(row: tuple[Any, ...]) -> Document:
@@ -66,7 +200,15 @@ def select_in(
         yield from connection.execute(f"SELECT {what} WHERE {key} IN ({marks})", batch)
 
 
-def delete_ids(connection: sqlite3.Connection, doc_ids: Sequence[str]) -> int:
+def delete_ids(connection: sqlite3.Connection, doc_ids: Sequence[str], change: Change) -> int:
     """Delete documents by id; return how many there were."""
     # Ids are bound one by one: as JSON, SQLite would read an id only up to its first NUL.
-    return connection.executemany("DELETE FROM documents WHERE doc_id = ?", ((i,) for i in doc_ids)).rowcount
+    row_ids = {row_id for (row_id,) in select_in(connection, "rid FROM documents", "doc_id", doc_ids)}
+    return delete_rows(connection, sorted(row_ids), change)
+
+
+def delete_rows(connection: sqlite3.Connection, row_ids: Sequence[int], change: Change) -> int:
+    """Delete existing documents by row id; return how many there were."""
+    connection.executemany("DELETE FROM documents WHERE rid = ?", ((row_id,) for row_id in row_ids))
+    change.deleted += row_ids
+    return len(row_ids)

@@ -3,79 +3,130 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.errors import StoreError
 from late_interaction.filters import Filter
 from late_interaction.packing import unpack_many
+from late_interaction.stores.local.allowed import Allowed
 from late_interaction.stores.local.centroids import CentroidIndex
-from late_interaction.stores.local.filters import to_sql
+from late_interaction.stores.local.index_file import UnusableIndexError, load_index
 from late_interaction.stores.local.limits import Limits
-from late_interaction.stores.local.tables import read_property, select_in
+from late_interaction.stores.local.tables import State, last_row_id, read_changes, read_state, select_in
 from late_interaction.types import RaggedTokens
 
 logger = logging.getLogger(__name__)
 
+_NO_ROW_IDS = np.empty(0, np.int64)
+_MOST_DELETED = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Some documents in memory, ascending by row id."""
+    """Some documents, ascending by row id. Deleted ones keep their place and are not `alive`.
+
+    Attributes:
+        row_ids, n_tokens: (n,) int64.
+        doc_ids: n ids; of a deleted document it may be anything.
+        alive: (n,) bool.
+        n_alive: how many are alive.
+        tokens_alive: how many tokens those have together.
+    """
 
     row_ids: NDArray[np.int64]
     doc_ids: list[str]
     n_tokens: NDArray[np.int64]
+    alive: NDArray[np.bool_]
+    n_alive: int
+    tokens_alive: int
 
     @classmethod
-    def read(cls, connection: sqlite3.Connection) -> Rows:
-        """Read all documents."""
-        rows = connection.execute("SELECT rid, doc_id, n_tokens FROM documents ORDER BY rid").fetchall()
-        row_ids = np.fromiter((row[0] for row in rows), np.int64, len(rows))
-        n_tokens = np.fromiter((row[2] for row in rows), np.int64, len(rows))
-        return cls(row_ids, [row[1] for row in rows], n_tokens)
+    def make(
+        cls,
+        row_ids: NDArray[np.int64],
+        doc_ids: list[str],
+        n_tokens: NDArray[np.int64],
+        alive: NDArray[np.bool_],
+    ) -> Rows:
+        """Make rows, and count those alive."""
+        return cls(row_ids, doc_ids, n_tokens, alive, int(alive.sum()), int(n_tokens[alive].sum()))
 
-    def __getitem__(self, chosen: NDArray[np.bool_]) -> Rows:
-        doc_ids = [self.doc_ids[i] for i in np.flatnonzero(chosen)]
-        return Rows(self.row_ids[chosen], doc_ids, self.n_tokens[chosen])
+    def extended(self, rows: list[tuple[int, str, int]]) -> Rows:
+        """Return these rows and more of them, all above these and alive."""
+        row_ids, doc_ids, n_tokens = _columns(rows)
+        return Rows(
+            np.concatenate([self.row_ids, row_ids]),
+            self.doc_ids + doc_ids,
+            np.concatenate([self.n_tokens, n_tokens]),
+            np.concatenate([self.alive, np.ones(len(rows), bool)]),
+            self.n_alive + len(rows),
+            self.tokens_alive + int(n_tokens.sum()),
+        )
 
-    def __len__(self) -> int:
-        return len(self.row_ids)
+    def without(self, deleted: NDArray[np.int64]) -> Rows:
+        """Return the rows, those that were deleted no longer alive."""
+        positions = np.searchsorted(self.row_ids, deleted)
+        found = positions < len(self.row_ids)
+        positions, deleted = positions[found], deleted[found]
+        positions = positions[(self.row_ids[positions] == deleted) & self.alive[positions]]
+        if not len(positions):
+            return self
+        alive = self.alive.copy()
+        alive[positions] = False
+        n_tokens = int(self.n_tokens[positions].sum())
+        return replace(
+            self,
+            alive=alive,
+            n_alive=self.n_alive - len(positions),
+            tokens_alive=self.tokens_alive - n_tokens,
+        )
 
-    def total_tokens(self) -> int:
-        """Return how many tokens the documents have together."""
-        return int(self.n_tokens.sum())
+    def compacted(self) -> Rows:
+        """Return only the rows that are alive."""
+        doc_ids = [self.doc_ids[i] for i in np.flatnonzero(self.alive).tolist()]
+        return Rows.make(
+            self.row_ids[self.alive], doc_ids, self.n_tokens[self.alive], np.ones(self.n_alive, bool)
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a search needs to know of one generation of the file.
+    """What a search needs to know of one state of the file. A view never changes.
 
     Attributes:
-        generation: counts the writes.
+        state: the state.
+        last_row_id: no document of this state has a larger row id.
         index: the index in use, or None.
-        indexed: the documents in the index that still exist.
-        positions: the position of each of those in `index.row_ids`.
-        row_id_of: the row id of each of those.
+        indexed: the documents of the index, in its order.
+        row_id_of: the row id of each document that was in the index when it was first read.
         unindexed: the documents that the index does not cover.
-        unindexed_tokens: their packed matrices, or None if they are too many to keep.
+        matrices: the packed matrices of all of those, or None if they are too many to keep.
+        buffer: the memory of those.
     """
 
-    generation: int
+    state: State
+    last_row_id: int
     index: CentroidIndex | None
     indexed: Rows
-    positions: NDArray[np.int64]
     row_id_of: dict[str, int]
     unindexed: Rows
-    unindexed_tokens: RaggedTokens | None
+    matrices: RaggedTokens | None
+    buffer: TokenBuffer
 
 
 class Views:
-    """Keeps the view of the newest generation seen, the index file's content and the row ids of recent filters.
+    """Keeps the newest view, the index file's content, and which documents recent filters allow.
 
-    These are replaced, never mutated, so threads need no lock to read them.
+    A view of the next state is made of the one before and of what changed; only when the index is another one, or the
+    file does not tell what changed, is everything read again.
 
     Attributes:
         index_path: the index file.
@@ -85,74 +136,269 @@ class Views:
 
     def __init__(self, index_path: Path, limits: Limits) -> None:
         self.index_path = index_path
-        self.latest: View | None = None
         self.dim = 0
         self._limits = limits
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
         self.forget()
 
     def forget(self) -> None:
         """Drop everything, as when the file is closed or is another one now."""
-        self.latest = None
-        self._index: tuple[int, CentroidIndex | None] = (0, None)
-        self._filtered: dict[Filter, NDArray[np.int64]] = {}
+        self.latest: View | None = None
+        self._loaded: tuple[object, CentroidIndex | None] | None = None
+        self._allowed: dict[Filter, Allowed] = {}
 
     def current(self, connection: sqlite3.Connection, *, quiet: bool) -> View:
-        """Return the view of what `connection`'s transaction sees; it is kept until a write or a new index.
+        """Return the view of what `connection`'s transaction sees.
+
+        The transaction is begun anew if it sees an earlier state than another thread's view: a view grows only.
 
         Args:
             connection: in a read transaction.
             quiet: do not warn of documents that wait for the index.
         """
-        generation = int(read_property(connection, "generation"))
-        index = self.index(connection)
-        view = self.latest
-        if view is not None and view.generation == generation and view.index is index:
+        if (view := self._if_current(connection)) is not None:
             return view
-        rows = Rows.read(connection)
-        covered = np.empty(0, np.int64) if index is None else index.row_ids
-        in_index = np.isin(rows.row_ids, covered, assume_unique=True)
-        indexed, unindexed = rows[in_index], rows[~in_index]
-        positions = np.searchsorted(covered, indexed.row_ids)
-        tokens = None
-        if unindexed.total_tokens() <= 2 * self._limits.exact_tokens:
-            packed = [
-                blob
-                for (blob,) in select_in(connection, "packed FROM vectors", "rid", unindexed.row_ids.tolist())
-            ]
-            tokens = unpack_many(packed, self.dim)
+        if self._pid != os.getpid():  # Another thread may have held the lock when the process forked.
+            self._pid, self._lock = os.getpid(), threading.Lock()
+        with self._lock:
+            state = read_state(connection)
+            if self.latest is not None and self.latest.state.generation > state.generation:
+                connection.execute("ROLLBACK")
+                connection.execute("BEGIN")
+                state = read_state(connection)
+            if (view := self._if_current(connection)) is not None:
+                return view
+            index = self.index(connection, state)
+            view = self.latest
+            grown = None
+            if view is not None and view.index is index:
+                grown = self._grow(connection, view, state, quiet=quiet)
+            self.latest = grown or self._read(connection, state, index, quiet=quiet)
+            return self.latest
+
+    def _if_current(self, connection: sqlite3.Connection) -> View | None:
+        view = self.latest
+        state = read_state(connection)
+        if view is not None and view.state == state and view.index is self.index(connection, state):
+            return view
+        return None
+
+    def _read(
+        self, connection: sqlite3.Connection, state: State, index: CentroidIndex | None, *, quiet: bool
+    ) -> View:
+        """Make a view of all documents."""
+        rows = connection.execute("SELECT rid, doc_id, n_tokens FROM documents ORDER BY rid").fetchall()
+        row_ids, doc_ids, n_tokens = _columns(rows)
+        covered = _NO_ROW_IDS if index is None else index.row_ids
+        positions = np.searchsorted(covered, row_ids)
+        in_index = np.zeros(len(rows), bool)
+        below = positions < len(covered)
+        in_index[below] = covered[positions[below]] == row_ids[below]
+        if np.any(below & ~in_index):
+            self._reject("it leaves out documents below its last one")
+            return self._read(connection, state, None, quiet=quiet)
+        n_in_index = int(in_index.sum())  # Those come first: the others have larger row ids.
+        positions = positions[:n_in_index]
+        ids_in_index = [""] * len(covered)
+        for position, doc_id in zip(positions.tolist(), doc_ids, strict=False):
+            ids_in_index[position] = doc_id
+        tokens_in_index, alive = np.zeros(len(covered), np.int64), np.zeros(len(covered), bool)
+        tokens_in_index[positions], alive[positions] = n_tokens[:n_in_index], True
+        indexed = Rows.make(covered, ids_in_index, tokens_in_index, alive)
+        n_unindexed = len(rows) - n_in_index
+        unindexed = Rows.make(
+            row_ids[n_in_index:], doc_ids[n_in_index:], n_tokens[n_in_index:], np.ones(n_unindexed, bool)
+        )
+        matrices, buffer = None, TokenBuffer()
+        if self._fits(unindexed):
+            matrices = buffer.extended(None, self._packed(connection, unindexed.row_ids))
         elif not quiet:
-            logger.warning(
-                "%d of %d documents in %s are not in its search index yet and are searched one by one: call "
-                "optimize() once.",
-                len(unindexed),
-                len(rows),
-                self.index_path.parent,
-            )
-        row_id_of = dict(zip(indexed.doc_ids, indexed.row_ids.tolist(), strict=True))
-        self.latest = View(generation, index, indexed, positions, row_id_of, unindexed, tokens)
-        self._filtered = {}
-        return self.latest
+            self._warn(unindexed, indexed)
+        self._allowed = {}
+        return View(
+            state=state,
+            last_row_id=int(row_ids[-1]) if len(row_ids) else 0,
+            index=index,
+            indexed=indexed,
+            row_id_of=dict(zip(doc_ids[:n_in_index], row_ids[:n_in_index].tolist(), strict=True)),
+            unindexed=unindexed,
+            matrices=matrices,
+            buffer=buffer,
+        )
 
-    def index(self, connection: sqlite3.Connection) -> CentroidIndex | None:
-        """Return the content of the index file, read again when the file has changed."""
-        try:
-            changed = self.index_path.stat().st_mtime_ns
-        except FileNotFoundError:
+    def _grow(self, connection: sqlite3.Connection, view: View, state: State, *, quiet: bool) -> View | None:
+        """Make the view of a later state; None if everything is to be read again."""
+        changes = read_changes(connection, view.state, state)
+        if changes is None:
             return None
-        if self._index[0] != changed:
-            index_id = read_property(connection, "index_id")
-            self._index = (changed, CentroidIndex.load(self.index_path, index_id))
-        return self._index[1]
+        deleted, updated = changes
+        query = "SELECT rid, doc_id, n_tokens FROM documents WHERE rid > ? ORDER BY rid"
+        rows = connection.execute(query, (view.last_row_id,)).fetchall()
+        unindexed = view.unindexed.without(deleted).extended(rows)
+        matrices, buffer = view.matrices, view.buffer
+        if matrices is None and self._fits(unindexed):
+            return None
+        if matrices is not None and not self._fits(unindexed):
+            matrices = None
+            if not quiet:
+                self._warn(unindexed, view.indexed)
+        if matrices is not None and rows:
+            more = self._packed(connection, np.array([row[0] for row in rows], np.int64))
+            matrices = buffer.extended(matrices, more)
+        if len(unindexed.row_ids) - unindexed.n_alive > max(_MOST_DELETED, unindexed.n_alive):
+            if matrices is not None:
+                buffer = TokenBuffer()
+                matrices = buffer.extended(None, _chosen(matrices, unindexed.alive))
+            unindexed = unindexed.compacted()
+        self._allowed = {key: allowed.marked(updated) for key, allowed in self._allowed.items()}
+        return replace(
+            view,
+            state=state,
+            last_row_id=max(view.last_row_id, rows[-1][0] if rows else 0),
+            indexed=view.indexed.without(deleted),
+            unindexed=unindexed,
+            matrices=matrices,
+            buffer=buffer,
+        )
 
-    def allowed(self, connection: sqlite3.Connection, filter: Filter, view: View) -> NDArray[np.int64]:
-        """Return the row ids that match a filter, kept because a chain asks with the same few filters again."""
-        kept = self._filtered
-        if view is self.latest and filter in kept:
-            return kept[filter]
-        where, values = to_sql(filter)
-        rows = connection.execute(f"SELECT rid FROM documents WHERE {where}", values)
-        row_ids = np.fromiter((row[0] for row in rows), np.int64)
-        if view is self.latest:
-            newest = list(kept.items())[1 - self._limits.filters_kept :]
-            self._filtered = {**dict(newest), filter: row_ids}
-        return row_ids
+    def _fits(self, unindexed: Rows) -> bool:
+        return unindexed.tokens_alive <= 2 * self._limits.exact_tokens
+
+    def _packed(self, connection: sqlite3.Connection, row_ids: NDArray[np.int64]) -> RaggedTokens:
+        packed = select_in(connection, "packed FROM vectors", "rid", row_ids.tolist())
+        tokens = unpack_many([blob for (blob,) in packed], self.dim)
+        if len(tokens) != len(row_ids) or tokens.tokens.shape[1] != self.dim:
+            raise StoreError(
+                f"The index in {self.index_path.parent} is damaged: token matrices are missing or have another width "
+                f"than {self.dim}. Put a backup in its place."
+            )
+        return tokens
+
+    def _warn(self, unindexed: Rows, indexed: Rows) -> None:
+        logger.warning(
+            "%d of %d documents in %s are not in its search index yet and are searched one by one: call optimize() "
+            "once.",
+            unindexed.n_alive,
+            unindexed.n_alive + indexed.n_alive,
+            self.index_path.parent,
+        )
+
+    # --- the index file
+
+    def index(self, connection: sqlite3.Connection, state: State) -> CentroidIndex | None:
+        """Return the content of the index file, read again when it is another file; None if it is not to be used."""
+        try:
+            status = self.index_path.stat()
+        except OSError:
+            return None
+        loaded = self._loaded
+        if loaded is not None:
+            index = loaded[1]
+            if (
+                index is not None
+                and state.build
+                and (index.index_id, index.build_id) == (state.index_id, state.build)
+            ):
+                return index
+        key = (state.index_id, state.build, status.st_mtime_ns, status.st_size, status.st_ino)
+        if loaded is None or loaded[0] != key:
+            loaded = (key, self._load(connection, state))
+            self._loaded = loaded
+        return loaded[1]
+
+    def _load(self, connection: sqlite3.Connection, state: State) -> CentroidIndex | None:
+        try:
+            index = load_index(self.index_path, self.dim)
+        except UnusableIndexError as error:
+            logger.warning("%s", self._about_unusable(str(error)))
+            return None
+        if (index.index_id, index.build_id) != (state.index_id, state.build or ""):
+            logger.info("%s", self._about_unusable("it belongs to another state of the documents"))
+            return None
+        if index.last_row_id > last_row_id(connection):
+            logger.warning("%s", self._about_unusable("it has row ids that no document ever had"))
+            return None
+        return index
+
+    def _reject(self, reason: str) -> None:
+        if self._loaded is not None:
+            self._loaded = (self._loaded[0], None)
+        logger.warning("%s", self._about_unusable(reason))
+
+    def _about_unusable(self, reason: str) -> str:
+        return (
+            f"The search index {self.index_path} is not used: {reason}. The answers are right all the same; optimize() "
+            "builds it anew."
+        )
+
+    # --- filters
+
+    def allowed(
+        self, connection: sqlite3.Connection, filter: Filter, view: View
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return which of a view's indexed, and which of its unindexed documents are alive and match a filter."""
+        known = self._allowed.get(filter) if self.latest is view else None
+        allowed = known or Allowed.nothing_known(filter, len(view.indexed.row_ids))
+        allowed = allowed.completed(connection, view.indexed.row_ids, view.last_row_id)
+        if allowed is not known:
+            with self._lock:
+                if self.latest is view:  # Else something was written meanwhile.
+                    kept = [item for item in self._allowed.items() if item[0] != filter]
+                    self._allowed = {**dict(kept[1 - self._limits.filters_kept :]), filter: allowed}
+        others = np.isin(view.unindexed.row_ids, allowed.others, assume_unique=True)
+        return allowed.indexed & view.indexed.alive, others & view.unindexed.alive
+
+
+class TokenBuffer:
+    """Memory for token matrices that has room for more, so that to add some does not copy the others.
+
+    Earlier views go on reading their part of it.
+    """
+
+    def __init__(self) -> None:
+        self._tokens: NDArray[Any] | None = None
+        self._scales: NDArray[np.float32] | None = None
+
+    def extended(self, tokens: RaggedTokens | None, more: RaggedTokens) -> RaggedTokens:
+        """Return the matrices that this gave out last (none at first), and more."""
+        if tokens is None or not len(tokens):
+            tokens = RaggedTokens(
+                more.tokens[:0], more.offsets[:1], None if more.scales is None else more.scales[:0]
+            )
+        if tokens.tokens.dtype != more.tokens.dtype:
+            raise StoreError("token matrices differ in dtype, or one of them is damaged.")
+        used = len(tokens.tokens)
+        self._tokens = rows = _with_room(self._tokens, used, more.tokens)
+        scales = None
+        if more.scales is not None:
+            self._scales = scales = _with_room(self._scales, used, more.scales)
+        offsets = np.concatenate([tokens.offsets, used + more.offsets[1:]])
+        total = int(offsets[-1])
+        return RaggedTokens(rows[:total], offsets, None if scales is None else scales[:total])
+
+
+def _with_room(buffer: NDArray[Any] | None, used: int, values: NDArray[Any]) -> NDArray[Any]:
+    """Write values behind what is used, into a larger buffer where this one is full."""
+    total = used + len(values)
+    if buffer is None or total > len(buffer):
+        larger = np.empty((total + used // 2, *values.shape[1:]), values.dtype)
+        if buffer is not None:
+            larger[:used] = buffer[:used]
+        buffer = larger
+    buffer[used:total] = values
+    return buffer
+
+
+def _chosen(documents: RaggedTokens, chosen: NDArray[np.bool_]) -> RaggedTokens:
+    lengths = np.diff(documents.offsets)
+    rows = np.repeat(chosen, lengths)
+    offsets = np.concatenate([[0], np.cumsum(lengths[chosen])])
+    scales = None if documents.scales is None else documents.scales[rows]
+    return RaggedTokens(documents.tokens[rows], offsets, scales)
+
+
+def _columns(rows: list[tuple[int, str, int]]) -> tuple[NDArray[np.int64], list[str], NDArray[np.int64]]:
+    row_ids = np.fromiter((row[0] for row in rows), np.int64, len(rows))
+    n_tokens = np.fromiter((row[2] for row in rows), np.int64, len(rows))
+    return row_ids, [row[1] for row in rows], n_tokens
