@@ -80,7 +80,8 @@ def main() -> None:
     arguments = parser.parse_args()
     table = Table(title="One more document, ms")
     for heading in (
-        "documents", "index one", "first search after it", "next search", "filter asked before", "delete one", "build s",
+        "documents", "index one", "first search after it", "next search", "filter asked before",
+        "delete one", "build s",
     ):  # fmt: skip
         table.add_column(heading, justify="right")
     with threadpool_limits(1), tempfile.TemporaryDirectory() as folder:
