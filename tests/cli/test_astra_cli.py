@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from late_interaction import AstraStore, EncodedDocument, LateInteractionPipeline, LocalStore, StoreError
-from late_interaction.cli import app
 from late_interaction.stores.copying import copy_index, verify_copy
+from tests.support import commands
 from tests.support.models import HashModel
 from tools.data_api import DataApiServer, Fault, run_in_thread
 
@@ -39,10 +39,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "db"
 
 
-def run(*arguments: object, code: int = 0):
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exit_code == code, result.output
-    return result
+run = partial(commands.run, code=0)
 
 
 def test_there_and_back(server, folder, tmp_path):

@@ -9,22 +9,19 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
 from late_interaction import demo
-from late_interaction.cli import app
 from late_interaction.cli._results import excerpt
-from tests.support import checkpoints
+from tests.support.commands import run, run_json
 
 NOTES = "# The wing\n\nFlow of heat over the wing.\n\n# The cat\n\nThe cat and the dog.\n"
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(checkpoints.pylate_checkpoint(tmp_path_factory.mktemp("model")))
+@pytest.fixture
+def model(text_model: Path) -> str:
+    return str(text_model)
 
 
 @pytest.fixture
@@ -51,16 +48,6 @@ def _wide_terminal_and_restored_logging(monkeypatch: pytest.MonkeyPatch) -> Iter
     level = logger.level
     yield
     logger.setLevel(level)
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def run_json(*arguments: object) -> Any:
-    result = run(*arguments, "--json")
-    assert result.exit_code == 0, result.stderr
-    return json.loads(result.stdout)
 
 
 def test_index_search_info(db: str, docs: Path, model: str) -> None:
@@ -206,7 +193,7 @@ def test_copy_and_optimize(db: str, tmp_path: Path, model: str) -> None:
         ),
         (
             ("search", "x", "--db", "DB"),
-            "built with a model in a folder named 'model0': give it with --model",
+            "built with a model in a folder named 'text_model0': give it with --model",
         ),
         (
             ("index", "DB", "--db", "DB", "--model", "MODEL"),

@@ -6,30 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from late_interaction.cli import app
-from tests.support import checkpoints, pdfs
+from tests.support import pdfs
+from tests.support.commands import run
 
 Image = pytest.importorskip("PIL.Image", reason="the colpali extra is not installed")
 pytest.importorskip("pypdfium2", reason="the colpali extra is not installed")
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(argument) for argument in arguments])
-
-
-@pytest.fixture(scope="module")
-def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoints.pylate_checkpoint(tmp_path_factory.mktemp("text"))
-
-
-@pytest.fixture(scope="module")
-def visual_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("colpali_engine", reason="the colpali extra is not installed")
-    from tests.support.visual_checkpoints import visual_checkpoint
-
-    return visual_checkpoint(tmp_path_factory.mktemp("visual"), "colqwen2")
 
 
 @pytest.fixture

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 from late_interaction import ColBERTModel, demo
 from late_interaction.cli import app
 from late_interaction.cli._shared import DEFAULT_MODEL, DEMO_MODEL
 from late_interaction.encoders.colpali_families import FAMILIES
 from late_interaction.encoders.registry import KNOWN_MODELS
-from tests.support import checkpoints
+from tests.support import checkpoints, commands
 
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["models", *map(str, arguments)], env={"COLUMNS": "120"})
+run = partial(commands.run, "models", columns=120)
 
 
 def test_every_fact_has_a_source() -> None:

