@@ -37,6 +37,7 @@ from late_interaction.stores.astra.ann import put_together
 from late_interaction.stores.astra.doctor import diagnose
 from late_interaction.stores.astra.filters import push_down
 from late_interaction.stores.astra.schema import CATALOGUE, fields_of, index_differences, type_names
+from tests.support.answers import ids
 from tests.support.models import HashModel
 from tools.data_api import DataApiServer, Fault, run_in_thread
 
@@ -77,10 +78,6 @@ def rows(n: int, version: str = "old", n_words: int = 4) -> list[dict]:
         }
         for i in range(n)
     ]
-
-
-def ids(results) -> list[str]:
-    return [result.doc_id for result in results]
 
 
 # --- the schema

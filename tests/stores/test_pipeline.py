@@ -27,6 +27,7 @@ from late_interaction.candidates import Scaling, expand, hopeful
 from late_interaction.errors import FilterError
 from late_interaction.maxsim import maxsim
 from late_interaction.stores.local.limits import Limits
+from tests.support.answers import ids
 from tests.support.models import HashModel
 
 ROWS = [
@@ -45,10 +46,6 @@ def model():
 async def pipeline(tmp_path, model):
     async with LateInteractionPipeline(tmp_path, model, doc_pool_factor=1) as pipeline:
         yield pipeline
-
-
-def ids(results):
-    return [result.doc_id for result in results]
 
 
 # --- the promised usage

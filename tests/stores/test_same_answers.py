@@ -18,6 +18,7 @@ from late_interaction import (
 )
 from late_interaction.filters import matches, parse_filter
 from late_interaction.maxsim import maxsim
+from tests.support.answers import ids
 from tests.support.models import HashModel
 from tools.data_api import DataApiServer, Settings
 
@@ -89,10 +90,6 @@ async def pipeline(make: Make) -> LateInteractionPipeline:
     made = make()
     await made.initialize()
     return made
-
-
-def ids(results) -> list[str]:
-    return [result.doc_id for result in results]
 
 
 def exact(pipeline: LateInteractionPipeline, query: str, documents: list[dict], k: int) -> list[float]:
