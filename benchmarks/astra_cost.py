@@ -33,14 +33,14 @@ from late_interaction import (
     SearchStats,
 )
 from late_interaction.pooling import pool_query
-from late_interaction.stores.astra.store import MAX_IN
-from late_interaction.stores.astra.writing import TOKEN_ROWS
+from late_interaction.stores.astra.limits import Limits
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import benchmarks.astra_baseline as baseline
 
 COUNTS = ("requests", "rows", "of them in ANN lists", "other rows", "KB sent", "KB received", "CPU ms")
 K = 10
+LIMITS = Limits()
 
 
 def serve(pipe: Connection) -> None:
@@ -93,7 +93,7 @@ def growth() -> None:
     tokens, vectors, scaling = 40, 32, AstraStore.scaling
     depth, candidates = scaling.n_ann_tokens(K), scaling.n_maxsim_candidates(K)
     packed, content = 16 + tokens * 132, 1000
-    requests = vectors + math.ceil(candidates / MAX_IN) + 1
+    requests = vectors + math.ceil(candidates / LIMITS.ids) + 1
     units = vectors * math.ceil(depth * 60 / 4096)
     units += math.ceil(candidates * packed / 4096) + math.ceil(K * content / 4096)
     print(
@@ -107,9 +107,9 @@ def growth() -> None:
         n = 10**exponent
         size = n * (tokens * (4 * 128 + 60) + packed + content) / 1e9
         writes = n * (tokens * 2 + math.ceil((packed + content) / 1000))
-        to_load = n * tokens // TOKEN_ROWS + 2 * n // MAX_IN
-        full = n * (tokens + 1) // MAX_IN
-        counts = (f"{value:.0e}" for value in (writes, to_load, n / MAX_IN, full))
+        to_load = n * tokens // LIMITS.rows + 2 * n // LIMITS.ids
+        full = n * (tokens + 1) // LIMITS.ids
+        counts = (f"{value:.0e}" for value in (writes, to_load, n / LIMITS.ids, full))
         print(f"| 10^{exponent} | {n * tokens:.0e} | {size:,.1f} | {' | '.join(counts)} |")
 
 

@@ -1,4 +1,4 @@
-"""Stage 1 on Astra, its arithmetic: the lists of an ANN query per query vector, put together by document."""
+"""The arithmetic of stage 1 on Astra: merge the lists of one ANN query per query vector by document."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 _ROUNDING = 1e-4
-"""More than float32 loses over all the terms of a score: a bound must not fall short of what it bounds."""
+"""More than float32 loses over all terms of a score: a bound must not be below what it bounds."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """The documents of some lists, best first.
+class AnnHits:
+    """The documents of the lists, best first.
 
     Attributes:
         doc_ids: each once.
@@ -35,19 +35,19 @@ class Found:
     unseen: float
 
     def bound(self, n: int) -> float:
-        """The bound of all but the first `n` documents."""
+        """Return the bound of all documents but the first `n`."""
         return max(self.unseen, float(self.bounds[n:].max(initial=-np.inf)))
 
 
-def put_together(
+def merge_ann_lists(
     lists: Sequence[Sequence[Mapping[str, Any]]], weights: NDArray[np.float32], limit: int
-) -> Found:
-    """Documents by the lists that ANN found.
+) -> AnnHits:
+    """Merge the lists that the ANN queries returned.
 
     Args:
         lists: for each query vector rows with `doc_id` and `$similarity`, of a dot-product index: (1 + cos) / 2.
         weights: (n_query_vectors,) how much each one counts.
-        limit: how many rows each list was asked for.
+        limit: how many rows each query asked for.
     """
     position: dict[str, int] = {}
     columns = [[position.setdefault(row["doc_id"], len(position)) for row in rows] for rows in lists]
@@ -58,11 +58,11 @@ def put_together(
         np.maximum.at(similarities[index], column, cosines)
         if len(rows):
             last[index] = cosines.min()
-    is_there = np.isfinite(similarities)
-    scores = weights @ np.where(is_there, similarities, 0)
-    bounds = weights @ np.where(is_there, similarities, last[:, None]) + _ROUNDING
+    in_list = np.isfinite(similarities)
+    scores = weights @ np.where(in_list, similarities, 0)
+    bounds = weights @ np.where(in_list, similarities, last[:, None]) + _ROUNDING
     complete = any(len(rows) < limit for rows in lists)
     unseen = -math.inf if complete else float(weights @ last) + _ROUNDING
     order = np.argsort(-scores, kind="stable")
     ids = list(position)
-    return Found([ids[i] for i in order], scores[order], bounds[order], unseen)
+    return AnnHits([ids[i] for i in order], scores[order], bounds[order], unseen)

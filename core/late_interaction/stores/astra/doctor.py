@@ -1,13 +1,12 @@
-"""What state an index on Astra is in: definitions, leftovers of crashes, and what its vector index finds.
+"""Examine an index on Astra: definitions, leftovers of crashes, and what its vector index finds.
 
-A search is right in any of these states; it only finds less, or looks at more than it must. The recall of the
-service's vector index can sink without an error anywhere, after a compaction for example, so it is measured: a
-stored vector is looked up, and must find itself first.
+A search is right in any of these states; it only finds less, or looks at more than it has to. The recall of the
+service's vector index can fall without any error, for example after a compaction, so it is measured: a stored vector
+is looked up, and must find itself first.
 """
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -17,39 +16,49 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from late_interaction.errors import IndexMismatchError, IndexNotFoundError, StoreError
+from late_interaction.errors import IndexNotFoundError, StoreError
 from late_interaction.packing import unpack_many
-from late_interaction.stores.astra.client import Row, in_parallel, together
-from late_interaction.stores.astra.schema import Tables, fields_of
-from late_interaction.stores.astra.store import AstraStore
-from late_interaction.stores.astra.writing import from_binary
+from late_interaction.stores.astra.client import Row
+from late_interaction.stores.astra.limits import Limits
+from late_interaction.stores.astra.reading import EXISTS, WHOLE_TABLE, Reader
+from late_interaction.stores.astra.rows import (
+    declared_columns,
+    is_whole,
+    matrix_of,
+    metadata_of,
+    token_version,
+)
+from late_interaction.stores.astra.schema import Tables, timestamp
+from late_interaction.stores.astra.searching import Searcher
+from late_interaction.stores.astra.store import AstraStore, writer_of
+from late_interaction.stores.astra.tasks import for_each_concurrently
 from late_interaction.types import FloatMatrix, IndexSpec
 
 RECALL_WANTED = 0.95
-"""Of stored vectors that find themselves first; published values of a healthy index are 0.96 and above."""
+"""The share of stored vectors that must find themselves first; published values are 0.96 and more."""
 
 _SAMPLED_PAGES = 40
 _TIE = 1e-3
-"""Vectors this similar are taken as equal: stored as float16, they are not quite of length 1."""
-_WHOLE_TABLE = ("ZERO_FILTER_OPERATIONS",)
+"""Vectors this similar count as equal: stored as float16, their length is not exactly 1."""
 
 
 @dataclass(slots=True)
 class Health:
-    """What `diagnose` found.
+    """The result of `diagnose`.
 
     Attributes:
         location: index, keyspace and host.
         spec: what the index was built with.
         differences: tables, indexes and packed matrices (of the sample) that are not as they should be:
             name -> (found, wanted).
-        complete: every row was read, so that the lists below are complete; else they are of a sample.
+        complete: True if every row was read, so that the lists below are complete; otherwise they are of a sample.
         documents: how many rows of documents were read.
         tokens: how many token vectors they have.
         orphans: ids that have tokens and no document.
-        stale: ids of documents whose tokens are missing, or are of another version, or have other metadata.
-        surplus: ids of documents that have tokens beyond their last.
-        torn: ids in the docs table that are no documents: a row deleted while its metadata were updated.
+        stale: ids of documents whose tokens are missing or of another version, or whose declared fields are not stored
+            as their metadata say.
+        surplus: ids of documents that also have tokens of other versions, or beyond their last.
+        torn: ids in the docs table that are not documents: rows deleted while their metadata were updated.
         sampled: stored vectors that were looked up.
         found_first: of those, how many found themselves first (or an equal vector).
         found: of those, how many found themselves at all.
@@ -73,21 +82,21 @@ class Health:
 
     @property
     def recall(self) -> float:
-        """The share of stored vectors that find themselves first; 1 where there is none."""
+        """Return the share of stored vectors that find themselves first; 1 if none was looked up."""
         return self.found_first / self.sampled if self.sampled else 1.0
 
     @property
     def leftovers(self) -> int:
-        """How many ids have something wrong with their rows."""
+        """Count the ids whose rows have something wrong."""
         return len({*self.orphans, *self.stale, *self.surplus, *self.torn})
 
     @property
     def healthy(self) -> bool:
-        """Nothing to repair, and a recall as it should be."""
+        """Tell whether there is nothing to repair and the recall is as it should be."""
         return not self.differences and not self.leftovers and self.recall >= RECALL_WANTED
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON values."""
+        """Return all of it as JSON values."""
         values = {name: getattr(self, name) for name in self.__slots__}
         return {
             **values,
@@ -112,14 +121,14 @@ async def diagnose(
     """Check an index, and repair it if asked to.
 
     Args:
-        store: opened here, as what it is.
+        store: the index; it need not be open.
         sample: how many stored vectors to look up, of as many documents. 0 leaves the recall unmeasured.
-        full: read every row of both tables, without vectors (a request for each 50 tokens). Without it the sampled
-            documents are checked alone, and orphans are found only where a lookup meets one.
+        full: read every row of both tables, without vectors (a request for each 50 tokens). Without it only the sampled
+            documents are checked, and orphans are found only if a lookup meets one.
         repair: put right what is found: delete orphans and surplus, write stale tokens anew from the documents' own
             matrices, and create indexes that are missing. Needs `full`.
-        older_than_s: tokens without their document that are younger are left alone: it may be under way.
-        expected: what the index should be built with; a difference is one of the definitions.
+        older_than_s: younger tokens without their document are left alone: the document may be under way.
+        expected: what the index should be built with; each difference counts as one of the definitions.
         show_progress: show a progress bar over the token rows of a full check.
         seed: of the sample.
 
@@ -131,38 +140,30 @@ async def diagnose(
         raise ValueError("repair needs full=True: what is to be repaired must be found first.")
     if sample < 0 or older_than_s < 0:
         raise ValueError("sample and older_than_s must not be negative.")
-    row = await store.catalogue_row()
-    if row is None:
+    entry = await store.catalogue.entry()
+    if entry is None:
         raise IndexNotFoundError(f"There is no index {store.location}.")
-    spec = IndexSpec.from_dict(json.loads(row["spec"]))
-    health = Health(store.location, spec, complete=full)
+    health = Health(store.location, entry.spec, complete=full)
     if expected is not None:
-        health.differences |= spec.differences(expected)
-    tables = Tables(store.name, spec.dim, fields_of(json.loads(row["filterable"])))
-    there = await store.requests.tables()
-    differences = await store.differences(tables, there)
+        health.differences |= entry.spec.differences(expected)
+    existing = await store.requests.tables()
+    tables = store.catalogue.tables(entry, existing)
+    differences = await store.catalogue.differences(tables, existing)
     if repair:
         differences = await _create_missing_indexes(store, tables, differences, health)
     health.differences |= differences
     if differences:
         return health  # Nothing below can be relied on.
-    try:
-        await store.open(spec)
-    except IndexMismatchError as error:
-        health.differences |= error.differences
-        return health
-    chances = random.Random(seed)  # noqa: S311
-    under_way = time.time_ns() - round(older_than_s * 1e9)
+    patient = _Patient(store, tables, health, time.time_ns() - round(older_than_s * 1e9))
+    rng = random.Random(seed)  # noqa: S311
     if full:
-        documents = await _documents(store, tables, health, show_progress=show_progress)
-        await _compare_tokens(store, tables, documents, health, under_way, show_progress=show_progress)
-        chosen = chances.sample(sorted(documents), min(sample, len(documents)))
+        await patient.read_everything(show_progress=show_progress)
+        doc_ids = sorted(patient.documents)
     else:
-        some = [doc_id async for doc_id in _some_ids(store, tables)]
-        chosen = chances.sample(some, min(sample, len(some)))
-    await _look_up(store, tables, chosen, health, under_way, chances)
+        doc_ids = [doc_id async for doc_id in patient.some_ids()]
+    await patient.look_up(rng.sample(doc_ids, min(sample, len(doc_ids))), rng)
     if repair:
-        await _repair(store, tables, health)
+        await patient.repair()
     return health
 
 
@@ -174,172 +175,221 @@ async def _create_missing_indexes(
             if differences.get(f"index {name} on {table}", (True,))[0] is None:
                 await store.requests.create_index(table, name, definition, vector="options" in definition)
                 health.repaired += 1
-    return await store.differences(tables, await store.requests.tables())
+    return await store.catalogue.differences(tables, await store.requests.tables())
 
 
-async def _documents(
-    store: AstraStore, tables: Tables, health: Health, *, show_progress: bool
-) -> dict[str, tuple[int, int, Row]]:
-    """Of each document: number of tokens, generation, and columns of declared fields."""
-    columns = [field.column for field in tables.fields.values()]
-    documents = {}
-    with tqdm(desc="Documents", unit="doc", disable=not show_progress) as bar:
-        async for page in store.requests.pages(
-            tables.docs, ["doc_id", "n_tokens", "generation", *columns], expected=_WHOLE_TABLE
-        ):
+@dataclass(slots=True)
+class _Known:
+    """What a docs row says of its tokens."""
+
+    n_tokens: int
+    version: int
+    cells: Row
+
+
+class _Patient:
+    """An index under examination: what was read of it, and the health that follows.
+
+    Args:
+        store: the index.
+        tables: its tables, as they should be.
+        health: what was found goes in here.
+        under_way: versions younger than this one may still be written.
+    """
+
+    def __init__(self, store: AstraStore, tables: Tables, health: Health, under_way: int) -> None:
+        self._client, self._tables, self._health, self._under_way = store.requests, tables, health, under_way
+        limits = Limits()
+        self._reader = Reader(self._client, tables, limits, store.location)
+        self._searcher = Searcher(self._client, tables, self._reader)
+        self._writer = writer_of(self._client, tables, self._reader, limits, store.location)
+        self._depth = store.scaling.n_ann_tokens(10)
+        self._columns = [field.column for field in tables.fields.values()]
+        self.documents: dict[str, _Known] = {}
+        self._leftover: dict[str, set[int]] = {}
+
+    # --- every row
+
+    async def read_everything(self, *, show_progress: bool) -> None:
+        """Read the rows of both tables, and compare them."""
+        stale = await self._read_documents(show_progress=show_progress)
+        stale |= await self._read_tokens(show_progress=show_progress)
+        health = self._health
+        orphans = sorted(self._leftover.keys() - self.documents.keys())
+        # Some may have been written since the documents were read.
+        written_since = await self._reader.existing(orphans)
+        health.orphans = [doc_id for doc_id in orphans if doc_id not in written_since]
+        health.stale = sorted(stale)
+        health.surplus = sorted(self._leftover.keys() & self.documents.keys())
+
+    async def _read_documents(self, *, show_progress: bool) -> set[str]:
+        """Read every docs row; return the ids whose declared columns are not what their metadata say."""
+        health, fields = self._health, self._tables.fields
+        columns = ["doc_id", "n_tokens", "generation", *self._columns]
+        columns += ["revision"] if self._tables.versioned else []
+        columns += ["metadata"] if fields else []
+        stale = set()
+        with tqdm(desc="Documents", unit="doc", disable=not show_progress) as bar:
+            async for page in self._client.pages(self._tables.docs, columns, expected=WHOLE_TABLE):
+                for row in page:
+                    doc_id = row["doc_id"]
+                    if not is_whole(row, ("n_tokens", "generation")):
+                        health.torn.append(doc_id)
+                        continue
+                    cells = {column: row.get(column) for column in self._columns}
+                    self.documents[doc_id] = _Known(row["n_tokens"], token_version(row), cells)
+                    health.tokens += row["n_tokens"]
+                    if fields and self._as_read(self._cells_of(row)) != self._as_read(cells):
+                        stale.add(doc_id)
+                bar.update(len(page))
+        health.documents = len(self.documents)
+        return stale
+
+    def _cells_of(self, row: Row) -> Row:
+        try:
+            return declared_columns(metadata_of(row), self._tables.fields)
+        except (StoreError, ValueError) as error:
+            self._health.differences[f"metadata of {row['doc_id']!r}"] = (str(error), "what was indexed")
+            return {column: row.get(column) for column in self._columns}
+
+    def _as_read(self, cells: Row) -> Row:
+        """Return declared columns in a form in which what is written equals what is read back."""
+        compared = {}
+        for declared in self._tables.fields.values():
+            value = cells[declared.column]
+            if isinstance(value, list):
+                value = sorted(value)
+            elif isinstance(value, str) and declared.type == "datetime":
+                value = timestamp(value)
+            compared[declared.column] = value
+        return compared
+
+    async def _read_tokens(self, *, show_progress: bool) -> set[str]:
+        """Read every token row; return the ids of documents that lack some of theirs."""
+        right: dict[str, int] = {}
+        youngest: dict[str, int] = {}
+        columns = ["doc_id", "token_id", "generation", *self._columns]
+        with tqdm(desc="Tokens", unit="row", total=self._health.tokens, disable=not show_progress) as bar:
+            async for page in self._client.pages(self._tables.tokens, columns, expected=WHOLE_TABLE):
+                for row in page:
+                    doc_id, version = row["doc_id"], row.get("generation", 0)
+                    youngest[doc_id] = max(youngest.get(doc_id, 0), version)
+                    known = self.documents.get(doc_id)
+                    if self._belongs(row, known):
+                        assert known is not None
+                        cells = {column: row.get(column) for column in self._columns}
+                        right[doc_id] = right.get(doc_id, 0) + (
+                            version == known.version and cells == known.cells
+                        )
+                    elif version <= self._under_way:
+                        self._leftover.setdefault(doc_id, set()).add(version)
+                bar.update(len(page))
+        return {
+            doc_id
+            for doc_id, known in self.documents.items()
+            if right.get(doc_id, 0) != known.n_tokens and youngest.get(doc_id, 0) <= self._under_way
+        }
+
+    def _belongs(self, row: Row, known: _Known | None) -> bool:
+        """Tell whether a token row has the key of one of the document's own."""
+        if known is None or row["token_id"] >= known.n_tokens:
+            return False
+        return not self._tables.versioned or row["generation"] == known.version
+
+    # --- a sample
+
+    async def some_ids(self) -> AsyncIterator[str]:
+        """Yield ids from the beginning of the docs table, which is in the order of their hashes."""
+        n_pages = 0
+        async for page in self._client.pages(self._tables.docs, EXISTS, expected=WHOLE_TABLE):
             for row in page:
-                if "n_tokens" not in row or "generation" not in row:
-                    health.torn.append(row["doc_id"])
-                    continue
-                cells = {column: row.get(column) for column in columns}
-                documents[row["doc_id"]] = (row["n_tokens"], row["generation"], cells)
-                health.tokens += row["n_tokens"]
-            bar.update(len(page))
-    health.documents = len(documents)
-    return documents
+                if is_whole(row, EXISTS):
+                    yield row["doc_id"]
+            n_pages += 1
+            if n_pages == _SAMPLED_PAGES:
+                return
 
+    async def look_up(self, doc_ids: Sequence[str], rng: random.Random) -> None:
+        """Look up one stored vector of each document: it should find itself first."""
+        health = self._health
+        columns = ("doc_id", "n_tokens", "generation", "revision", "packed")
+        rows = list((await self._reader.rows(doc_ids, columns)).values())
+        if not health.complete:
+            health.documents = len(rows)
+            health.tokens = sum(row["n_tokens"] for row in rows)
+        met: set[str] = set()
 
-async def _compare_tokens(
-    store: AstraStore,
-    tables: Tables,
-    documents: dict[str, tuple[int, int, Row]],
-    health: Health,
-    under_way: int,
-    *,
-    show_progress: bool,
-) -> None:
-    columns = [field.column for field in tables.fields.values()]
-    right: dict[str, int] = {}
-    youngest: dict[str, int] = {}
-    surplus: set[str] = set()
-    with tqdm(desc="Tokens", unit="row", total=health.tokens, disable=not show_progress) as bar:
-        async for page in store.requests.pages(
-            tables.tokens, ["doc_id", "token_id", "generation", *columns], expected=_WHOLE_TABLE
-        ):
-            for row in page:
-                doc_id, generation = row["doc_id"], row.get("generation", 0)
-                youngest[doc_id] = max(youngest.get(doc_id, 0), generation)
-                if doc_id not in documents:
-                    continue
-                n_tokens, written, cells = documents[doc_id]
-                if row["token_id"] >= n_tokens:
-                    surplus.add(doc_id)
-                elif generation == written and all(row.get(column) == cells[column] for column in columns):
-                    right[doc_id] = right.get(doc_id, 0) + 1
-            bar.update(len(page))
-    old = {doc_id for doc_id, generation in youngest.items() if generation <= under_way}
-    orphans = sorted(old - documents.keys())
-    # Some may have been written since the documents were read.
-    health.orphans = sorted(set(orphans) - await store.existing(orphans))
-    stale = {doc_id for doc_id, (n_tokens, _, _) in documents.items() if right.get(doc_id, 0) != n_tokens}
-    health.stale = sorted(doc_id for doc_id in stale if youngest.get(doc_id, 0) <= under_way)
-    health.surplus = sorted(surplus & old)
+        async def look_up_one(row: Row) -> None:
+            await self._look_up_one(row, rng, met)
 
+        await for_each_concurrently(look_up_one, rows, self._client.concurrency)
+        if not health.complete:
+            health.orphans = sorted(met - await self._reader.existing(sorted(met)))
 
-async def _some_ids(store: AstraStore, tables: Tables) -> AsyncIterator[str]:
-    """Ids from the beginning of the docs table, which is in the order of their hashes."""
-    n_pages = 0
-    async for page in store.requests.pages(tables.docs, ("doc_id", "n_tokens"), expected=_WHOLE_TABLE):
-        for row in page:
-            if "n_tokens" in row:
-                yield row["doc_id"]
-        n_pages += 1
-        if n_pages == _SAMPLED_PAGES:
-            return
-
-
-async def _look_up(
-    store: AstraStore,
-    tables: Tables,
-    doc_ids: Sequence[str],
-    health: Health,
-    under_way: int,
-    chances: random.Random,
-) -> None:
-    """Look up one stored vector of each document."""
-    depth = store.scaling.n_ann_tokens(10)
-    met: set[str] = set()
-
-    async def one(row: Row) -> None:
-        vectors = _unpacked(row, health)
+    async def _look_up_one(self, row: Row, rng: random.Random, met: set[str]) -> None:
+        health, version = self._health, token_version(row)
+        vectors = self._unpacked(row)
         if vectors is None:
             return
-        token_id = chances.randrange(len(vectors))
+        token_id = rng.randrange(len(vectors))
         vector = vectors[token_id]
-        rows = await store.nearest(vector, depth, columns=("doc_id", "token_id", "generation"))
-        met.update(found["doc_id"] for found in rows if found.get("generation", 0) <= under_way)
-        own, equal = (row["doc_id"], token_id), (1 + float(vector @ vector)) / 2 - _TIE
+        key = {"doc_id": row["doc_id"], "generation": version, "token_id": token_id}
+        if not self._tables.versioned:
+            del key["generation"]
+        rows = await self._searcher.nearest(vector, self._depth, columns=("doc_id", "token_id", "generation"))
+        met.update(found["doc_id"] for found in rows if found.get("generation", 0) <= self._under_way)
+        equal = (1 + float(vector @ vector)) / 2 - _TIE
         similarities = [found["$similarity"] for found in rows]
-        itself = [found["$similarity"] for found in rows if (found["doc_id"], found["token_id"]) == own]
+        itself = [found["$similarity"] for found in rows if key.items() <= found.items()]
         # A list that ends among equal vectors is as good as one that has the vector itself.
         is_found = max(itself, default=0.0) >= equal or min(similarities, default=0.0) >= equal
         if not is_found:
-            stored = await _token_row(store, tables, own)
+            stored = await self._token_row(key)
             if not np.allclose(stored.get("token_embedding", np.inf), vector, atol=_TIE):
-                if stored.get("generation", 0) <= under_way and row["doc_id"] not in health.stale:
+                if stored.get("generation", 0) <= self._under_way and row["doc_id"] not in health.stale:
                     health.stale.append(row["doc_id"])
                 return
         health.sampled += 1
         health.found += is_found
         health.found_first += is_found and (not itself or max(itself) >= max(similarities) - _TIE)
 
-    rows = await _packed(store, tables, doc_ids)
-    if not health.complete:
-        health.documents = len(rows)
-        health.tokens = sum(row["n_tokens"] for row in rows)
-    await in_parallel(one, rows, store.requests.concurrency)
-    if not health.complete:
-        health.orphans = sorted(met - await store.existing(sorted(met)))
+    def _unpacked(self, row: Row) -> FloatMatrix | None:
+        """Return a document's matrix; None, and a difference noted, if it is not what the index was built with."""
+        spec = self._health.spec
+        wanted = f"{row['n_tokens']} x {spec.dim} {spec.packing}"
+        try:
+            packed = unpack_many([matrix_of(row)])
+        except (StoreError, ValueError) as error:
+            found = str(error)
+        else:
+            n_tokens, dim = packed.tokens.shape
+            found = f"{n_tokens} x {dim} {packed.tokens.dtype.name}"
+            if found == wanted:
+                return packed.matrix(0)
+        self._health.differences[f"packed matrix of {row['doc_id']!r}"] = (found, wanted)
+        return None
 
+    async def _token_row(self, key: Row) -> Row:
+        """Return the vector and the version under a key; empty if there is no row."""
+        columns = ("token_embedding", "generation")
+        pages = self._client.pages(self._tables.tokens, columns, where=key, limit=1)
+        rows = [row async for page in pages for row in page]
+        return rows[0] if rows else {}
 
-def _unpacked(row: Row, health: Health) -> FloatMatrix | None:
-    """The matrix of a document; None, and a difference noted, where it is not what the fingerprint says."""
-    wanted = f"{row['n_tokens']} x {health.spec.dim} {health.spec.packing}"
-    try:
-        packed = unpack_many([from_binary(row["packed"])])
-    except (StoreError, ValueError) as error:
-        found = str(error)
-    else:
-        n_tokens, dim = packed.tokens.shape
-        found = f"{n_tokens} x {dim} {packed.tokens.dtype.name}"
-        if found == wanted:
-            return packed.matrix(0)
-    health.differences[f"packed matrix of {row['doc_id']!r}"] = (found, wanted)
-    return None
+    # --- repair
 
-
-async def _packed(store: AstraStore, tables: Tables, doc_ids: Sequence[str]) -> list[Row]:
-    groups = [doc_ids[i : i + 20] for i in range(0, len(doc_ids), 20)]
-
-    async def read(group: Sequence[str]) -> list[Row]:
-        where = {"doc_id": {"$in": list(group)}}
-        columns = ("doc_id", "n_tokens", "packed")
-        pages = store.requests.pages(tables.docs, columns, where=where, limit=len(group))
-        return [row async for page in pages for row in page if "packed" in row]
-
-    return [row for rows in await together([read(group) for group in groups]) for row in rows]
-
-
-async def _token_row(store: AstraStore, tables: Tables, key: tuple[str, int]) -> Row:
-    """The vector and the generation under this key; empty where there is none."""
-    where = {"doc_id": key[0], "token_id": key[1]}
-    pages = store.requests.pages(tables.tokens, ("token_embedding", "generation"), where=where, limit=1)
-    rows = [row async for page in pages for row in page]
-    return rows[0] if rows else {}
-
-
-async def _repair(store: AstraStore, tables: Tables, health: Health) -> None:
-    async def delete(table: str, command: str, doc_id: str) -> None:
-        await store.requests.command(table, {command: {"filter": {"doc_id": doc_id}}})
-
-    suspects = {*health.orphans, *health.torn}
-    suspects -= await store.existing(sorted(suspects))  # Written since.
-    for doc_id in sorted(suspects):
-        if doc_id in health.torn:
-            await delete(tables.docs, "deleteOne", doc_id)
-        await delete(tables.tokens, "deleteMany", doc_id)
-    broken = sorted({*health.stale, *health.surplus})
-    for i in range(0, len(broken), 100):
-        await store.restore_tokens(broken[i : i + 100])
-    health.repaired += health.leftovers
-    health.orphans, health.stale, health.surplus, health.torn = [], [], [], []
+    async def repair(self) -> None:
+        """Delete what belongs to no document, and write anew the tokens of documents that lack some."""
+        health = self._health
+        for doc_id in health.torn:
+            await self._writer.remove_torn_row(doc_id)
+        orphans = set(health.orphans) - await self._reader.existing(health.orphans)  # Written since.
+        if self._tables.versioned:
+            surplus = {doc_id: self._leftover[doc_id] for doc_id in (*orphans, *health.surplus)}
+            await self._writer.delete_versions(surplus)
+            await self._writer.restore_tokens(health.stale)
+        else:
+            await self._writer.delete_versions(dict.fromkeys(orphans, ()))
+            await self._writer.restore_tokens(sorted({*health.stale, *health.surplus}))
+        health.repaired += health.leftovers
+        health.orphans, health.stale, health.surplus, health.torn = [], [], [], []

@@ -1,14 +1,14 @@
-"""What of a metadata filter the Data API can decide by itself, in an ANN query too.
+"""Push down the part of a metadata filter that the Data API can decide by itself, in an ANN query too.
 
-A condition is handed over only where the service's answer is exactly that of `filters.matches`, or has more:
-then it is checked again on the metadata. Facts that decide it (all enforced by tools/data_api):
+A condition is handed over only if the service finds exactly what `filters.matches` finds, or more: then the
+metadata are checked again. These facts decide it (tools/data_api enforces all of them):
 
-- An ANN query filters on indexed columns only, and only by what the index serves: of text and boolean columns
-  that is equality, of numbers and timestamps order as well.
+- An ANN query filters on indexed columns only, and only by what the index serves: equality on text and boolean
+  columns, order as well on numbers and timestamps.
 - A null cell satisfies nothing, so `$ne`, `$nin`, `$not` and null itself cannot be asked for.
 - A set is asked whether it contains any of some values; a declared list holds nothing but strings.
-- A date is stored as its instant, and compared in metadata as the string it is. Two strings written as we demand
-  are in the order of their instants but for offsets, `T` or space, and fractions, which is less than 3 days.
+- A date is stored as an instant, but metadata compare it as the string it is. Strings in the form that we demand
+  are ordered like their instants except for offsets, `T` or space, and fractions: less than 3 days.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from late_interaction.filters import And, Comparison, Filter, Not, Or, Value, fields
+from late_interaction.filters import And, Comparison, Filter, Or, Value, fields
 from late_interaction.stores.astra.schema import MAX_TERM_BYTES, Field, timestamp
 
 Where: TypeAlias = dict[str, Any]
+_Part: TypeAlias = "tuple[Where | None, bool]"
 
 MAX_IN_VALUES = 100
 MAX_CONDITIONS = 64
@@ -33,59 +34,68 @@ _NOTHING: Where = {"$or": []}
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """A filter, as far as the service decides it.
+    """The part of a filter that the service decides.
 
     Attributes:
         where: the Data API's filter, None for none.
-        exact: what `where` finds are exactly the documents that match; else it finds all of them, and more.
-        never: no document matches.
+        exact: True if `where` finds exactly the documents that match; otherwise it finds all of them, and others.
+        matches_nothing: True if no document can match.
         undeclared: fields of the filter that are not declared.
     """
 
     where: Where | None
     exact: bool
-    never: bool = False
+    matches_nothing: bool = False
     undeclared: frozenset[str] = frozenset()
 
 
 def push_down(filter: Filter | None, declared: Mapping[str, Field]) -> Pushed:
-    """The part of a filter that the service can decide."""
+    """Return the part of a filter that the service can decide."""
     if filter is None:
         return Pushed(None, exact=True)
     undeclared = frozenset(fields(filter) - declared.keys())
     where, exact = _push(filter, declared)
     if where is _NOTHING:
-        return Pushed(None, exact=True, never=True, undeclared=undeclared)
+        return Pushed(None, exact=True, matches_nothing=True, undeclared=undeclared)
     if where is not None and _n_conditions(where) > MAX_CONDITIONS:
         return Pushed(None, exact=False, undeclared=undeclared)
     return Pushed(where, exact, undeclared=undeclared)
 
 
-def _push(filter: Filter, declared: Mapping[str, Field]) -> tuple[Where | None, bool]:
-    """What to ask (None: nothing can be asked), and whether that is all of it."""
+def _push(filter: Filter, declared: Mapping[str, Field]) -> _Part:
+    """Return what to ask (None: nothing can be asked), and whether that decides the filter."""
     match filter:
         case And(filters):
-            parts = [_push(one, declared) for one in filters]
-            if any(where is _NOTHING for where, _ in parts):
-                return _NOTHING, True
-            asked = [where for where, _ in parts if where is not None]
-            where = {"$and": asked} if len(asked) > 1 else (asked[0] if asked else None)
-            return where, all(exact for _, exact in parts)
+            return _all_of([_push(one, declared) for one in filters])
         case Or(filters):
-            parts = [part for part in (_push(one, declared) for one in filters) if part[0] is not _NOTHING]
-            if not parts:
-                return _NOTHING, True
-            if any(where is None for where, _ in parts):
-                return None, False
-            where = {"$or": [where for where, _ in parts]} if len(parts) > 1 else parts[0][0]
-            return where, all(exact for _, exact in parts)
+            return _one_of([_push(one, declared) for one in filters])
         case Comparison(field=name) if name in declared:
             return _compare(filter, declared[name])
-        case Not() | _:
+        case _:
             return None, False
 
 
-def _compare(comparison: Comparison, field: Field) -> tuple[Where | None, bool]:
+def _all_of(parts: list[_Part]) -> _Part:
+    """Join the parts of a conjunction: what cannot be asked is left out, and checked later."""
+    if any(where is _NOTHING for where, _ in parts):
+        return _NOTHING, True
+    asked = [where for where, _ in parts if where is not None]
+    where = {"$and": asked} if len(asked) > 1 else (asked[0] if asked else None)
+    return where, all(exact for _, exact in parts)
+
+
+def _one_of(parts: list[_Part]) -> _Part:
+    """Join the parts of a disjunction: if one of them cannot be asked, none can."""
+    possible = [part for part in parts if part[0] is not _NOTHING]
+    if not possible:
+        return _NOTHING, True
+    if any(where is None for where, _ in possible):
+        return None, False
+    where = {"$or": [where for where, _ in possible]} if len(possible) > 1 else possible[0][0]
+    return where, all(exact for _, exact in possible)
+
+
+def _compare(comparison: Comparison, field: Field) -> _Part:
     if comparison.op in ("$eq", "$in"):
         assert comparison.op == "$eq" or isinstance(comparison.value, tuple)
         values = comparison.value if comparison.op == "$in" else (comparison.value,)
@@ -93,7 +103,7 @@ def _compare(comparison: Comparison, field: Field) -> tuple[Where | None, bool]:
     return _in_order(comparison, field)
 
 
-def _any_of(values: tuple[Value, ...], field: Field) -> tuple[Where | None, bool]:
+def _any_of(values: tuple[Value, ...], field: Field) -> _Part:
     terms: list[Any] = []
     exact = field.type != "datetime"
     for value in values:
@@ -115,11 +125,11 @@ def _any_of(values: tuple[Value, ...], field: Field) -> tuple[Where | None, bool
 
 
 class _NotServedError(Exception):
-    """The service may not answer as `matches` does."""
+    """The service might not answer as `matches` does."""
 
 
 def _term(value: str | bool | int | float, kind: str) -> Any:
-    """A value as the column holds it; None where the column can hold no such value."""
+    """Return a value as the column holds it; None if the column cannot hold it."""
     if kind == "bool":
         return value if isinstance(value, bool) else None
     if kind in ("int", "float"):
@@ -152,12 +162,12 @@ def _number(value: int | float, kind: str) -> int | float | None:
         return None
 
 
-def _in_order(comparison: Comparison, field: Field) -> tuple[Where | None, bool]:
+def _in_order(comparison: Comparison, field: Field) -> _Part:
     op, value = comparison.op, comparison.value
     if field.type == "datetime" and isinstance(value, str):
         return _around(op, value, field)
     if field.type not in ("int", "float"):
-        # A text index serves no order. No bool is above or below anything.
+        # A text index does not serve order. No bool is above or below anything.
         return (_NOTHING, True) if field.type == "bool" else (None, False)
     if isinstance(value, str):
         return _NOTHING, True
@@ -172,8 +182,8 @@ def _in_order(comparison: Comparison, field: Field) -> tuple[Where | None, bool]
     return (None, False) if number is None else ({field.column: {op: number}}, True)
 
 
-def _around(op: str, value: str, field: Field) -> tuple[Where | None, bool]:
-    """The instants that a string may come before or after, with a margin."""
+def _around(op: str, value: str, field: Field) -> _Part:
+    """Ask for the instants that a string may come before or after, with a margin."""
     try:
         moment = dt.datetime.fromisoformat(timestamp(value))
         moment += -_DATE_MARGIN if op in ("$gt", "$gte") else _DATE_MARGIN

@@ -1,13 +1,17 @@
-"""What an index is on Astra: two tables, their indexes, and a row in a catalogue that the keyspace shares.
+"""The tables of an index on Astra: two of its own, with their indexes, and a row in a catalogue for the keyspace.
 
-    {name}_docs      doc_id | content, content_type, metadata (JSON), n_tokens, generation, packed, meta_…
-    {name}_tokens    doc_id, token_id | token_embedding, generation, meta_…
+    {name}_docs      doc_id | content, content_type, metadata (JSON), n_tokens, generation, packed, revision, meta_…
+    {name}_tokens    doc_id, generation, token_id | token_embedding, meta_…
     late_interaction_indexes    name | spec (JSON), filterable (JSON), created, library
 
-The vectors in the tokens table are what the packed matrix of the docs row unpacks to, exactly. A column
+The vectors in the tokens table are exactly what the packed matrix of the docs row unpacks to. A column
 `meta_{field}` holds a declared field's value, in both tables, each with an index of its own. `generation` is the
-time of the write in nanoseconds, the same in all rows of a document; it tells half-written documents, and gives
-the order of writing.
+time of the write in nanoseconds, made unique: it names a version of a document, and gives the order of writing.
+Token rows of different versions never share a key (see `writing`). `revision` is what `update_metadata` changed
+since (see `rows`).
+
+Indexes made before versions were in the key have `doc_id, token_id` as the key of their tokens, and no `revision`.
+They still open, and are written as they were then (see `unversioned`).
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from late_interaction.filters import value_of
 
 Row: TypeAlias = dict[str, Any]
 Declaration: TypeAlias = Mapping[str, Any]
-"""A field's name -> its type: str, int, float, bool, datetime, or list[str]."""
+"""The name of a field -> its type: str, int, float, bool, datetime, or list[str]."""
 
 CATALOGUE = "late_interaction_indexes"
 CATALOGUE_TABLE: Row = {
@@ -32,14 +36,15 @@ CATALOGUE_TABLE: Row = {
     },
     "primaryKey": {"partitionBy": ["name"], "partitionSort": {}},
 }
+_OLDER_KEY = "(doc_id, token_id)"
 VECTOR_OPTIONS = {"metric": "dot_product", "sourceModel": "other"}
 
 MAX_NAME = 41
-"""Tables have 48 characters at most, and ours end in `_tokens`."""
+"""A table's name has at most 48 characters, and ours end in `_tokens`."""
 MAX_FILTERABLE = 9
-"""A table has 10 indexes at most, and one is the vectors'."""
+"""A table has at most 10 indexes, and one of them is for the vectors."""
 MAX_TERM_BYTES = 1000
-"""What an index on text surely holds (its terms are limited to 1 KiB in older versions, to 8 KiB in newer ones)."""
+"""The longest term that every version of the text index takes (older ones 1 KiB, newer ones 8 KiB)."""
 
 _COLUMN_TYPES: dict[str, Row] = {
     "str": {"type": "text"},
@@ -67,7 +72,7 @@ class Field:
     column: str
 
     def cell(self, metadata: Mapping[str, Any]) -> Any:
-        """What the column holds for these metadata; None where the field is missing or null.
+        """Return the value of the column for these metadata; None if the field is missing or null.
 
         Raises:
             ValueError: the value is not of the declared type.
@@ -84,51 +89,56 @@ class Field:
 
 
 def check_name(name: str) -> str:
-    """An index's name, of which the names of tables are made.
+    """Check an index's name, of which the names of its tables are made, and return it.
 
     Raises:
-        TypeError: it is no str.
-        ValueError: it is too long, or has characters that no table's name may have.
+        TypeError: it is not a str.
+        ValueError: it is too long, or has characters that a table's name may not have.
     """
     if not isinstance(name, str):
-        raise TypeError(f"an index's name is a str, not {name!r}.")
+        raise TypeError(f"an index's name must be a str, not {name!r:.60}.")
     if not re.fullmatch(rf"[A-Za-z0-9_]{{1,{MAX_NAME}}}", name, re.ASCII):
         raise ValueError(
-            f"on Astra an index's name has 1 to {MAX_NAME} ASCII letters, digits and underscores; {name!r} does not."
+            f"on Astra an index's name must have 1 to {MAX_NAME} ASCII letters, digits and underscores, "
+            f"not {name!r:.80}."
         )
     return name
 
 
 def type_names(declaration: Declaration) -> dict[str, str]:
-    """A declaration with the types by their names, as the catalogue keeps it.
+    """Return a declaration with the types by their names, as the catalogue keeps it.
 
     Raises:
-        TypeError: not a mapping of names to types.
-        ValueError: a type that cannot be declared, too many fields, or names that give one column.
+        TypeError: it is not a mapping of names to types.
+        ValueError: a type cannot be declared, there are too many fields, or two names give the same column.
     """
     if not isinstance(declaration, Mapping):
         raise TypeError(
-            f"filterable is a mapping such as {{'year': int}}, not a {type(declaration).__name__}."
+            f"filterable must be a mapping such as {{'year': int}}, not a {type(declaration).__name__}."
         )
     names = {}
     for name, given in declaration.items():
         if not isinstance(name, str) or not name:
-            raise TypeError(f"filterable: a field's name is a str, not {name!r}.")
+            raise TypeError(f"filterable: a field's name must be a str, not {name!r:.60}.")
         names[name] = _type_name(given)
         if names[name] not in _COLUMN_TYPES:
             raise ValueError(
-                f"filterable: {name!r} cannot be declared as {given!r}; there are {', '.join(_COLUMN_TYPES)}."
+                f"filterable: {name!r} cannot be declared as {given!r:.60}; the types are {', '.join(_COLUMN_TYPES)}."
             )
     fields_of(names)
     return names
 
 
 def fields_of(names: Mapping[str, str]) -> dict[str, Field]:
-    """Declared fields by name, each with its column."""
+    """Return the declared fields by name, each with its column.
+
+    Raises:
+        ValueError: there are too many, a name is too long, or two names give the same column.
+    """
     if len(names) > MAX_FILTERABLE:
         raise ValueError(
-            f"filterable: {len(names)} fields are declared, and {MAX_FILTERABLE} can be: a table has 10 indexes at "
-            "most. Other fields can be filtered on all the same, only slower."
+            f"filterable: {len(names)} fields are declared, and {MAX_FILTERABLE} can be: a table has at most 10 "
+            "indexes. You can filter on other fields too, only slower."
         )
     columns: dict[str, str] = {}
     for name in names:
@@ -149,24 +159,33 @@ class Tables:
         name: the index's.
         dim: width of a token vector.
         fields: what is declared, by the field's name.
+        versioned: True if the key of a token row names its version; False in indexes of an older layout.
     """
 
     name: str
     dim: int
     fields: Mapping[str, Field]
+    versioned: bool = True
+
+    @classmethod
+    def of(cls, name: str, dim: int, fields: Mapping[str, Field], existing: Mapping[str, Row]) -> Tables:
+        """Return the tables of an index, in the layout that the existing ones have."""
+        docs, tokens = existing.get(f"{name}_docs"), existing.get(f"{name}_tokens")
+        older = docs is not None and "revision" not in docs.get("columns", {})
+        return cls(name, dim, fields, not (older and (tokens is None or _key_of(tokens) == _OLDER_KEY)))
 
     @property
     def docs(self) -> str:
-        """The name of the table of documents."""
+        """Name the table of documents."""
         return f"{self.name}_docs"
 
     @property
     def tokens(self) -> str:
-        """The name of the table of tokens."""
+        """Name the table of tokens."""
         return f"{self.name}_tokens"
 
     def definitions(self) -> dict[str, Row]:
-        """What each table is created with."""
+        """Return the definition of each table, by name."""
         declared = {field.column: _COLUMN_TYPES[field.type] for field in self.fields.values()}
         text, bigint, integer = {"type": "text"}, {"type": "bigint"}, {"type": "int"}
         docs = dict.fromkeys(("doc_id", "content", "content_type", "metadata"), text)
@@ -178,6 +197,7 @@ class Tables:
                     "n_tokens": integer,
                     "generation": bigint,
                     "packed": {"type": "blob"},
+                    **({"revision": text} if self.versioned else {}),
                     **declared,
                 },
                 "primaryKey": {"partitionBy": ["doc_id"], "partitionSort": {}},
@@ -190,12 +210,15 @@ class Tables:
                     "generation": bigint,
                     **declared,
                 },
-                "primaryKey": {"partitionBy": ["doc_id"], "partitionSort": {"token_id": 1}},
+                "primaryKey": {
+                    "partitionBy": ["doc_id"],
+                    "partitionSort": {"generation": 1, "token_id": 1} if self.versioned else {"token_id": 1},
+                },
             },
         }
 
     def indexes(self) -> dict[str, dict[str, Row]]:
-        """Of each table, what each of its indexes is created with."""
+        """Return for each table the definitions of its indexes, by name."""
         by_table: dict[str, dict[str, Row]] = {
             table: {f"{table}_{field.column}": {"column": field.column} for field in self.fields.values()}
             for table in (self.docs, self.tokens)
@@ -206,7 +229,7 @@ class Tables:
 
 
 def table_differences(name: str, found: Row | None, wanted: Row) -> dict[str, tuple[object, object]]:
-    """How a table differs from what it should be; columns beside ours are no difference."""
+    """Return how a table differs from what it should be; additional columns do not count."""
     if found is None:
         return {f"table {name}": (None, "a table")}
     columns = {column: _described(kind) for column, kind in found.get("columns", {}).items()}
@@ -223,7 +246,7 @@ def table_differences(name: str, found: Row | None, wanted: Row) -> dict[str, tu
 def index_differences(
     table: str, found: Mapping[str, Row], wanted: Mapping[str, Row]
 ) -> dict[str, tuple[object, object]]:
-    """How a table's indexes differ from what they should be; indexes beside ours are no difference."""
+    """Return how a table's indexes differ from what they should be; additional indexes do not count."""
     differences: dict[str, tuple[object, object]] = {}
     for name, definition in wanted.items():
         have = _index_facets(found[name]) if name in found else None
@@ -269,9 +292,9 @@ def _term(text: str) -> str:
 
 
 def timestamp(text: str) -> str:
-    """A date, or a date and time, as ISO 8601 writes it, in the form that a timestamp column takes: UTC, to the ms.
+    """Return a date, or a date and time, of ISO 8601 in the form that a timestamp column takes: UTC, to the ms.
 
-    Without an offset it is UTC.
+    Without an offset it is read as UTC.
 
     Raises:
         ValueError: it is written in another way.
@@ -284,7 +307,7 @@ def timestamp(text: str) -> str:
 
 
 def _described(kind: Any) -> str:
-    """A column's type as one string: `text`, `set<text>`, `vector<128>`."""
+    """Return a column's type as one string: `text`, `set<text>`, `vector<128>`."""
     if isinstance(kind, str):
         return kind
     inner = kind.get("valueType") or kind.get("dimension")
@@ -300,7 +323,7 @@ def _key_of(definition: Row) -> str:
 
 
 def _index_facets(definition: Row) -> Row:
-    """What must be right about an index. A set's column may be written with the part of it that is indexed."""
+    """Return what must be right about an index. A set's column may be written with the part of it that is indexed."""
     column, options = definition.get("column"), definition.get("options") or {}
     facets: Row = {"column": next(iter(column), None) if isinstance(column, Mapping) else column}
     if "metric" in options or "sourceModel" in options:

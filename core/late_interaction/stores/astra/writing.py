@@ -1,227 +1,402 @@
-"""Documents as rows of the two tables, in requests of a size that the service takes."""
+"""Writing documents so that any number of clients may write the same ids, with no lock and no conditional write.
+
+The Data API has neither: an insert overwrites, the last write of a cell wins, a delete does not ask what it deletes.
+What it does have is that one row of the docs table, and one cell of it, changes as a whole. So everything that must
+not be mixed is named by one cell:
+
+- A *version* of a document is a number that no other write has, its `generation`. The token rows of a version have it
+  in their key. They are written before the version is committed, and never changed: two versions share no row.
+- `upsert` commits by the insert of the docs row, which sets every column, `generation` among them.
+- `update_metadata` commits by one cell, `revision` (see `rows`), which names the generation that it revises. If that
+  is not the generation of the row any more, the revision means nothing: a newer document is not touched by it. If a
+  declared field changes, the document's token rows are written again under a new version, which the revision names.
+- After its commit each of them reads the row again. If another client has replaced what `update_metadata` revised, it
+  is done again on what is there now.
+- Token rows are deleted by version, and only those of a version that the row, read after the commit, does not name:
+  the one that was replaced, or one's own if another client's commit came later. Whoever has deleted token rows reads
+  the row once more, and writes them again (as a new version) if the row names them after all.
+- `delete` deletes the docs row, reads it again, and then deletes the token rows of the version that it saw.
+
+So the docs row always names token rows that exist and belong to the same content and metadata. What two clients may
+leave behind is token rows that no row names: a search may look at the document in vain because of them, and the doctor
+deletes them. docs/astra.md says what this does not promise.
+"""
 
 from __future__ import annotations
 
-import base64
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+import asyncio
+import logging
+import secrets
+import time
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Any, TypeVar
 
-import numpy as np
+from late_interaction.errors import StoreError
+from late_interaction.packing import unpack
+from late_interaction.stores.astra.client import DataApiClient, Row
+from late_interaction.stores.astra.failures import ServiceError
+from late_interaction.stores.astra.limits import Limits
+from late_interaction.stores.astra.outcome import Outcome
+from late_interaction.stores.astra.reading import Reader
+from late_interaction.stores.astra.rows import (
+    VERSION,
+    PreparedDocument,
+    chunks_of_documents,
+    chunks_of_tokens,
+    declared_columns,
+    matrix_of,
+    metadata_of,
+    prepare_all,
+    revision_text,
+    token_version,
+)
+from late_interaction.stores.astra.schema import Tables
+from late_interaction.stores.astra.tasks import for_each_concurrently
+from late_interaction.types import EncodedDocument, PackingDtype
 
-from late_interaction.errors import DocumentError, RowFailure, StoreWriteError
-from late_interaction.packing import pack, unpack
-from late_interaction.stores.astra.client import Row, ServiceError
-from late_interaction.stores.astra.schema import Field
-from late_interaction.types import Document, EncodedDocument, FloatMatrix, PackingDtype
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
-TOKEN_ROWS = 50
-"""Token rows in a request: more has brought the maintainers of the Data API nothing, and 100 are allowed."""
-REQUEST_BYTES = 2 * 1024 * 1024
-"""Of rows in a request, about; 20 MB are allowed, and a request must not take long."""
-DOC_BYTES = 10 * 1024 * 1024
-"""Of a document's row: what the service documents for one field."""
-ID_BYTES = 65_535
-"""Of a partition key."""
+_RANDOM_BITS = 24
+"""Of a generation: it is the time to 17 ms, and chance, so that two clients do not make the same one."""
+_MOST_ROUNDS = 20
+"""How often `update_metadata` and `delete` begin again because of other clients before they give up."""
+_TRUNCATE_TIMEOUT_S = 60.0
+
+Versions = dict[str, set[int]]
+"""Versions of token rows by document id."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A document ready to be written.
+class Writer:
+    """Writes to one index.
 
-    Attributes:
-        doc_id: its id.
-        row: of the docs table.
-        vectors: (n_tokens, dim) float32, what the packed matrix unpacks to.
-        cells: columns of declared fields, as in both tables.
-        size: of the row, in bytes, about.
+    Args:
+        client: requests to the keyspace.
+        tables: of the open index.
+        reader: reads its docs table.
+        limits: sizes of requests.
+        location: index, keyspace and host, for messages.
     """
 
-    doc_id: str
-    row: Row
-    vectors: FloatMatrix
-    cells: Row
-    size: int
+    def __init__(
+        self, client: DataApiClient, tables: Tables, reader: Reader, limits: Limits, location: str
+    ) -> None:
+        self._client, self._tables, self._reader = client, tables, reader
+        self._limits, self._location = limits, location
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._last_generation = 0
+        self._abandoned: Versions = {}
 
-    @property
-    def generation(self) -> int:
-        """Of this write."""
-        generation: int = self.row["generation"]
-        return generation
+    # --- documents
 
-    def token_row(self, token_id: int) -> Row:
-        """One row of the tokens table."""
-        return {
-            "doc_id": self.doc_id,
-            "token_id": token_id,
-            "token_embedding": binary_vector(self.vectors[token_id]),
-            "generation": self.generation,
-            **self.cells,
-        }
+    async def upsert(self, documents: Sequence[EncodedDocument], packing: PackingDtype) -> None:
+        """Write tokens, then the documents' rows, then delete the tokens of the versions that they replace.
 
-
-@dataclass(slots=True)
-class Outcome:
-    """What has become of the documents of one write.
-
-    Attributes:
-        doc_ids: all of them, in order.
-        refused: those that the service does not take, and why.
-        written: those that are in the index.
-        sent: those whose row may be in the index: no answer came.
-        outage: why the write could not go on.
-    """
-
-    doc_ids: list[str]
-    refused: dict[str, str] = field(default_factory=dict)
-    written: set[str] = field(default_factory=set)
-    sent: set[str] = field(default_factory=set)
-    outage: ServiceError | None = None
-
-    def accepted(self, documents: Sequence[Prepared]) -> list[Prepared]:
-        """Those of the documents that were not refused so far."""
-        return [one for one in documents if one.doc_id not in self.refused]
-
-    def failure(self) -> StoreWriteError | DocumentError | None:
-        """The error that says it, None where all are written."""
-        if self.outage is not None:
-            sides: tuple[list[str], list[str], list[str]] = ([], [], [])
-            for doc_id in self.doc_ids:
-                sides[0 if doc_id in self.written else 2 if doc_id in self.sent else 1].append(doc_id)
-            return StoreWriteError(str(self.outage), *sides)
-        failures = [
-            RowFailure(number, doc_id, self.refused[doc_id])
-            for number, doc_id in enumerate(self.doc_ids)
-            if doc_id in self.refused
-        ]
-        return (
-            DocumentError(failures, [one for one in self.doc_ids if one in self.written])
-            if failures
-            else None
+        Raises:
+            DocumentError: the service refused some documents, or a declared field has a value of another type; all
+                others are written.
+            StoreWriteError: the service failed; it says which documents are written.
+        """
+        outcome = Outcome([encoded.document.doc_id for encoded in documents])
+        first = self._next_generation(len(documents))
+        prepared = await asyncio.to_thread(
+            prepare_all, documents, packing, first, self._tables.fields, outcome.refused
         )
+        replaced: dict[str, Row] = {}
+        async with self._exclusive(outcome.doc_ids):
+            try:
+                replaced = await self._reader.rows([one.doc_id for one in prepared], VERSION)
+                tokens = chunks_of_tokens(prepared, self._limits)
+                await self._for_each(partial(self._write_tokens, outcome), tokens)
+                rows = chunks_of_documents(outcome.accepted(prepared), self._limits)
+                await self._for_each(partial(self._write_rows, outcome), rows)
+            except ServiceError as error:
+                outcome.outage = error
+            if outcome.outage is None:
+                await self._clean_up(outcome, prepared, replaced)
+            else:
+                await self._read_back(outcome, prepared, replaced)
+        if failure := outcome.failure():
+            raise failure from None
 
-
-def prepare_all(
-    documents: Sequence[EncodedDocument],
-    packing: PackingDtype,
-    first_generation: int,
-    fields: Mapping[str, Field],
-    outcome: Outcome,
-) -> list[Prepared]:
-    """The documents that can be written; the reasons of the others go into `outcome`."""
-    prepared = []
-    for generation, encoded in enumerate(documents, first_generation):
+    async def _write_tokens(self, outcome: Outcome, chunk: Sequence[tuple[PreparedDocument, int]]) -> None:
+        if outcome.outage is not None:
+            return
+        rows = [document.token_row(token_id) for document, token_id in chunk]
         try:
-            prepared.append(prepare(encoded, packing, generation, fields))
-        except ValueError as error:
-            outcome.refused[encoded.document.doc_id] = str(error)
-    return prepared
+            refused = (await self._client.insert(self._tables.tokens, rows)).refused
+        except ServiceError as error:
+            if error.outage:
+                outcome.outage = error
+                return
+            refused = dict.fromkeys(range(len(chunk)), str(error))
+        for position, reason in refused.items():
+            outcome.refused[chunk[position][0].doc_id] = reason
 
+    async def _write_rows(self, outcome: Outcome, chunk: Sequence[PreparedDocument]) -> None:
+        if outcome.outage is not None:
+            return
+        try:
+            inserted = await self._client.insert(
+                self._tables.docs, [self._row(document) for document in chunk]
+            )
+            refused, repeated = inserted.refused, inserted.repeated
+        except ServiceError as error:
+            if error.outage:
+                outcome.outage = error
+                outcome.unanswered.update(document.doc_id for document in chunk)
+                return
+            refused, repeated = dict.fromkeys(range(len(chunk)), str(error)), False
+        for position, document in enumerate(chunk):
+            if position in refused:
+                outcome.refused[document.doc_id] = refused[position]
+            else:
+                outcome.written.add(document.doc_id)
+                if repeated:
+                    outcome.repeated.add(document.doc_id)
 
-def prepare(
-    encoded: EncodedDocument, packing: PackingDtype, generation: int, fields: Mapping[str, Field]
-) -> Prepared:
-    """A document as it will be written.
+    def _row(self, document: PreparedDocument) -> Row:
+        """Return the document's row; an insert that names every column replaces all of what the row held."""
+        return {**document.row, "revision": None}
 
-    Raises:
-        ValueError: the service would not take it; the message says why.
-    """
-    document = encoded.document
-    if len(document.doc_id.encode()) > ID_BYTES:
-        raise ValueError(f"its id has more than {ID_BYTES:,} bytes.")
-    packed = pack(encoded.matrix, packing)
-    cells = cells_of(document.metadata, fields)
-    row = {
-        **row_of(document),
-        "n_tokens": len(encoded.matrix),
-        "generation": generation,
-        "packed": binary(packed),
-        **cells,
-    }
-    size = sum(len(value.encode()) for value in (*row_of(document).values(), row["packed"]["$binary"]))
-    if size > DOC_BYTES:
-        raise ValueError(
-            f"it takes {size:,} bytes with its {len(encoded.matrix):,} token vectors, and {DOC_BYTES:,} is the most "
-            "that Astra takes: split it, or pool its vectors."
+    async def _read_back(
+        self, outcome: Outcome, prepared: Sequence[PreparedDocument], replaced: Mapping[str, Row]
+    ) -> None:
+        """Find out which of the rows that were sent without an answer are written."""
+        try:
+            rows = await self._reader.rows(list(outcome.unanswered), VERSION)
+        except StoreError:
+            rows = {}
+        else:
+            outcome.unanswered = set()
+        for one in prepared:
+            if one.doc_id in rows and rows[one.doc_id]["generation"] == one.generation:
+                outcome.written.add(one.doc_id)
+            # The next write of the document deletes the token rows that are left over now.
+            abandoned = self._abandoned.setdefault(one.doc_id, set())
+            if one.doc_id not in outcome.written:
+                abandoned.add(one.generation)
+            elif one.doc_id in replaced:
+                abandoned.add(token_version(replaced[one.doc_id]))
+
+    async def _clean_up(
+        self, outcome: Outcome, prepared: Sequence[PreparedDocument], replaced: Mapping[str, Row]
+    ) -> None:
+        """Delete the token rows that no row names after this write."""
+        surplus: Versions = {}
+        try:
+            rows = await self._reader.rows([one.doc_id for one in prepared], VERSION)
+            for one in prepared:
+                versions = surplus[one.doc_id] = set(self._abandoned.pop(one.doc_id, ()))
+                generation = rows[one.doc_id]["generation"] if one.doc_id in rows else None
+                if generation != one.generation:  # Refused, or another client's commit came later.
+                    versions.add(one.generation)
+                if one.doc_id in replaced and generation != replaced[one.doc_id]["generation"]:
+                    versions.add(token_version(replaced[one.doc_id]))
+                if one.doc_id in rows:
+                    versions.discard(token_version(rows[one.doc_id]))
+            await self.delete_versions(surplus)
+            for doc_id in outcome.repeated & rows.keys():
+                # The first attempt may have been carried out, and the document replaced before the second one.
+                if not await self._has_tokens(doc_id, token_version(rows[doc_id])):
+                    await self._revise(doc_id, {}, new_tokens=True)
+        except ServiceError as error:  # The documents are written, and that is what was asked for.
+            self._leave_over(surplus, error)
+
+    async def delete(self, doc_ids: Sequence[str]) -> int:
+        """Delete documents' rows, then their tokens; return how many documents existed.
+
+        If it fails, some may be deleted; the same call again deletes the rest.
+        """
+        async with self._exclusive(doc_ids):
+            found = await self._reader.rows(doc_ids, VERSION)
+            await self._delete_rows(found)
+            surplus = {doc_id: set(self._abandoned.pop(doc_id, ())) for doc_id in doc_ids}
+            for doc_id, row in found.items():
+                surplus[doc_id].add(token_version(row))
+            try:
+                await self.delete_versions(surplus)
+            except ServiceError as error:  # The documents are deleted, and that is what was asked for.
+                self._leave_over(surplus, error)
+        return len(found)
+
+    async def _delete_rows(self, found: Mapping[str, Row]) -> None:
+        """Delete rows until none is left in the version found: a node whose clock is behind deletes nothing."""
+        remaining = list(found)
+        for _ in range(_MOST_ROUNDS):
+            await self._for_each(self._delete_row, remaining)
+            rows = await self._reader.rows(remaining, VERSION)
+            remaining = [one for one in rows if rows[one]["generation"] == found[one]["generation"]]
+            if not remaining:
+                return
+        raise StoreError(
+            f"{len(remaining)} documents of {self._location} are still there after {_MOST_ROUNDS} deletions, "
+            f"for example {remaining[0]!r}: another client keeps writing them, or the clocks of the database's nodes "
+            "differ."
         )
-    return Prepared(document.doc_id, row, unpack(packed), cells, size)
 
+    async def _delete_row(self, doc_id: str) -> None:
+        await self._client.command(self._tables.docs, {"deleteOne": {"filter": {"doc_id": doc_id}}})
 
-def row_of(document: Document) -> Row:
-    """The columns of the docs table that a user sees."""
-    return {
-        "doc_id": document.doc_id,
-        "content": document.content,
-        "content_type": document.content_type,
-        "metadata": metadata_text(document.metadata),
-    }
+    async def clear(self) -> None:
+        """Truncate both tables."""
+        for table in (self._tables.docs, self._tables.tokens):
+            await self._client.command(table, {"deleteMany": {"filter": {}}}, timeout_s=_TRUNCATE_TIMEOUT_S)
 
+    # --- metadata
 
-def metadata_text(metadata: Mapping[str, Any]) -> str:
-    """Metadata as the JSON text that is stored, in ASCII, so that no surrogate is lost."""
-    return json.dumps(metadata, allow_nan=False, separators=(",", ":"))
+    async def update_metadata(self, doc_id: str, metadata: Mapping[str, Any]) -> bool:
+        """Set these metadata keys, leaving the others; return False if there is no such id.
 
+        Raises:
+            ValueError: a declared field would have a value of another type.
+        """
+        async with self._exclusive([doc_id]):
+            return await self._revise(doc_id, metadata)
 
-def document_of(row: Mapping[str, Any]) -> Document:
-    """The inverse of `row_of`."""
-    return Document(row["doc_id"], row["content"], row["content_type"], json.loads(row["metadata"]))
+    async def restore_tokens(self, doc_ids: Sequence[str]) -> None:
+        """Write the tokens of documents anew, from the packed matrices in their rows, and their declared fields."""
+        async with self._exclusive(doc_ids):
+            for doc_id in doc_ids:
+                await self._revise(doc_id, {}, new_tokens=True)
 
+    async def _revise(self, doc_id: str, changes: Mapping[str, Any], *, new_tokens: bool = False) -> bool:
+        """Commit a revision of the row, and again until it is one of the version that the row has."""
+        own: set[int] = set()
+        replaced: set[int] = set()
+        for _ in range(_MOST_ROUNDS):
+            row = (await self._reader.rows([doc_id], (*VERSION, "metadata"))).get(doc_id)
+            if row is None:
+                break
+            before = metadata_of(row)
+            after = {**before, **changes}
+            cells = declared_columns(after, self._tables.fields)
+            tokens = token_version(row)
+            if new_tokens or cells != declared_columns(before, self._tables.fields):
+                replaced.add(tokens)
+                version = await self._write_version(doc_id, row["generation"], cells)
+                if version is None:
+                    continue  # Another client has replaced the document meanwhile.
+                own.add(version)
+                tokens = version
+            revision = revision_text(row["generation"], tokens, after)
+            await self._set(doc_id, {"revision": revision, **cells})
+            now = (await self._reader.rows([doc_id], (*VERSION, "metadata"))).get(doc_id)
+            if now is None:
+                await self.remove_torn_row(doc_id)
+                replaced.add(token_version(row))
+                break
+            if now["generation"] != row["generation"]:
+                replaced.add(token_version(row))
+                new_tokens = False
+                continue
+            if now.get("revision") != revision and not (
+                changes.items() <= metadata_of(now).items() and not new_tokens
+            ):
+                continue  # Another client's update came later, and did not know of this one.
+            tokens = token_version(now)
+            if tokens not in own and not await self._has_tokens(doc_id, tokens):
+                new_tokens = (
+                    True  # Another client's update has written them anew, before this one's revision.
+                )
+                continue
+            await self.delete_versions({doc_id: (own | replaced) - {tokens}})
+            return True
+        else:
+            raise StoreError(
+                f"The metadata of document {doc_id!r} in {self._location} are not updated after {_MOST_ROUNDS} "
+                "attempts: other clients keep changing it."
+            )
+        await self.delete_versions({doc_id: own | replaced})
+        return False
 
-def cells_of(metadata: Mapping[str, Any], fields: Mapping[str, Field]) -> Row:
-    """The columns of declared fields. A missing one is written as null, over what may have been there.
+    async def _write_version(self, doc_id: str, generation: int, cells: Row) -> int | None:
+        """Write a document's tokens under a new version, and return that; None if the document is another by now."""
+        row = (await self._reader.rows([doc_id], ("doc_id", "generation", "packed"))).get(doc_id)
+        if row is None or row["generation"] != generation:
+            return None
+        document = PreparedDocument(doc_id, self._next_generation(1), row, unpack(matrix_of(row)), cells)
+        chunks = (
+            [one.token_row(token_id) for one, token_id in chunk]
+            for chunk in chunks_of_tokens([document], self._limits)
+        )
+        await self._for_each(self._insert_all, chunks)
+        return document.generation
 
-    Raises:
-        ValueError: a value is not of the declared type.
-    """
-    return {field.column: field.cell(metadata) for field in fields.values()}
+    async def _insert_all(self, rows: Sequence[Row]) -> None:
+        if refused := (await self._client.insert(self._tables.tokens, rows)).refused:
+            raise ServiceError(
+                f"{self._tables.tokens} does not take a row: {next(iter(refused.values()))}", outage=False
+            )
 
+    async def _set(self, doc_id: str, cells: Row) -> None:
+        update = {"updateOne": {"filter": {"doc_id": doc_id}, "update": {"$set": cells}}}
+        await self._client.command(self._tables.docs, update)
 
-def chunks_of_tokens(documents: Sequence[Prepared]) -> Iterator[list[tuple[Prepared, int]]]:
-    """Every token of every document, as many to a chunk as a request may have."""
-    chunk: list[tuple[Prepared, int]] = []
-    size = 0
-    for document in documents:
-        row_bytes = token_row_bytes(document.doc_id, document.cells, document.vectors.shape[1])
-        for token_id in range(len(document.vectors)):
-            if chunk and (len(chunk) == TOKEN_ROWS or size + row_bytes > REQUEST_BYTES):
-                yield chunk
-                chunk, size = [], 0
-            chunk.append((document, token_id))
-            size += row_bytes
-    if chunk:
-        yield chunk
+    async def remove_torn_row(self, doc_id: str) -> None:
+        """Remove what an update left in a row that was deleted before it; nothing of a document that came since."""
+        columns = [field.column for field in self._tables.fields.values()]
+        update = {"$unset": dict.fromkeys(["revision", *columns], "")}
+        await self._client.command(
+            self._tables.docs, {"updateOne": {"filter": {"doc_id": doc_id}, "update": update}}
+        )
+        if await self._reader.existing([doc_id]):
+            await self._revise(doc_id, {})  # Written just before: its declared columns were removed too.
 
+    # --- token rows
 
-def token_row_bytes(doc_id: str, cells: Row, dim: int) -> int:
-    """Of a row of the tokens table, about: each has the document's id and declared fields too."""
-    return len(json.dumps([doc_id, cells], ensure_ascii=False).encode()) + dim * 4 * 4 // 3 + 150
+    async def delete_versions(self, versions: Mapping[str, Iterable[int]]) -> None:
+        """Delete the token rows of these versions, and look whether a row names one of them after all."""
+        pairs = [(doc_id, version) for doc_id, several in versions.items() for version in several]
+        if not pairs:
+            return
+        await self._for_each(self._delete_version, pairs)
+        for doc_id, row in (await self._reader.rows([doc_id for doc_id, _ in pairs], VERSION)).items():
+            if token_version(row) in versions[doc_id]:
+                await self._revise(doc_id, {}, new_tokens=True)
 
+    async def _delete_version(self, pair: tuple[str, int]) -> None:
+        where = {"doc_id": pair[0], "generation": pair[1]}
+        await self._client.command(self._tables.tokens, {"deleteMany": {"filter": where}})
 
-def chunks_of_documents(documents: Sequence[Prepared]) -> Iterator[list[Prepared]]:
-    """Documents, as many rows to a chunk as a request may have."""
-    chunk: list[Prepared] = []
-    size = 0
-    for document in documents:
-        if chunk and (len(chunk) == TOKEN_ROWS or size + document.size > REQUEST_BYTES):
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(document)
-        size += document.size
-    if chunk:
-        yield chunk
+    async def _has_tokens(self, doc_id: str, version: int) -> bool:
+        """Tell whether a version's token rows exist: they are deleted all at once."""
+        where = {"doc_id": doc_id, "generation": version}
+        pages = self._client.pages(self._tables.tokens, ("token_id",), where=where, limit=1)
+        return any([len(page) > 0 async for page in pages])
 
+    # --- what all of them need
 
-def binary_vector(vector: np.ndarray[Any, np.dtype[np.float32]]) -> Row:
-    """A vector as the Data API reads it fastest: big-endian float32 in base64."""
-    return binary(vector.astype(">f4").tobytes())
+    def _next_generation(self, n: int) -> int:
+        """Return the first of `n` numbers that no other write has, larger than all that this client gave out."""
+        now = time.time_ns() >> _RANDOM_BITS << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS)
+        first = max(now, self._last_generation + 1)
+        self._last_generation = first + n - 1
+        return first
 
+    async def _for_each(self, work: Callable[[T], Awaitable[None]], items: Iterable[T]) -> None:
+        await for_each_concurrently(work, items, self._client.concurrency)
 
-def binary(data: bytes) -> Row:
-    """Bytes in the Data API's JSON."""
-    return {"$binary": base64.b64encode(data).decode()}
+    @asynccontextmanager
+    async def _exclusive(self, doc_ids: Iterable[str]) -> AsyncIterator[None]:
+        """Keep other tasks of this client from writing these documents meanwhile."""
+        locks = [self._locks.setdefault(doc_id, asyncio.Lock()) for doc_id in sorted(set(doc_ids))]
+        async with AsyncExitStack() as stack:
+            for lock in locks:
+                await stack.enter_async_context(lock)
+            yield
 
-
-def from_binary(value: Mapping[str, str]) -> bytes:
-    """The inverse of `binary`."""
-    return base64.b64decode(value["$binary"])
+    def _leave_over(self, surplus: Versions, error: ServiceError) -> None:
+        """Keep in mind what could not be deleted: the next write of the document does it, or the doctor."""
+        for doc_id, versions in surplus.items():
+            self._abandoned.setdefault(doc_id, set()).update(versions)
+        logger.warning(
+            "Token rows of up to %d documents are left over in %s: %s Searches are right all the same; "
+            "`late-interaction doctor --repair` deletes them.",
+            len(surplus),
+            self._location,
+            error,
+        )

@@ -1,0 +1,166 @@
+"""The catalogue of a keyspace, and opening an index by it: create what is missing, compare everything else."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from late_interaction.errors import IndexMismatchError, StoreError
+from late_interaction.packing import check_packing
+from late_interaction.stores.astra.client import DataApiClient, Row
+from late_interaction.stores.astra.failures import ServiceError
+from late_interaction.stores.astra.reading import WHOLE_TABLE
+from late_interaction.stores.astra.schema import (
+    CATALOGUE,
+    CATALOGUE_TABLE,
+    Tables,
+    fields_of,
+    index_differences,
+    table_differences,
+    type_names,
+)
+from late_interaction.stores.astra.tasks import gather_or_cancel
+from late_interaction.types import IndexSpec
+from late_interaction.validation import check_positive
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the catalogue says of an index: what it was built with, and its declared fields with their types."""
+
+    spec: IndexSpec
+    declared: dict[str, str]
+
+
+class Catalogue:
+    """The catalogue's row of one index, and the index's tables.
+
+    Args:
+        client: requests to the keyspace.
+        name: the index's name.
+        location: index, keyspace and host, for messages.
+    """
+
+    def __init__(self, client: DataApiClient, name: str, location: str) -> None:
+        self._client, self._name, self._location = client, name, location
+
+    async def entry(self) -> Entry | None:
+        """Read the index's row; None if there is no such index.
+
+        Raises:
+            StoreError: the row is damaged, or of a newer release.
+        """
+        try:
+            pages = self._client.pages(
+                CATALOGUE, ("name", "spec", "filterable"), where={"name": self._name}, limit=1
+            )
+            rows = [row async for page in pages for row in page]
+        except ServiceError as error:
+            if error.no_table:
+                return None
+            raise
+        return self._entry_of(rows[0]) if rows else None
+
+    def _entry_of(self, row: Row) -> Entry:
+        try:
+            spec, declared = json.loads(row["spec"]), json.loads(row["filterable"])
+            match spec, declared:
+                case {"dim": int(dim), "encoder": dict(), "pooling": dict(), "packing": str(packing)}, dict():
+                    check_positive("dim", dim)
+                    check_packing(packing)
+                    return Entry(IndexSpec.from_dict(spec), type_names(declared))
+        except (KeyError, TypeError, ValueError, RecursionError):
+            pass
+        raise StoreError(
+            f"The catalogue {CATALOGUE} has a damaged row for {self._location}: its spec or its declared fields are "
+            "not what this library writes. Restore the row, or delete it and drop the index's tables."
+        )
+
+    async def attach(self, spec: IndexSpec, declared: Mapping[str, str] | None) -> Tables:
+        """Open the index, creating what does not exist yet, and return its tables.
+
+        Args:
+            spec: what the index must have been built with.
+            declared: the declared fields it must have; None accepts any, and declares none for a new index.
+
+        Raises:
+            IndexMismatchError: the index was built with another spec or declaration, or a table or an index of that
+                name has another definition.
+        """
+        existing = await self._client.tables()
+        entry = await self.entry() if CATALOGUE in existing else None
+        if entry is None:
+            await self._create(spec, declared or {}, existing)
+            entry = await self.entry()
+            existing = await self._client.tables()
+            if entry is None:
+                raise StoreError(f"The catalogue {CATALOGUE} does not keep the row of {self._location}.")
+        differences = entry.spec.differences(spec)
+        if declared is not None and declared != entry.declared:
+            differences["filterable"] = (entry.declared, dict(declared))
+        tables = self.tables(entry, existing)
+        if differences or (differences := await self.differences(tables, existing)):
+            raise IndexMismatchError(self._location, differences)
+        return tables
+
+    def tables(self, entry: Entry, existing: Mapping[str, Row]) -> Tables:
+        """Return the tables that the index must have."""
+        return Tables.of(self._name, entry.spec.dim, fields_of(entry.declared), existing)
+
+    async def _create(
+        self, spec: IndexSpec, declared: Mapping[str, str], existing: Mapping[str, Row]
+    ) -> None:
+        """Create tables, then indexes, then the catalogue's row, so that whatever the row names exists."""
+        tables = Tables.of(self._name, spec.dim, fields_of(declared), existing)
+        for name, definition in tables.definitions().items():
+            if name in existing and (differences := table_differences(name, existing[name], definition)):
+                raise IndexMismatchError(self._location, differences)
+        if tables.docs in existing and await self._has_rows(tables.docs, "doc_id"):
+            raise StoreError(
+                f"The table {tables.docs} has documents, and the catalogue {CATALOGUE} does not say what they were "
+                "encoded with: drop the table, or choose another base_table_name."
+            )
+        for name, definition in tables.definitions().items():
+            await self._client.create_table(name, definition)
+        for table, indexes in tables.indexes().items():
+            for index, definition in indexes.items():
+                await self._client.create_index(table, index, definition, vector="options" in definition)
+        await self._client.create_table(CATALOGUE, CATALOGUE_TABLE)
+        row = {
+            "name": self._name,
+            "spec": json.dumps(spec.to_dict()),
+            "filterable": json.dumps(dict(declared)),
+            "library": self._client.library_version,
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        if refused := (await self._client.insert(CATALOGUE, [row])).refused:
+            raise StoreError(f"The catalogue {CATALOGUE} does not take the index's row: {refused[0]}.")
+
+    async def differences(
+        self, tables: Tables, existing: Mapping[str, Row]
+    ) -> dict[str, tuple[object, object]]:
+        """Compare tables and indexes with what they should be; return each difference as (found, wanted)."""
+        differences: dict[str, tuple[object, object]] = {}
+        for name, definition in tables.definitions().items():
+            differences |= table_differences(name, existing.get(name), definition)
+        if not differences:
+            wanted = tables.indexes()
+            found = await gather_or_cancel([self._client.indexes(table) for table in wanted])
+            for (table, indexes), have in zip(wanted.items(), found, strict=True):
+                differences |= index_differences(table, have, indexes)
+        return differences
+
+    async def drop(self) -> None:
+        """Delete the catalogue's row and the index's tables; the catalogue too if that was its last row."""
+        if CATALOGUE in await self._client.tables():
+            await self._client.command(CATALOGUE, {"deleteOne": {"filter": {"name": self._name}}})
+            if not await self._has_rows(CATALOGUE, "name"):
+                await self._client.drop_table(CATALOGUE)
+        for table in (f"{self._name}_docs", f"{self._name}_tokens"):
+            await self._client.drop_table(table)
+
+    async def _has_rows(self, table: str, column: str) -> bool:
+        pages = self._client.pages(table, (column,), limit=1, expected=WHOLE_TABLE)
+        return any([len(page) > 0 async for page in pages])

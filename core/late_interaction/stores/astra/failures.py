@@ -1,0 +1,123 @@
+"""The ways in which a request to the Data API fails, as one kind of error that says whether to try again."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from late_interaction.errors import StoreError
+
+if TYPE_CHECKING:
+    from astrapy.exceptions import DataAPIHttpException
+
+T = TypeVar("T")
+C = TypeVar("C")
+
+NOT_THE_DATA_API = "the answer is not one of the Data API"
+_NEVER_RETRIED = {"INVALID_DATABASE_QUERY", "UNSUPPORTED_DATABASE_QUERY", "UNAUTHORIZED_ACCESS"}
+"""Codes of the SERVER family that are the request's own fault: another attempt gets the same answer."""
+_UNKNOWN_TABLE = {"UNKNOWN_COLLECTION_OR_TABLE", "COLLECTION_NOT_EXIST", "TABLE_NOT_EXIST"}
+_LONGEST_RETRY_AFTER_S = 20.0
+
+
+class ServiceError(StoreError):
+    """A request failed for good.
+
+    Attributes:
+        outage: True if the service did not answer properly, however often it was asked: a write may or may not have
+            been applied. False if the service refused the request.
+        no_table: True if the table does not exist.
+    """
+
+    def __init__(self, message: str, *, outage: bool, no_table: bool = False) -> None:
+        super().__init__(message)
+        self.outage = outage
+        self.no_table = no_table
+
+
+class RequestFailedError(Exception):
+    """One attempt at a request failed.
+
+    Attributes:
+        retryable: True if another attempt may succeed.
+        wait_s: how long the service asked us to wait before it.
+        no_table: True if the table does not exist.
+    """
+
+    def __init__(
+        self, reason: str, *, retryable: bool, wait_s: float = 0.0, codes: frozenset[str] = frozenset()
+    ) -> None:
+        super().__init__(reason)
+        self.retryable = retryable
+        self.wait_s = wait_s
+        self.no_table = not codes.isdisjoint(_UNKNOWN_TABLE)
+
+
+async def attempt(ask: Callable[[C], Awaitable[T]], connections: C) -> T:
+    """Ask once; whatever astrapy or httpx raise becomes a `RequestFailedError`. Their own texts may hold the token."""
+    import httpx
+    from astrapy.exceptions import (
+        DataAPIHttpException,
+        DataAPIResponseException,
+        DataAPITimeoutException,
+        UnexpectedDataAPIResponseException,
+    )
+
+    try:
+        return await ask(connections)
+    except DataAPIHttpException as error:
+        raise _failure_of_status(error) from None
+    except DataAPITimeoutException:
+        raise RequestFailedError("no answer came in time", retryable=True) from None
+    except DataAPIResponseException as error:
+        raise failure_of(
+            [
+                {"errorCode": one.error_code, "message": one.message, "family": one.family}
+                for one in error.error_descriptors
+            ]
+        ) from None
+    except UnexpectedDataAPIResponseException:
+        raise RequestFailedError(NOT_THE_DATA_API, retryable=True) from None
+    except (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.InvalidURL, UnicodeError):
+        raise RequestFailedError(
+            "the request cannot be sent: the endpoint is not a URL, or the token has a character that a header cannot "
+            "hold",
+            retryable=False,
+        ) from None
+    except httpx.TransportError as error:
+        raise RequestFailedError(f"the connection failed ({type(error).__name__})", retryable=True) from None
+
+
+def failure_of(errors: Sequence[Any]) -> RequestFailedError:
+    """Join the Data API's error objects into one failure; it is retryable only if every one of them is."""
+    if not all(isinstance(error, Mapping) for error in errors):
+        return RequestFailedError(NOT_THE_DATA_API, retryable=True)
+    codes = frozenset(str(error.get("errorCode")) for error in errors)
+    reasons = dict.fromkeys(
+        f"{error.get('errorCode')}: {error.get('message')}".rstrip(".") for error in errors
+    )
+    retryable = bool(errors) and all(
+        error.get("family") == "SERVER" and error.get("errorCode") not in _NEVER_RETRIED for error in errors
+    )
+    return RequestFailedError(
+        "; ".join(reasons) or "the service gave no reason", retryable=retryable, codes=codes
+    )
+
+
+def _failure_of_status(error: DataAPIHttpException) -> RequestFailedError:
+    status = error.response.status_code
+    described = "; ".join(f"{one.error_code}: {one.message}" for one in error.error_descriptors)
+    if status in (401, 403):
+        return RequestFailedError(
+            f"the service does not accept the token (HTTP {status}{described and ', ' + described})",
+            retryable=False,
+        )
+    try:
+        wait_s = min(float(error.response.headers.get("Retry-After", 0)), _LONGEST_RETRY_AFTER_S)
+    except ValueError:  # A date: rare, and no more exact than our own waits.
+        wait_s = 0.0
+    return RequestFailedError(
+        f"HTTP {status}{described and ', ' + described}",
+        retryable=status in (408, 429) or status >= 500,
+        wait_s=wait_s,
+    )

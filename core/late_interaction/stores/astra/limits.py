@@ -1,0 +1,32 @@
+"""Sizes of requests and waits between attempts: what a test or an unusual service may want otherwise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How large a request may be, and how long to wait before the next attempt.
+
+    Attributes:
+        rows: rows in one insert. The maintainers of the Data API measured no gain from more; 100 are allowed.
+        request_bytes: bytes of rows in one insert, about. 20 MB are allowed, but a request should not take long.
+        ids: ids in one read: the service's page, so that no read takes two. It shrinks where pages turn out smaller.
+        read_bytes: bytes of packed matrices in one read, about: the reads of one search run concurrently.
+        first_wait_s: the longest wait before the first repetition of a lost request; it doubles each time.
+        longest_wait_s: where the doubling ends.
+    """
+
+    rows: int = 50
+    request_bytes: int = 2 * 1024 * 1024
+    ids: int = 50
+    read_bytes: int = 1024 * 1024
+    first_wait_s: float = 0.25
+    longest_wait_s: float = 20.0
+
+
+DOCUMENT_BYTES = 10 * 1024 * 1024
+"""The largest document's row: what the service documents for one field."""
+ID_BYTES = 65_535
+"""The largest partition key."""
