@@ -235,17 +235,17 @@ async def test_a_search_for_more_than_ann_lists_hold_scores_every_document(serve
     query /= np.linalg.norm(query, axis=1, keepdims=True)
     scores = maxsim(query, list(matrices))
     scored_all = 0
-    for k, filter in [
+    for k, wanted in [
         (10, None),
         (1400, None),
         (600, {"lang": "de"}),
         (400, {"page": 1}),
         (200, {"lang": "en", "page": {"$lt": 1}}),
     ]:
-        parsed = parse_filter(filter)
+        parsed = parse_filter(wanted)
         matching = [i for i, row in enumerate(records) if parsed is None or matches(parsed, row)]
         best = sorted(matching, key=lambda i: -scores[i])[:k]
-        results = await pipeline.search_with_embeddings(query, k=k, filter=filter, exact=True)
+        results = await pipeline.search_with_embeddings(query, k=k, filter=wanted, exact=True)
         assert results.stats.certain
         np.testing.assert_allclose([r.score for r in results], scores[best], atol=1e-4)
         assert len({r.doc_id for r in results}) == len(best)
