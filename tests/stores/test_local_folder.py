@@ -116,6 +116,19 @@ async def test_a_file_that_is_no_index_is_an_error_of_ours(tmp_path):
         await LocalStore(tmp_path, "things").open(SPEC)
 
 
+@pytest.mark.parametrize(
+    "spec",
+    ["{", "[]", "{}", "null", "5", '{"dim": "x"}', '{"dim": 16, "encoder": null, "pooling": 3}',
+     '{"dim": 1e400, "encoder": {}, "pooling": {}}', '{"dim": 16, "encoder": {}, "pooling": {}, "packing": "int3"}',
+     "[" * 100_000],
+)  # fmt: skip
+async def test_a_damaged_spec_is_an_error_of_ours(store, tmp_path, spec):
+    with store._file.writing() as connection:
+        connection.execute("UPDATE properties SET value = ? WHERE name = 'spec'", (spec,))
+    with pytest.raises(StoreError, match="damaged"):
+        await LocalStore(tmp_path, "things").open(SPEC)
+
+
 async def test_drop_deletes_the_index_and_nothing_else(store, tmp_path):
     other = LocalStore(tmp_path, "other")
     await other.open(SPEC)

@@ -22,7 +22,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,7 @@ from late_interaction.types import (
     Document,
     EncodedDocument,
     IndexSpec,
+    PackingDtype,
     QueryVectors,
     RaggedTokens,
 )
@@ -147,7 +148,21 @@ class LocalStore(Store):
         with self._file.reading() as connection:
             if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'properties'").fetchone():
                 return None
-            return IndexSpec.from_dict(json.loads(read_property(connection, "spec") or "null"))
+            return self._parsed_spec(read_property(connection, "spec"))
+
+    def _parsed_spec(self, text: str | None) -> IndexSpec:
+        try:
+            values = json.loads(text or "")
+            spec = IndexSpec.from_dict(values)
+            if isinstance(spec.dim, int) and spec.dim > 0 and spec.packing in get_args(PackingDtype):
+                spec.to_dict()
+                return spec
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            pass
+        raise StoreError(
+            f"The index in {self.location} is damaged: what it was built with reads {text!r:.100}. Put a backup in its "
+            "place."
+        )
 
     def _create(self, spec: IndexSpec) -> None:
         properties = {"spec": json.dumps(spec.to_dict()), "index_id": uuid.uuid4().hex}
