@@ -124,10 +124,15 @@ def test_a_map_of_another_shape_is_refused(
 
 
 def test_what_is_not_the_maps_is_the_encoders(tmp_path: Path) -> None:
-    encoder = ColBERTModel(checkpoints.stanford_checkpoint(tmp_path / "model"), device="cpu")
+    encoder = ColBERTModel(
+        checkpoints.stanford_checkpoint(tmp_path / "model"), device="cpu", long_documents="truncate"
+    )
     projected = fit_projection(encoder, TEXTS, dim=4)
     assert projected.protected_tokens == 2
     assert projected.count_truncated(["cat " * 50, "cat"]) == 1
+    assert projected.unread_shares(["cat " * 50, "cat"]) == encoder.unread_shares(["cat " * 50, "cat"])
+    assert projected.count_tokens(["cat"]) == encoder.count_tokens(["cat"]) == [4]
+    assert projected.document_length == encoder.document_length == 24
     with pytest.raises(ValueError, match="position 0 is empty"):
         projected.encode_documents([""])
 

@@ -26,6 +26,10 @@ Item: TypeAlias = "str | Image.Image"
 """What a model with `supports_images` encodes."""
 
 
+EXECUTOR_PREFIX = "_executor_"
+"""Attributes that hold the model's thread begin so; a process id follows."""
+
+
 class LateInteractionModel(ABC):
     """An encoder that gives one unit vector per token.
 
@@ -37,12 +41,14 @@ class LateInteractionModel(ABC):
         model_name: the checkpoint's name or path, for messages.
         supports_images: True where queries and documents may be PIL images too, in one list with texts.
         protected_tokens: how many leading vectors of a document (its [CLS] and marker) pooling leaves alone.
+        document_length: most tokens of a document that are read at once; None where there is no limit.
     """
 
     dim: int
     model_name: str
     supports_images: bool = False
     protected_tokens: int = 0
+    document_length: int | None = None
 
     @property
     @abstractmethod
@@ -71,6 +77,31 @@ class LateInteractionModel(ABC):
     def count_truncated(self, texts: Sequence[str], role: Role = "document") -> int:
         """How many of the texts are longer than the model reads, and so lose their end."""
         return 0
+
+    def unread_shares(self, texts: Sequence[str], role: Role = "document") -> list[float | None]:
+        """Tell how much of each text is not read: 0 where all of it is, None where it is some, but not known how much.
+
+        A model that can tell overrides it; by default it goes by `count_truncated`, which has to count them alike.
+        """
+        return [None if self.count_truncated([text], role) else 0.0 for text in texts]
+
+    def count_tokens(self, texts: Sequence[str], role: Role = "document") -> list[int]:
+        """Count the tokens of each text as the model reads it, for `passages`, which makes texts that fit.
+
+        Raises:
+            ModelError: this kind of model does not say.
+        """
+        raise ModelError(
+            f"{type(self).__name__} does not count tokens: implement count_tokens, or give max_tokens and no model."
+        )
+
+    def as_built(self, encoder: Mapping[str, Any]) -> LateInteractionModel:
+        """Return this model in the form in which an index was built with it; by default the model as it is.
+
+        Args:
+            encoder: the fingerprint of the index's encoder.
+        """
+        return self
 
     async def aencode_queries(self, queries: Sequence[Item]) -> list[FloatMatrix]:
         """`encode_queries` on the model's own thread, so that the event loop stays free."""
@@ -171,4 +202,4 @@ def check_texts(texts: Iterable[str], role: Role) -> list[str]:
 
 
 def _executor_name() -> str:
-    return f"_executor_{os.getpid()}"
+    return f"{EXECUTOR_PREFIX}{os.getpid()}"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
-from late_interaction.encoders.base import LateInteractionModel, Role, check_texts
+import numpy as np
+
+from late_interaction.encoders.base import EXECUTOR_PREFIX, LateInteractionModel, Role, check_texts
 from late_interaction.encoders.batching import token_batches
 from late_interaction.encoders.checkpoint import (
     content_hash,
@@ -18,6 +22,13 @@ from late_interaction.encoders.checkpoint import (
 )
 from late_interaction.encoders.colbert_loading import Backend, load_text_encoder, position_limit
 from late_interaction.encoders.torch_runtime import dtype_name, guard_fork, is_cpu, model_id
+from late_interaction.encoders.windows import (
+    MAX_DOCUMENT_TOKENS,
+    LongDocuments,
+    Span,
+    Window,
+    cut_windows,
+)
 from late_interaction.errors import ModelError
 from late_interaction.types import FloatMatrix
 from late_interaction.validation import check_positive, unit_rows
@@ -62,7 +73,14 @@ class ColBERTModel(LateInteractionModel):
         batch_size: most texts in a forward pass, however short; None for as many as `batch_tokens` allows.
         query_length: most tokens of a query, markers included, and with query expansion the number to which
             every query is filled up. None is the checkpoint's own.
-        document_length: most tokens of a document, markers included. None is the checkpoint's own.
+        document_length: most tokens of a document that are read at once, markers included. None is the checkpoint's
+            own.
+        long_documents: what to do with a document that is longer. "windows" reads all of it, a window after the
+            other: they are cut at sentence ends, overlap a little, and their vectors together are the document's.
+            "truncate" reads the beginning, and "error" refuses the document. A document that fits has the same
+            vectors with each.
+        max_document_tokens: most tokens of a document that are kept with "windows", which bounds the memory; what is
+            behind them is not read.
         revision: branch, tag or commit of a model on the hub.
         trust_remote_code: allow a checkpoint to bring Python code and run it. Only for one you have read.
         backend: what computes: "torch", or an "onnx" or "openvino" export, which need
@@ -72,7 +90,9 @@ class ColBERTModel(LateInteractionModel):
     Attributes:
         family: the checkpoint's format: "multi-vector", "pylate", "stanford" or "plain".
         query_length: most tokens of a query; None where the model has no limit.
-        document_length: most tokens of a document; None where the model has no limit.
+        document_length: most tokens of a document that are read at once; None where the model has no limit.
+        long_documents: what happens to a longer one.
+        max_document_tokens: most tokens of a document that are kept.
 
     Raises:
         ModelError: the checkpoint cannot be had or loaded, or it is no text encoder.
@@ -89,10 +109,17 @@ class ColBERTModel(LateInteractionModel):
         batch_size: int | None = None,
         query_length: int | None = None,
         document_length: int | None = None,
+        long_documents: LongDocuments = "windows",
+        max_document_tokens: int = MAX_DOCUMENT_TOKENS,
         revision: str | None = None,
         trust_remote_code: bool = False,
         backend: Backend = "torch",
     ) -> None:
+        if long_documents not in get_args(LongDocuments):
+            raise ValueError(
+                f"long_documents must be one of {', '.join(get_args(LongDocuments))}, not {long_documents!r}."
+            )
+        check_positive("max_document_tokens", max_document_tokens)
         if backend not in get_args(Backend):
             raise ValueError(f"backend must be one of {', '.join(get_args(Backend))}, not {backend!r}.")
         if dtype is not None and backend != "torch":
@@ -103,6 +130,8 @@ class ColBERTModel(LateInteractionModel):
                 check_positive(name, number)
 
         self.model_name = os.fspath(model_name)
+        self.long_documents: LongDocuments = long_documents
+        self.max_document_tokens = max_document_tokens
         # A fast tokenizer cannot be used by two threads at a time ("Already borrowed").
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -135,6 +164,9 @@ class ColBERTModel(LateInteractionModel):
         self._skiplist = sorted(
             {word for part in self._encoder for word in getattr(part, "skiplist_words", ())}
         )
+        self._skipped_ids = set(self._tokenizer.convert_tokens_to_ids(self._skiplist))
+        self._skipped_ids.discard(self._tokenizer.unk_token_id)
+        self._overheads = {role: self._overhead(role) for role in get_args(Role)}
         self._set_lengths(query_length, document_length)
         self.dim = int(self._encoder.get_embedding_dimension())
         self.protected_tokens = self._count_leading_special_tokens()
@@ -156,8 +188,11 @@ class ColBERTModel(LateInteractionModel):
         `model` is the hub id or the folder's name, `content` a hash of the weights, configs and vocabulary,
         which stands for the revision, but stays when a folder moves or the model card changes. Left out are
         device, backend, batch size and dtype: they move a vector about as little as storing it as int8 does,
-        and an index built in float16 on a GPU has to serve queries encoded in float32 on a CPU.
+        and an index built in float16 on a GPU has to serve queries encoded in float32 on a CPU. `long_documents` is
+        there unless it is "truncate", which is what earlier releases did. `max_document_tokens` is not: what it cuts
+        off is told when the document is indexed.
         """
+        long = {} if self.long_documents == "truncate" else {"long_documents": self.long_documents}
         return {
             "model": self._model_id,
             "content": self._content,
@@ -169,7 +204,18 @@ class ColBERTModel(LateInteractionModel):
             "document_length": self.document_length,
             "query_expansion": self._transformer.query_expansion,
             "skiplist": self._skiplist,
+            **long,
         }
+
+    def as_built(self, encoder: Mapping[str, Any]) -> LateInteractionModel:
+        """Return this model with "truncate" where it has "windows" and the index's documents were truncated."""
+        if self.long_documents != "windows" or "long_documents" in encoder or "model" not in encoder:
+            return self
+        truncating = copy.copy(self)
+        for name in [name for name in vars(truncating) if name.startswith(EXECUTOR_PREFIX)]:
+            delattr(truncating, name)  # Each has a thread of its own, and the lock that they share.
+        truncating.long_documents = "truncate"
+        return truncating
 
     def encode_queries(self, queries: Sequence[str]) -> list[FloatMatrix]:
         """One (n_tokens, dim) float32 matrix of unit rows per query, in the order given.
@@ -187,43 +233,142 @@ class ColBERTModel(LateInteractionModel):
 
         Raises:
             TypeError: a bare str, or an item that is no str.
-            ValueError: a document is empty or only white space, or nothing is left of it after tokenisation.
+            ValueError: a document is empty or only white space, or nothing is left of it after tokenisation, or it is
+                longer than the model reads and `long_documents` is "error".
         """
-        return self._encode(check_texts(documents, "document"), "document")
+        texts = check_texts(documents, "document")
+        if self.long_documents == "error":
+            self._refuse_long(texts)
+        if self.long_documents != "windows":
+            return self._encode(texts, "document")
+        windows = [self._windows(text) for text in texts]
+        parts = [text[w.start : w.end] for text, cut in zip(texts, windows, strict=True) for w in cut]
+        encoded = iter(self._encode_parts(parts, "document"))
+        matrices = [
+            self._union(text, cut, list(itertools.islice(encoded, len(cut))))
+            for text, cut in zip(texts, windows, strict=True)
+        ]
+        return self._check_not_empty(texts, matrices, "document")
+
+    def count_tokens(self, texts: Sequence[str], role: Role = "document") -> list[int]:
+        """Count the tokens of each text, with those that are added to every one, and whether it fits or not."""
+        return self._count_tokens([self._prompts[role] + text for text in texts])
 
     def count_truncated(self, texts: Sequence[str], role: Role = "document") -> int:
-        """How many texts have more tokens than `document_length`, or `query_length`, and so lose their end."""
-        limit = self._limit(role)
-        if limit is None:
-            return 0
-        # No token is shorter than a byte, so most texts need no tokeniser to be known to fit. The one
-        # more is the word-start mark that some tokenisers put first.
-        room = limit - self._overhead(role) - 1
-        long = [self._prompts[role] + text for text in texts if len(text.encode()) > room]
-        return sum(n_tokens > limit for n_tokens in self._count_tokens(long))
+        """How many texts are not read to their end: see `unread_shares`."""
+        return sum(share != 0 for share in self.unread_shares(texts, role))
 
-    def document_spans(self, document: str) -> list[tuple[int, int]]:
+    def unread_shares(self, texts: Sequence[str], role: Role = "document") -> list[float | None]:
+        """Tell how much of each text is not read, as a share of its characters; 0 where all of it is.
+
+        With "windows" that is what is behind `max_document_tokens` of a document, else what is behind
+        `document_length`; of a query what is behind `query_length`.
+        """
+        return [self._unread_share(text, role) for text in texts]
+
+    def document_spans(self, document: str) -> list[Span]:
         """Where each row of the document's matrix comes from: start and end in characters of `document`.
 
         A marker or another special token has an empty span.
         """
-        prompt = self._prompts["document"]
-        with self._lock:
-            encoded = self._tokenizer(
-                prompt + document,
-                truncation=self.document_length is not None,
-                max_length=self.document_length,
-                return_offsets_mapping=True,
-            )
-        skipped = set(self._tokenizer.convert_tokens_to_ids(self._skiplist)) - {self._tokenizer.unk_token_id}
-        spans = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        if self.long_documents != "windows":
+            return self._row_spans(document)
         return [
-            (max(0, start - len(prompt)), max(0, end - len(prompt)))
-            for token, (start, end) in spans
-            if token not in skipped
+            (start + window.start, end + window.start) if start < end else (0, 0)
+            for window in self._windows(document)
+            for start, end in self._row_spans(document[window.start : window.end])
+            if window.keeps((start, end))
         ]
 
+    def _windows(self, text: str) -> list[Window]:
+        """What is read of a document at once; of one that fits, all of it."""
+        if self.document_length is None or self._surely_fits(text, "document"):
+            return [Window(0, len(text), 0, len(text))]
+        return cut_windows(text, self._token_spans, self.document_length, self.max_document_tokens)
+
+    def _union(self, text: str, windows: Sequence[Window], matrices: Sequence[FloatMatrix]) -> FloatMatrix:
+        """Put the rows of a document's windows together, those of the overlap once."""
+        if len(windows) == 1:
+            return matrices[0]
+        kept = []
+        for window, matrix in zip(windows, matrices, strict=True):
+            spans = self._row_spans(text[window.start : window.end])
+            # A checkpoint may pool tokens by itself. Which ones a row stands for is not known then, and all are kept.
+            one_each = len(spans) == len(matrix)
+            kept.append(matrix[[window.keeps(span) for span in spans]] if one_each else matrix)
+        return np.concatenate(kept)
+
+    def _refuse_long(self, texts: Sequence[str]) -> None:
+        for position, share in enumerate(self.unread_shares(texts)):
+            if share:
+                (n_tokens,) = self.count_tokens([texts[position]])
+                raise ValueError(
+                    f"The document at position {position}, {texts[position][:40]!r}, has {n_tokens} tokens, and "
+                    f"{self.model_name} reads {self.document_length} at once: cut it into passages, or load the model "
+                    "with long_documents='windows'."
+                )
+
+    def _unread_share(self, text: str, role: Role) -> float:
+        limit = self._limit(role)
+        if limit is None or self._surely_fits(text, role):
+            return 0.0
+        if role == "document" and self.long_documents == "windows":
+            end = self._windows(text)[-1].end
+        elif self._count_tokens([self._prompts[role] + text])[0] <= limit:
+            return 0.0
+        else:
+            end = max((end for _, end in self._token_spans(text, role, limit)), default=0)
+        return 0.0 if end >= len(text) else 1 - end / len(text)
+
+    def _surely_fits(self, text: str, role: Role) -> bool:
+        """Whether a text fits by its length alone, as most do; others need the tokenizer."""
+        limit = self._limit(role)
+        # No token is shorter than a byte. The one more is the word-start mark that some tokenizers put first.
+        return limit is None or len(text.encode()) <= limit - self._overheads[role] - 1
+
+    def _row_spans(self, text: str) -> list[Span]:
+        """The spans of the rows of a text that is read at once."""
+        prompt = self._prompts["document"]
+        ids, spans = self._tokenize(prompt + text, self.document_length)
+        return [
+            _without_prompt(span, len(prompt))
+            for token, span in zip(ids, spans, strict=True)
+            if token not in self._skipped_ids
+        ]
+
+    def _token_spans(self, text: str, role: Role = "document", limit: int | None = None) -> list[Span]:
+        """The spans of all tokens of a text, of at most `limit` of them."""
+        prompt = self._prompts[role]
+        _, spans = self._tokenize(prompt + text, limit)
+        return [_without_prompt(span, len(prompt)) for span in spans]
+
+    def _tokenize(self, text: str, limit: int | None) -> tuple[list[int], list[Span]]:
+        with self._lock:
+            encoded = self._tokenizer(
+                text,
+                truncation=limit is not None,
+                max_length=limit,
+                return_offsets_mapping=True,
+                verbose=False,
+            )
+        return encoded["input_ids"], encoded["offset_mapping"]
+
     def _encode(self, texts: list[str], role: Role) -> list[FloatMatrix]:
+        return self._check_not_empty(texts, self._encode_parts(texts, role), role)
+
+    def _check_not_empty(
+        self, texts: Sequence[str], matrices: list[FloatMatrix], role: Role
+    ) -> list[FloatMatrix]:
+        for position, (text, matrix) in enumerate(zip(texts, matrices, strict=True)):
+            if len(matrix) == 0:
+                raise ValueError(
+                    f"The {role} at position {position}, {text[:40]!r}, has no token that "
+                    f"{self.model_name} gives a vector for."
+                )
+        return matrices
+
+    def _encode_parts(self, texts: Sequence[str], role: Role) -> list[FloatMatrix]:
+        """Encode texts that are read at once, in batches; a matrix may be empty."""
         guard_fork(self._pid)
         encode = self._encoder.encode_query if role == "query" else self._encoder.encode_document
         matrices: dict[int, FloatMatrix] = {}
@@ -236,12 +381,6 @@ class ColBERTModel(LateInteractionModel):
                     convert_to_numpy=True,
                 )
             matrices.update(zip(batch, map(unit_rows, encoded), strict=True))
-        for position, text in enumerate(texts):
-            if len(matrices[position]) == 0:
-                raise ValueError(
-                    f"The {role} at position {position}, {text[:40]!r}, has no token that "
-                    f"{self.model_name} gives a vector for."
-                )
         return [matrices[position] for position in range(len(texts))]
 
     def _set_lengths(self, query_length: int | None, document_length: int | None) -> None:
@@ -251,7 +390,7 @@ class ColBERTModel(LateInteractionModel):
         for role, length in wanted.items():
             if length is None:
                 continue
-            least = self._overhead(role) + 1
+            least = self._overheads[role] + 1
             if length < least or (limit is not None and length > limit):
                 most = "" if limit is None else f" and at most {limit}, the positions it has"
                 raise ValueError(
@@ -292,7 +431,7 @@ class ColBERTModel(LateInteractionModel):
             encoded = self._tokenizer(texts, truncation=False, padding=False, verbose=False)
         return [len(ids) for ids in encoded["input_ids"]]
 
-    def _lengths(self, texts: list[str], role: Role) -> list[int]:
+    def _lengths(self, texts: Sequence[str], role: Role) -> list[int]:
         """How many tokens of each text go through the model."""
         expansion = self._transformer.query_expansion if role == "query" else None
         least = 0 if expansion is None else expansion["length"]
@@ -311,3 +450,8 @@ class ColBERTModel(LateInteractionModel):
                 break
             count += token not in skipped
         return count
+
+
+def _without_prompt(span: Span, length: int) -> Span:
+    start, end = span
+    return max(0, start - length), max(0, end - length)

@@ -60,6 +60,7 @@ class ProjectedModel(LateInteractionModel):
         self.model = model
         self.model_name = model.model_name
         self.protected_tokens = model.protected_tokens
+        self.document_length = model.document_length
         self.projection: FloatMatrix = packed.astype(np.float32)
         self.dim = int(packed.shape[1])
         self._packed = packed.tobytes()
@@ -92,6 +93,19 @@ class ProjectedModel(LateInteractionModel):
         """How many of the texts are longer than the encoder reads."""
         return self.model.count_truncated(texts, role)
 
+    def unread_shares(self, texts: Sequence[str], role: Role = "document") -> list[float | None]:
+        """Tell how much of each text the encoder does not read."""
+        return self.model.unread_shares(texts, role)
+
+    def count_tokens(self, texts: Sequence[str], role: Role = "document") -> list[int]:
+        """Count the tokens of each text as the encoder reads it."""
+        return self.model.count_tokens(texts, role)
+
+    def as_built(self, encoder: Mapping[str, Any]) -> LateInteractionModel:
+        """Return the projection behind the encoder in the form in which the index was built with it."""
+        model = self.model.as_built(encoder)
+        return self if model is self.model else ProjectedModel(model, self.projection)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the map to a safetensors file, with the fingerprint of the encoder that it belongs to."""
         from safetensors.numpy import save_file
@@ -115,7 +129,9 @@ class ProjectedModel(LateInteractionModel):
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise ModelError(f"{os.fspath(path)} holds no projection that can be read: {error}") from error
         here = _as_json(model.fingerprint)
-        differing = sorted(key for key in encoder.keys() | here.keys() if encoder.get(key) != here.get(key))
+        # What is done with long documents does not change what a token's vector is.
+        keys = (encoder.keys() | here.keys()) - {"long_documents"}
+        differing = sorted(key for key in keys if encoder.get(key) != here.get(key))
         if differing:
             raise ModelError(
                 f"{os.fspath(path)} was fitted for another encoder than {model.model_name}: {', '.join(differing)} "
@@ -191,24 +207,27 @@ class Moments:
 
 
 def restored(model: LateInteractionModel, encoder: Mapping[str, Any]) -> LateInteractionModel:
-    """The model with the projection that an index holds, where it is the encoder that this was fitted for.
+    """Return the model in the form in which an index was built with it.
+
+    That is with the projection that the index holds, and cutting long documents as the index's were cut.
 
     Args:
         model: the encoder.
         encoder: the fingerprint of the index's encoder.
 
     Returns:
-        A `ProjectedModel`; the model itself where the index holds no projection, or was built with another encoder.
+        A model whose fingerprint is the index's; the model itself where the index was built with another encoder.
     """
+    made = model.as_built(encoder)
     kept = encoder.get(_NAME)
-    if kept is None:
-        return model
-    fitted_for = {**encoder, "dim": kept["from_dim"]}
-    del fitted_for[_NAME]
-    if fitted_for != _as_json({**model.fingerprint, "dim": model.dim}):
-        return model
-    packed = np.frombuffer(base64.b64decode(kept["map"]), "<f2")
-    return ProjectedModel(model, packed.reshape(model.dim + 1, -1))
+    if kept is not None and not isinstance(made, ProjectedModel):
+        fitted_for = {**encoder, "dim": kept["from_dim"]}
+        del fitted_for[_NAME]
+        if fitted_for != _as_json({**made.fingerprint, "dim": made.dim}):
+            return model
+        packed = np.frombuffer(base64.b64decode(kept["map"]), "<f2")
+        made = ProjectedModel(made, packed.reshape(made.dim + 1, -1))
+    return made if _as_json(made.fingerprint) == dict(encoder) else model
 
 
 def _as_json(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
