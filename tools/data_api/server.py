@@ -143,6 +143,8 @@ class DataApiServer:
             return await self._send(http, request, _failure(request, error), status=error.http_status)
         settings = self.settings
         await asyncio.sleep((settings.latency_ms + settings.latency_jitter_ms * self._random.random()) / 1000)
+        if settings.hold is not None:
+            await settings.hold(request)
         fault = next(
             (one for one in settings.faults if one.fires(request.command, request.table, self._random)), None
         )

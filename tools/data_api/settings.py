@@ -1,8 +1,10 @@
 """The switches of the server, all changeable while it runs."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from tools.data_api.faults import Fault
+from tools.data_api.log import Request
 
 
 @dataclass
@@ -18,6 +20,7 @@ class Settings:
         ann_delay_s: how long after a write ANN sees the row (``math.inf``: not before
             ``DataApiServer.release_ann()``). Reads by key see it at once, and so does a delete.
         faults: what goes wrong, tried in this order; the first that matches a request is its fate.
+        hold: awaited with each request before it is carried out: a test decides with it whose request goes next.
     """
 
     page_size: int = 50
@@ -26,3 +29,4 @@ class Settings:
     ann_recall_loss: float = 0.0
     ann_delay_s: float = 0.0
     faults: list[Fault] = field(default_factory=list)
+    hold: Callable[[Request], Awaitable[None]] | None = None

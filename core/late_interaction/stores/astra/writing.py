@@ -108,11 +108,13 @@ class Writer:
         replaced: dict[str, Row] = {}
         async with self._exclusive(outcome.doc_ids):
             try:
-                replaced = await self._reader.rows([one.doc_id for one in prepared], VERSION)
                 tokens = chunks_of_tokens(prepared, self._limits)
                 await self._for_each(partial(self._write_tokens, outcome), tokens)
-                rows = chunks_of_documents(outcome.accepted(prepared), self._limits)
-                await self._for_each(partial(self._write_rows, outcome), rows)
+                if outcome.outage is None:
+                    # As late as possible: a version that is committed after this is not known to be replaced.
+                    replaced = await self._reader.rows([one.doc_id for one in prepared], VERSION)
+                    rows = chunks_of_documents(outcome.accepted(prepared), self._limits)
+                    await self._for_each(partial(self._write_rows, outcome), rows)
             except ServiceError as error:
                 outcome.outage = error
             if outcome.outage is None:
