@@ -1,26 +1,27 @@
-"""PDF files: each page as an image, or as its text."""
+"""PDF files: each page as an image, or as its text.
+
+Files are opened in worker processes (`pdf_process`): a page that takes too long or too much memory is an error of
+that page.
+"""
 
 from __future__ import annotations
 
 import math
 import os
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from late_interaction.errors import MissingExtraError
+from late_interaction.images.pdf_process import MEMORY, Answer, CrashError, OverrunError, ask
 
 if TYPE_CHECKING:
-    import pypdfium2
     from PIL import Image
 
 DPI = 150
-_POINTS_PER_INCH = 72
-# PDFium is not made for threads at all, so that nothing of it may be open outside this lock.
-_pdfium = threading.Lock()
+PDF_TIMEOUT_S = 30.0
+MAX_PAGE_PIXELS = 16_000_000
+"""Most pixels of a rendered page: larger ones, such as plans and maps, are rendered at a lower resolution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,53 +32,65 @@ class PdfPage:
         path: the file.
         page: the page's number, from 1.
         dpi: pixels per inch.
+        pdf_timeout_s: most seconds to render it.
     """
 
     path: str
     page: int
     dpi: float = DPI
+    pdf_timeout_s: float = PDF_TIMEOUT_S
 
     @property
     def reference(self) -> str:
-        """The file and the page, as a PDF viewer's link has them."""
+        """The file and the page, in the form of a PDF viewer's link."""
         return f"{self.path}#page={self.page}"
 
     def render(self) -> Image.Image:
-        """The page as an RGB image, on white.
+        """Render the page as an RGB image, on white.
 
         Raises:
-            ValueError: the page is damaged, or would have too many pixels.
+            ValueError: the page is damaged, or takes too long or too much memory.
+            MissingExtraError: pypdfium2 or Pillow is not installed.
         """
-        with _opened(Path(self.path)) as document:
-            page = document[self.page - 1]
-            _check_size(page.get_size(), self.dpi, self.reference)
-            image: Image.Image = page.render(scale=self.dpi / _POINTS_PER_INCH).to_pil().convert("RGB")
-            return image
+        from PIL import Image
+
+        limit = min(MAX_PAGE_PIXELS, Image.MAX_IMAGE_PIXELS or MAX_PAGE_PIXELS)
+        answer = _ask("render", self.path, self.pdf_timeout_s, page=self.page, dpi=self.dpi, max_pixels=limit)
+        size = answer.values["width"], answer.values["height"]
+        mode, raw = ("RGB", "RGB") if answer.values["channels"] == 3 else ("RGBA", "RGBA")
+        image = Image.frombytes(mode, size, answer.data, "raw", raw, answer.values["stride"])
+        return image if mode == "RGB" else image.convert("RGB")
 
 
-def pdf_pages(path: str | os.PathLike[str], *, dpi: float = DPI) -> Iterator[dict[str, Any]]:
-    """The pages of a PDF as rows for a visual model, one document each.
+def pdf_pages(
+    path: str | os.PathLike[str], *, dpi: float = DPI, pdf_timeout_s: float = PDF_TIMEOUT_S
+) -> Iterator[dict[str, Any]]:
+    """Return the pages of a PDF as rows for a visual model, one document each.
 
-    A page is rendered when it is encoded. Rows have `image`, `content` ("report.pdf, page 3 of 12"), `doc_id`
-    ("path/report.pdf#3") and the metadata `source` (the path), `page` and `pages`.
+    A page is rendered when it is encoded, in another process. Rows have `image`, `content` ("report.pdf, page 3 of
+    12"), `doc_id` ("path/report.pdf#3") and the metadata `source` (the path), `page` and `pages`.
 
     Args:
         path: the file.
-        dpi: pixels per inch. Visual models scale a page to some 0.2 to 1 million pixels; 150 gives 2.2 for A4.
+        dpi: pixels per inch. Visual models scale a page to some 0.2 to 1 million pixels; 150 gives 2.2 for A4. A page
+            that would have more than 16 million is rendered at a lower resolution.
+        pdf_timeout_s: most seconds for each page, and a third of that on the processor.
 
     Raises:
-        ValueError: the file is no PDF, is damaged, or is protected by a password; or dpi is not positive and finite.
+        ValueError: the file is not a PDF, is damaged, or is protected by a password; or dpi or pdf_timeout_s is not
+            positive and finite.
         MissingExtraError: pypdfium2 is not installed.
     """
-    if not 0 < dpi < math.inf:
-        raise ValueError(f"dpi must be positive and finite, not {dpi}.")
-    name, pages = os.fspath(path), page_count(path)
+    for name, value in (("dpi", dpi), ("pdf_timeout_s", pdf_timeout_s)):
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be positive and finite, not {value}.")
+    source, pages = os.fspath(path), page_count(path, pdf_timeout_s=pdf_timeout_s)
     return (
         {
-            "image": PdfPage(name, page, dpi),
+            "image": PdfPage(source, page, dpi, pdf_timeout_s),
             "content": f"{Path(path).name}, page {page} of {pages}",
-            "doc_id": f"{name}#{page}",
-            "source": name,
+            "doc_id": f"{source}#{page}",
+            "source": source,
             "page": page,
             "pages": pages,
         }
@@ -85,64 +98,53 @@ def pdf_pages(path: str | os.PathLike[str], *, dpi: float = DPI) -> Iterator[dic
     )
 
 
-def page_count(path: str | os.PathLike[str]) -> int:
-    """How many pages a PDF has, at least 1.
+def page_count(path: str | os.PathLike[str], *, pdf_timeout_s: float = PDF_TIMEOUT_S) -> int:
+    """Return how many pages a PDF has, at least 1.
 
     Raises:
         ValueError, MissingExtraError: as for `pdf_pages`.
     """
-    with _opened(Path(path)) as document:
-        return len(document)
+    return int(_ask("count", path, pdf_timeout_s).values["pages"])
 
 
-def page_text(path: str | os.PathLike[str], page: int) -> str | None:
-    """The text of a page as far as the file has it: empty of a blank page, None of one that only shows something.
+def page_text(path: str | os.PathLike[str], page: int, *, pdf_timeout_s: float = PDF_TIMEOUT_S) -> str | None:
+    """Return the text of a page as far as the file has it: "" of a blank page, None of one that only shows something.
 
     Args:
         path: the file.
         page: the page's number, from 1.
+        pdf_timeout_s: most seconds to read it.
 
     Raises:
         ValueError, MissingExtraError: as for `pdf_pages`.
     """
-    with _opened(Path(path)) as document:
-        shown = document[page - 1]
-        text: str = shown.get_textpage().get_text_range()
-        # A hyphen at a line's end comes as U+FFFE or U+0002: the halves are put together again.
-        text = text.replace("\ufffe", "").replace("\x02", "").replace("\x00", "").replace("\r\n", "\n")
-        if text.strip():
-            return text
-        return "" if next(shown.get_objects(max_depth=1), None) is None else None
+    values = _ask("text", path, pdf_timeout_s, page=page).values
+    # A hyphen at a line's end comes as U+FFFE or U+0002: the halves are put together again.
+    text: str = values["text"]
+    text = text.replace("\ufffe", "").replace("\x02", "").replace("\x00", "").replace("\r\n", "\n")
+    if text.strip():
+        return text
+    return None if values["shows"] else ""
 
 
-@contextmanager
-def _opened(file: Path) -> Iterator[pypdfium2.PdfDocument]:
-    """A file, open while nothing else of PDFium is."""
+def _ask(what: str, path: str | os.PathLike[str], timeout_s: float, **details: Any) -> Answer:
+    """Ask a worker, and say in one sentence why it could not answer."""
     try:
-        import pypdfium2
-    except ImportError as error:
-        raise MissingExtraError("Reading PDF files", "colpali", "pypdfium2") from error
-    with _pdfium:
-        try:
-            document = pypdfium2.PdfDocument(file)
-        except FileNotFoundError:
-            raise ValueError(f"there is no file {file}.") from None
-        except pypdfium2.PdfiumError as error:
-            locked = "password" in str(error).lower()
-            reason = "it is protected by a password" if locked else f"no PDF that can be read ({error})"
-            raise ValueError(f"{file}: {reason}.") from None
-        try:
-            yield document
-        except pypdfium2.PdfiumError as error:
-            raise ValueError(f"{file}: damaged ({error}).") from None
-        finally:
-            document.close()  # and with it its pages
-
-
-def _check_size(points: tuple[float, float], dpi: float, name: str) -> None:
-    """Refuse a page that would fill the memory: some say that they are kilometres wide."""
-    from PIL import Image
-
-    width, height = (round(edge * dpi / _POINTS_PER_INCH) for edge in points)
-    if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
-        raise ValueError(f"{name} would have {width}×{height} pixels at {dpi:g} dpi: choose a lower dpi.")
+        answer = ask(what, path, timeout_s, **details)
+    except OverrunError:
+        reason = f"takes longer than {timeout_s:g} seconds (pdf_timeout_s)"
+    except CrashError:
+        reason = f"crashes the PDF reader, or takes more than {MEMORY // 2**20:,} MB of memory"
+    else:
+        refused = answer.values.get("refused")
+        if refused is None:
+            return answer
+        detail = answer.values["detail"]
+        reason = {
+            "missing": f"cannot be read ({detail})",
+            "locked": "it is protected by a password",
+            "unreadable": f"not a PDF that can be read ({detail})",
+            "damaged": f"damaged ({detail})",
+            "memory": f"takes more than {MEMORY // 2**20:,} MB of memory",
+        }[refused]
+    raise ValueError(f"{os.fspath(path)}: {reason}.")
