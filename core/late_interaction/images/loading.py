@@ -7,14 +7,14 @@ import binascii
 import io
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
-import numpy as np
-
 from late_interaction.errors import MissingExtraError
 from late_interaction.images.fetching import fetch_image
+from late_interaction.images.scaling import Size, factors_for, scaled_rgb
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,7 +27,9 @@ MAX_BYTES = 64 * 1024 * 1024
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _WEB_TYPES = {"GIF": "gif", "JPEG": "jpeg", "MPO": "jpeg", "PNG": "png", "WEBP": "webp"}
 _DATA_URI = re.compile(r"data:[^,;]*(?:;[^,;]*)*;base64,", re.IGNORECASE)
-_BASE64 = re.compile(r"[A-Za-z0-9+/\s]{64,}={0,2}\s*")
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s]{64,}={0,2}")  # of a text without white space at its end
+_ORIENTATION = 0x0112  # of EXIF
+_SIDEWAYS = (5, 6, 7, 8)
 _SIGNATURES = (b"BM", b"GIF8", b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"RIFF")
 
 
@@ -40,10 +42,12 @@ class LazyImage(Protocol):
         """What to store in its place."""
 
     def render(self) -> Image.Image:
-        """Make the image; called on a thread of its own, once for each time it is needed."""
+        """Make the image; it is called on another thread, once for each time that the image is needed."""
 
 
 ImageSource: TypeAlias = "Image.Image | str | os.PathLike[str] | bytes | LazyImage"
+Fit: TypeAlias = "Callable[[Size], Size]"
+"""The size to which a model scales an image of this size; see `LateInteractionModel.scaled_size`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +55,20 @@ class LoadedImage:
     """An image and where it came from.
 
     Attributes:
-        image: upright, RGB.
-        data: the file as it was, where it is of a kind that a browser shows.
+        image: upright, RGB; smaller than the file's where it was loaded for a model.
+        size: width and height of the whole image, upright.
+        data: the file, unchanged, where it is of a kind that a browser shows.
         media_type: of the file, such as "image/png".
     """
 
     image: Image.Image
+    size: Size
     data: bytes | None = None
     media_type: str | None = None
 
 
 def load_image(source: ImageSource, *, allow_urls: bool = False) -> Image.Image:
-    """An image, upright (by its EXIF orientation) and in RGB, what is transparent on white.
+    """Load an image, upright (by its EXIF orientation) and in RGB, transparent parts on white.
 
     Args:
         source: an image of Pillow, a path, the bytes of a file, base64 with or without `data:image/…;base64,` in
@@ -71,26 +77,41 @@ def load_image(source: ImageSource, *, allow_urls: bool = False) -> Image.Image:
             32 MB, over at most 3 redirects.
 
     Raises:
-        ValueError: it is no image that can be read, or too large (Pillow's `Image.MAX_IMAGE_PIXELS` pixels, 64 MB).
-        TypeError: it is nothing of the above.
+        ValueError: it is not an image that can be read, or too large (Pillow's `Image.MAX_IMAGE_PIXELS` pixels,
+            64 MB).
+        TypeError: it is none of the above.
         MissingExtraError: Pillow is not installed.
+
+    Example:
+        >>> from PIL import Image
+        >>> load_image(Image.new("L", (640, 480))).mode
+        'RGB'
+        >>> load_image("data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAACAkQBADs=").size
+        (1, 1)
     """
     return open_image(source, allow_urls=allow_urls).image
 
 
-def open_image(source: ImageSource, *, allow_urls: bool = False) -> LoadedImage:
-    """`load_image`, with the file that the image was in."""
+def open_image(source: ImageSource, *, allow_urls: bool = False, fit: Fit | None = None) -> LoadedImage:
+    """Load an image as `load_image` does, with the file that it was in.
+
+    Args:
+        source: as for `load_image`.
+        allow_urls: as for `load_image`.
+        fit: shrink an image that is far larger than the model looks at while it is decoded, so that it takes less
+            memory. At least twice the model's width and height are left for the model's own scaling.
+    """
     try:
         from PIL import Image, ImageFile, UnidentifiedImageError
     except ImportError as error:
         raise MissingExtraError("Reading images", "colpali", "pillow") from error
 
-    if isinstance(source, ImageFile.ImageFile):  # Opened by the caller, and not changed since.
-        return LoadedImage(_decoded(source, "the image"))
-    if isinstance(source, Image.Image):
-        return LoadedImage(_rgb(source))
+    if isinstance(source, ImageFile.ImageFile):  # opened by the caller, and not changed since
+        return _decoded(source, "the image", fit, ours=False)
     if isinstance(source, LazyImage):
-        return LoadedImage(_rgb(source.render()))
+        source = source.render()
+    if isinstance(source, Image.Image):
+        return LoadedImage(scaled_rgb(source, factors_for(source.size, fit)), source.size)
     name, data = _read(source, allow_urls)
     if data.startswith(b"%PDF-"):
         raise ValueError(f"{name} is a PDF: pdf_pages(path) makes an image of each of its pages.")
@@ -100,14 +121,14 @@ def open_image(source: ImageSource, *, allow_urls: bool = False) -> LoadedImage:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Exception as error:
         what = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
-        raise ValueError(f"{name} is no {', '.join(_FORMATS)} image, or is damaged{what}.") from error
+        raise ValueError(f"{name} is not a {', '.join(_FORMATS)} image, or is damaged{what}.") from error
     web_type = _WEB_TYPES.get(image.format or "")
-    decoded = _decoded(image, name)
-    return LoadedImage(decoded, data, f"image/{web_type}") if web_type else LoadedImage(decoded)
+    decoded = _decoded(image, name, fit, ours=True)
+    return replace(decoded, data=data, media_type=f"image/{web_type}") if web_type else decoded
 
 
 def _read(source: object, allow_urls: bool) -> tuple[str, bytes]:
-    """A name for messages, and the bytes of the file."""
+    """Return a name for messages, and the bytes of the file."""
     if isinstance(source, bytes | bytearray | memoryview):
         return f"what begins with {bytes(source[:8])!r}", bytes(source)
     if isinstance(source, str):
@@ -116,7 +137,7 @@ def _read(source: object, allow_urls: bool) -> tuple[str, bytes]:
             try:
                 return "the base64 data", base64.b64decode("".join(encoded.split()), validate=True)
             except binascii.Error as error:
-                raise ValueError(f"{source[:40]!r}… is no valid base64 ({error}).") from None
+                raise ValueError(f"{source[:40]!r}… is not valid base64 ({error}).") from None
         if re.match(r"https?://", source, re.IGNORECASE):
             if not allow_urls:
                 raise ValueError("images are fetched from URLs only with allow_urls=True.")
@@ -135,45 +156,70 @@ def _read(source: object, allow_urls: bool) -> tuple[str, bytes]:
 
 
 def encoded_part(text: str) -> str | None:
-    """The base64 in a data URI, or a text that is itself the base64 of an image; else None."""
+    """Return the base64 in a data URI, or a text that is itself the base64 of an image; else None."""
     if text[:5].lower() == "data:":
         match = _DATA_URI.match(text[:200])
         if match is None:
-            raise ValueError(f"{text[:40]!r}… is no data URI in base64.")
+            raise ValueError(f"{text[:40]!r}… is not a data URI in base64.")
         return text[match.end() :]
-    # No path is taken for base64: an image's file has a suffix, and a dot is not in the alphabet.
-    if _BASE64.fullmatch(text) and base64.b64decode(text[:16]).startswith(_SIGNATURES):
+    # A path is never taken for base64: an image's file has a suffix, and a dot is not in the alphabet.
+    if _BASE64.fullmatch(text.rstrip()) and base64.b64decode(text[:16]).startswith(_SIGNATURES):
         return text
     return None
 
 
-def _decoded(image: Image.Image, name: str) -> Image.Image:
-    """The pixels of a file just opened, upright and in RGB."""
-    from PIL import Image, ImageOps
+def _decoded(image: Image.Image, name: str, fit: Fit | None, *, ours: bool) -> LoadedImage:
+    """Decode a file just opened, upright and in RGB.
+
+    Args:
+        image: the opened file.
+        name: for messages.
+        fit: as for `open_image`.
+        ours: nobody else uses this image, so that it may be decoded at a smaller size.
+    """
+    from PIL import Image
 
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
         raise ValueError(
             f"{name} has {image.width}×{image.height} pixels, more than {limit:,} (PIL.Image.MAX_IMAGE_PIXELS)."
         )
-    if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
-        raise ValueError(
-            f"{name} has {image.n_frames} pages: give each as an image of its own, or the file as a PDF."  # type: ignore[attr-defined]
-        )
     try:
-        return _rgb(ImageOps.exif_transpose(image))
+        n_frames = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+        if n_frames == 1:
+            return _shrunk(image, fit, draft=ours and image.format in ("JPEG", "MPO"))
     except Exception as error:
         raise ValueError(f"{name} is damaged: {error}.") from error
+    raise ValueError(f"{name} has {n_frames} pages: give each as an image of its own, or the file as a PDF.")
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    from PIL import Image
+def _shrunk(image: Image.Image, fit: Fit | None, *, draft: bool) -> LoadedImage:
+    if not draft:
+        image.load()  # A PNG may tell its orientation behind its pixels, and a TIFF turns itself.
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    sideways = orientation in _SIDEWAYS
+    size = image.size[::-1] if sideways else image.size
+    across, down = factors_for(size, fit)[:: -1 if sideways else 1]
+    if draft:
+        # A JPEG can be decoded at a half, a quarter or an eighth of its size.
+        width = image.width
+        image.draft(None, (width // across, image.height // down))
+        drafted = round(width / image.width)
+        across, down = max(1, across // drafted), max(1, down // drafted)
+    return LoadedImage(_upright(scaled_rgb(image, (across, down)), orientation), size)
 
-    if 0 in image.size:
-        raise ValueError(f"the image has no pixels: it is {image.width}×{image.height}.")
-    if image.mode.startswith("I;16"):  # Pillow would cut off all that is brighter than 255 of 65,535.
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return image.convert("RGB")
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    """Turn an image by what its EXIF orientation says."""
+    from PIL.Image import Transpose
+
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    return image.transpose(turns[orientation]) if orientation in turns else image

@@ -74,7 +74,7 @@ def pdf_pages(
         path: the file.
         dpi: pixels per inch. Visual models scale a page to some 0.2 to 1 million pixels; 150 gives 2.2 for A4. A page
             that would have more than 16 million is rendered at a lower resolution.
-        pdf_timeout_s: most seconds for each page, and a third of that on the processor.
+        pdf_timeout_s: most seconds for each page, and a quarter of that on the processor.
 
     Raises:
         ValueError: the file is not a PDF, is damaged, or is protected by a password; or dpi or pdf_timeout_s is not

@@ -23,15 +23,16 @@ from typing import Any
 
 from late_interaction.errors import LateInteractionError, MissingExtraError
 
-MEMORY = 2 * 1024**3
-"""Most bytes that a worker may take, where the system can limit them (not on Windows)."""
+MEMORY = 1024**3
+"""Most bytes that a worker may take, where the system can limit them (not on Windows). 4,682 files of test suites, their
+pages rendered at 150 dpi, took 333 MB at most."""
 MOST_WORKERS = 4
 START_S = 60.0
 
 _SCRIPT = Path(__file__).with_name("pdf_worker.py")
 # A machine under load may need many seconds for one of work, so the time on the clock is generous and the time on
 # the processor is not: the slowest page of 4,682 files took 1.9 s.
-_PROCESSOR_SHARE = 3
+_PROCESSOR_SHARE = 4
 
 
 @dataclass(frozen=True, slots=True)
