@@ -20,7 +20,13 @@ from numpy.typing import ArrayLike
 from late_interaction.encoders.base import LateInteractionModel, encode_checked, warn_of_cut_ends
 from late_interaction.errors import DocumentError, RowFailure, StoreError, StoreWriteError
 from late_interaction.images.loading import open_image
-from late_interaction.images.storing import StoreImages, describe_image, image_reference, stored_image
+from late_interaction.images.storing import (
+    StoreImages,
+    describe_image,
+    fit_for,
+    image_reference,
+    stored_image,
+)
 from late_interaction.pooling import pool_document
 from late_interaction.rows import Pending, Row, check_row, row_id
 from late_interaction.stores.base import Store
@@ -193,9 +199,13 @@ class IndexingRun:
         if pending.matrix is not None and (as_reference or not pending.has_pending_image):
             loaded = None  # Its vectors were given, and nothing of its pixels is stored.
         else:
-            loaded = open_image(source, allow_urls=self._allow_urls)
+            loaded = open_image(
+                source,
+                allow_urls=self._allow_urls,
+                fit=fit_for(self._store_images, self._model.scaled_size),
+            )
         if pending.has_pending_image:
-            description = reference or (describe_image(loaded.image) if loaded else "")
+            description = reference or (describe_image(loaded) if loaded else "")
             pending.complete(stored_image(source, loaded, self._store_images), description)
         if loaded is None or pending.matrix is not None:
             return 0

@@ -91,7 +91,7 @@ async def test_a_str_is_a_text_as_a_query_and_a_path_as_an_image(
 
 async def test_a_query_that_is_no_image_is_refused(tmp_path: Path, model: ColourModel) -> None:
     async with pipeline_at(tmp_path, model) as pipeline:
-        with pytest.raises(ValueError, match="is no BMP"):
+        with pytest.raises(ValueError, match="is not a BMP"):
             await pipeline.search(b"nothing")
         with pytest.raises(TypeError, match="not a int"):
             await pipeline.search(3)  # type: ignore[arg-type]
@@ -259,7 +259,7 @@ async def test_bad_images_are_named_and_the_others_indexed(
     assert [failure.row for failure in caught.value.failures] == list(range(1, 9))
     expected = {
         "missing": "cannot be read: No such file",
-        "broken": "is no BMP",
+        "broken": "is not a BMP",
         "url": "allow_urls=True",
         "wide": "too wide",
         "number": "not a int",

@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import http.server
 import io
+import ipaddress
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from late_interaction import load_image
 from late_interaction.errors import MissingExtraError
@@ -102,15 +105,15 @@ def pages() -> bytes:
 @pytest.mark.parametrize(
     ("source", "error", "message"),
     [
-        (b"no image", ValueError, "is no BMP, GIF, JPEG, PNG, TIFF, WEBP image"),
-        (b"", ValueError, "is no BMP"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n", ValueError, "is no BMP"),
+        (b"no image", ValueError, "is not a BMP, GIF, JPEG, PNG, TIFF, WEBP image"),
+        (b"", ValueError, "is not a BMP"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n", ValueError, "is not a BMP"),
         (truncated(), ValueError, "is damaged"),
         (pages(), ValueError, "has 2 pages"),
         ("there/is/none.png", ValueError, "none.png cannot be read: No such file"),
         (Path(), ValueError, "cannot be read: Is a directory"),
-        ("data:image/svg+xml,<svg/>", ValueError, "is no data URI in base64"),
-        ("data:image/png;base64,####", ValueError, "no valid base64"),
+        ("data:image/svg+xml,<svg/>", ValueError, "is not a data URI in base64"),
+        ("data:image/png;base64,####", ValueError, "not valid base64"),
         ("https://example.org/a.png", ValueError, "only with allow_urls=True"),
         (3, TypeError, "a PIL image, a path, bytes, base64, a data URI or a URL, not a int"),
         (None, TypeError, "not a NoneType"),
@@ -149,6 +152,101 @@ def test_without_pillow_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
         load_image(PNG)
 
 
+# --- time and memory
+
+
+@pytest.mark.parametrize("filler", [" ", "\n", "A", "=", "A "])
+def test_telling_base64_from_a_path_takes_linear_time(filler: str) -> None:
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match=r"cannot be read|base64|damaged"):
+        load_image("A" * 64 + filler * 1_000_000 + "!")
+    assert time.perf_counter() - start < 3
+
+
+def smooth(width: int, height: int, mode: str = "RGB") -> Image.Image:
+    x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    pixels = np.stack([x, y, 255 - x], axis=2).astype(np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1", "LA", "CMYK"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP"])
+def test_an_image_is_shrunk_for_a_model(mode: str, kind: str) -> None:
+    image = smooth(1200, 900, mode)
+    try:
+        data = encoded(image, kind)
+    except (OSError, ValueError):
+        pytest.skip(f"{kind} has no {mode}")
+    whole = load_image(data)
+    for fit in (lambda _: (100, 75), lambda _: (150, 75), lambda _: (450, 300), lambda size: size):
+        loaded = open_image(data, fit=fit)
+        wanted = fit((1200, 900))
+        assert loaded.size == (1200, 900)
+        assert loaded.image.width >= min(1200, 2 * wanted[0])
+        assert loaded.image.height >= min(900, 2 * wanted[1])
+        assert loaded.image.width <= max(1200 if wanted[0] > 300 else 0, 4 * wanted[0])
+        by_model = whole.resize(wanted, Image.Resampling.BICUBIC)
+        difference = np.abs(
+            np.asarray(loaded.image.resize(wanted, Image.Resampling.BICUBIC), int) - np.asarray(by_model, int)
+        )
+        assert difference.mean() < (12 if mode == "1" else 2)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_a_photo_is_upright_at_every_size(orientation: int, kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(smooth(800, 400), kind, exif=exif)
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+    whole = open_image(data)
+    assert whole.size == whole.image.size == expected.size
+    assert np.array_equal(np.asarray(whole.image), np.asarray(expected))
+    small = open_image(data, fit=lambda size: (size[0] // 8, size[1] // 8))
+    assert small.size == expected.size
+    assert small.image.size == (expected.width // 4, expected.height // 4)
+    difference = np.abs(
+        np.asarray(small.image, int)
+        - np.asarray(expected.resize(small.image.size, Image.Resampling.BOX), int)
+    )
+    assert difference.mean() < 2
+
+
+def test_an_image_of_the_caller_is_not_changed() -> None:
+    opened = Image.open(io.BytesIO(encoded(smooth(800, 400), "JPEG")))
+    assert open_image(opened, fit=lambda _: (50, 25)).image.size == (100, 50)
+    assert opened.size == (800, 400)
+    assert load_image(opened).size == (800, 400)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the memory is read from /proc")
+@pytest.mark.parametrize(
+    ("kind", "mode", "most"), [("JPEG", "RGB", 60), ("PNG", "RGB", 130), ("PNG", "RGBA", 170)]
+)
+def test_a_large_image_takes_little_more_than_its_pixels(
+    tmp_path: Path, kind: str, mode: str, most: int
+) -> None:
+    file = tmp_path / "large"
+    Image.new(mode, (6000, 6000), "red").save(file, kind)
+    code = (
+        "import resource, sys; from late_interaction.images.loading import open_image; from PIL import Image; "
+        "open_image(Image.new('RGB', (9, 9))); peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; "
+        "before = peak(); open_image(sys.argv[1], fit=lambda _: (400, 400)); print((peak() - before) // 1024)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, file], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < most  # MB; 108 of pixels in RGB, 144 in RGBA
+
+
+def test_a_damaged_tiff_is_an_error_of_ours() -> None:
+    data = bytearray(pages())
+    offset = int.from_bytes(data[4:8], "little")
+    entries = int.from_bytes(data[offset : offset + 2], "little")
+    following = offset + 2 + 12 * entries
+    data[following : following + 4] = (len(data) - 4).to_bytes(4, "little")
+    with pytest.raises(ValueError, match=r"is damaged: .*|has \d+ pages"):
+        load_image(bytes(data))
+
+
 # --- what is stored
 
 
@@ -174,7 +272,7 @@ def test_an_image_without_a_path_leaves_no_reference() -> None:
             np.asarray(load_image(stored_image(source, open_image(source), "full")["image"])),
             np.asarray(picture()),
         )
-    assert describe_image(picture()) == "image of 8×6 pixels"
+    assert describe_image(open_image(picture())) == "image of 8×6 pixels"
 
 
 def test_what_a_browser_does_not_show_is_stored_as_png() -> None:
@@ -282,7 +380,9 @@ def test_an_answer_that_is_too_long_is_not_read_to_its_end(
     [
         "localhost", "127.0.0.1", "127.1.2.3", "0.0.0.0", "10.0.0.1", "172.16.0.1", "192.168.1.1", "100.64.0.1",
         "169.254.169.254", "224.0.0.1", "::1", "::", "fe80::1", "fc00::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1",
-        "2002:7f00:1::", "64:ff9b::a00:1",
+        "2002:7f00:1::", "64:ff9b::a00:1", "::127.0.0.1", "fec0::1", "64:ff9b:1::7f00:1", "::ffff:0:7f00:1", "5f00::1",
+        "192.88.99.1", "2001:0:7f00:1::", "2001:db8::1", "3fff::1", "100::1", "192.0.2.1", "198.18.0.1", "240.0.0.1",
+        "2002:808:808::1", "ff02::1",
     ],
 )  # fmt: skip
 def test_an_address_that_is_not_public_is_never_connected_to(host: str) -> None:
@@ -296,6 +396,31 @@ def test_an_address_that_is_not_public_is_never_connected_to(host: str) -> None:
 def test_a_public_address_is_the_one_connected_to() -> None:
     assert fetching.public_address("9.9.9.9", 443) == "9.9.9.9"
     assert fetching.public_address("2620:fe::fe", 443) == "2620:fe::fe"
+    assert fetching.public_address("64:ff9b::909:909", 443) == "64:ff9b::909:909"
+
+
+def test_every_address_that_some_python_refuses_is_refused() -> None:
+    """The lists are our own; nothing that this Python knows as not global may be missing."""
+    rng = np.random.default_rng(0)
+    for network in ("0.0.0.0/0", "2000::/3", "::/0", "fc00::/6", "2001::/16"):
+        whole = ipaddress.ip_network(network)
+        for _ in range(2000):
+            offset = int.from_bytes(rng.bytes(16), "big") % whole.num_addresses
+            address = whole[offset]
+            if fetching._is_public(address):
+                assert address.is_global, address
+                assert not address.is_multicast, address
+
+
+def test_a_resolver_that_hangs_is_inside_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+    monkeypatch.setattr(fetching.socket, "getaddrinfo", lambda *_, **__: ended.wait(20))
+    monkeypatch.setattr(fetching, "TIMEOUT_S", 0.3)
+    start = time.monotonic()
+    with pytest.raises(ValueError, match="did not answer within"):
+        load_image("http://slow.example/a.png", allow_urls=True)
+    assert time.monotonic() - start < 5
+    ended.set()
 
 
 @pytest.mark.parametrize(
@@ -303,8 +428,8 @@ def test_a_public_address_is_the_one_connected_to() -> None:
     [
         ("http://", "http:// names no host"),
         ("http://[half/a.png", "Invalid IPv6 URL"),
-        ("http://host:port/a.png", "http://host/a.png is no URL: Invalid port: 'port'"),
-        ("http://ho\x7fst/a.png", "is no URL: Invalid non-printable"),
+        ("http://host:port/a.png", "http://host/a.png is not a URL: Invalid port: 'port'"),
+        ("http://ho\x7fst/a.png", "is not a URL: Invalid non-printable"),
     ],
 )
 def test_what_is_no_url_is_refused(url: str, message: str) -> None:

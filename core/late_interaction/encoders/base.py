@@ -103,6 +103,14 @@ class LateInteractionModel(ABC):
         """
         return self
 
+    def scaled_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the width and height to which the model scales an image of this width and height.
+
+        Images that are far larger are shrunk while they are read, so that they take less memory. By default every
+        pixel is kept.
+        """
+        return size
+
     async def aencode_queries(self, queries: Sequence[Item]) -> list[FloatMatrix]:
         """`encode_queries` on the model's own thread, so that the event loop stays free."""
         return await self.run(self.encode_queries, queries)

@@ -19,6 +19,7 @@ from late_interaction.encoders.checkpoint import content_hash
 from late_interaction.encoders.colpali_loading import VisualCheckpoint
 from late_interaction.encoders.torch_runtime import dtype_name, guard_fork, model_id
 from late_interaction.errors import MissingExtraError, ModelError
+from late_interaction.images.scaling import factors_for, scaled_rgb
 from late_interaction.types import FloatMatrix
 from late_interaction.validation import check_positive, unit_rows
 
@@ -173,6 +174,18 @@ class ColPaliModel(LateInteractionModel):
         with self._lock:
             return sum(self._fit(text, role).cut for text in texts)
 
+    def scaled_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the width and height to which the model scales an image of this width and height."""
+        target, (width, height) = self._processor.image_processor.size, size
+        if target.get("height"):
+            return int(target["width"]), int(target["height"])
+        if target.get("shortest_edge"):  # Qwen's: bounds for the number of pixels
+            pixels = min(max(width * height, target["shortest_edge"]), target["longest_edge"])
+            scale = math.sqrt(pixels / (width * height))
+        else:
+            scale = target["longest_edge"] / max(size)
+        return max(1, round(width * scale)), max(1, round(height * scale))
+
     def encode_patches(self, image: Image.Image) -> NDArray[np.float32]:
         """The vectors of an image's patches where they lie: (rows, columns, dim) float32, unit length.
 
@@ -181,7 +194,8 @@ class ColPaliModel(LateInteractionModel):
         """
         processor = self._processor
         with self._lock:
-            inputs = processor.process_images([image.convert("RGB")])
+            image = self._rgb(image)
+            inputs = processor.process_images([image])
             (vectors,) = self._forward(inputs)
             config = getattr(self._model.config, "vlm_config", self._model.config)
             grid: NDArray[np.float32]
@@ -192,7 +206,7 @@ class ColPaliModel(LateInteractionModel):
                 grid = patches.reshape(rows, columns, self.dim)
             elif inputs["pixel_values"].ndim == 5 and inputs["pixel_values"].shape[1] > 1:
                 side = math.isqrt(processor.image_seq_len)
-                found = processor.image_processor([[image.convert("RGB")]], return_row_col_info=True)
+                found = processor.image_processor([[image]], return_row_col_info=True)
                 rows, columns = found["rows"][0][0], found["cols"][0][0]
                 tiles = patches[: -(side**2)].reshape(rows, columns, side, side, self.dim)
                 grid = tiles.transpose(0, 2, 1, 3, 4).reshape(rows * side, columns * side, self.dim)
@@ -209,7 +223,7 @@ class ColPaliModel(LateInteractionModel):
         matrices: dict[int, FloatMatrix] = {}
         with self._lock:
             for batch in token_batches([self._pixels(checked[i]) for i in images], self.batch_pixels):
-                inputs = self._processor.process_images([checked[images[j]].convert("RGB") for j in batch])
+                inputs = self._processor.process_images([self._rgb(checked[images[j]]) for j in batch])
                 matrices |= zip([images[j] for j in batch], self._forward(inputs), strict=True)
             fitted = [self._fit(checked[i], role) for i in texts]
             for i, text in zip(texts, fitted, strict=True):
@@ -292,16 +306,20 @@ class ColPaliModel(LateInteractionModel):
         return [end for _, end in encoded["offset_mapping"]]
 
     def _pixels(self, image: Image.Image) -> int:
-        """How many pixels of an image the model computes with, about."""
+        """Return how many pixels of an image the model computes with, about."""
         size = self._processor.image_processor.size
+        width, height = self.scaled_size(image.size)
         if size.get("height"):
-            return int(size["height"] * size["width"])  # every image is scaled to the same size
+            return width * height
         if size.get("shortest_edge"):  # Qwen's, where this is not an edge but a number of pixels
             return int(min(max(image.width * image.height, size["shortest_edge"]), size["longest_edge"]))
         tile = self._processor.image_processor.max_image_size["longest_edge"]
-        scale = size["longest_edge"] / max(image.size)
-        tiles = math.ceil(image.width * scale / tile) * math.ceil(image.height * scale / tile)
+        tiles = math.ceil(width / tile) * math.ceil(height / tile)
         return int((tiles + 1) * tile**2)  # and the whole image once more, as one tile
+
+    def _rgb(self, image: Image.Image) -> Image.Image:
+        """Return an image in RGB, one that is far larger than the model looks at averaged down first."""
+        return scaled_rgb(image, factors_for(image.size, self.scaled_size))
 
 
 @dataclass(frozen=True, slots=True)

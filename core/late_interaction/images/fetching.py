@@ -1,9 +1,11 @@
-"""Images from URLs: from public addresses only, and never more, longer or further than said here."""
+"""Fetch images from URLs: from public addresses only, with limits to size, time and redirects."""
 
 from __future__ import annotations
 
 import ipaddress
+import queue
 import socket
+import threading
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -18,16 +20,32 @@ MAX_BYTES = 32 * 1024 * 1024
 MAX_REDIRECTS = 3
 TIMEOUT_S = 20.0
 
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+# The special-purpose registries of IANA, as `is_global` knows them in one release of Python and not in another.
+_NOT_PUBLIC_4 = tuple(
+    map(
+        ipaddress.IPv4Network,
+        (
+            "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
+            "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24",
+            "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
+        ),
+    )
+)  # fmt: skip
+# Of IPv6 only what is given to networks is public (global unicast), and of that not protocols' own addresses (Teredo,
+# ORCHID, benchmarks), documentation, and 6to4, which leads into any network of IPv4.
+_PUBLIC_6 = ipaddress.IPv6Network("2000::/3")
+_NOT_PUBLIC_6 = tuple(map(ipaddress.IPv6Network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")))
+# An address of IPv4 in one of IPv6: mapped, and translated on its way (NAT64), which networks of IPv6 alone need.
+_EMBEDDING = tuple(map(ipaddress.IPv6Network, ("::ffff:0:0/96", "64:ff9b::/96")))
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
 def fetch_image(url: str) -> tuple[str, bytes]:
-    """The URL without what may be secret in it, for messages, and the bytes that are there.
+    """Fetch an image; return its URL without what may be secret in it, for messages, and its bytes.
 
     Raises:
-        ValueError: it is no http or https URL, leads to an address that is not public, answers with something else
-            than an image, or with too much or too late.
+        ValueError: it is not an http or https URL, leads to an address that is not public, or the answer is not an
+            image, too large or too late.
     """
     import httpcore
     import httpx
@@ -49,24 +67,24 @@ def fetch_image(url: str) -> tuple[str, bytes]:
     except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol, OSError) as error:
         raise ValueError(f"{name} cannot be fetched: {str(error) or type(error).__name__}.") from None
     except httpx.InvalidURL as error:
-        raise ValueError(f"{name} is no URL: {error}") from None
+        raise ValueError(f"{name} is not a URL: {error}") from None
     except _RefusedError as error:
         raise ValueError(f"{name} {error}.") from None
     raise ValueError(f"{name} redirects more than {MAX_REDIRECTS} times.")
 
 
 def public_part(url: str) -> str:
-    """A URL without user, password, query and fragment, any of which may be a secret."""
+    """Return a URL without user, password, query and fragment, any of which may be a secret."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"[:200]
 
 
 class _RefusedError(Exception):
-    """What is refused of an answer, to be said behind the URL."""
+    """Why an answer is refused; the message goes behind the URL."""
 
 
 def _get(pool: httpcore.ConnectionPool, url: str) -> tuple[str | None, bytes]:
-    """Where a redirect leads, or else the bytes."""
+    """Return where a redirect leads, or else the bytes."""
     import httpcore
     import httpx
 
@@ -115,7 +133,9 @@ def _public_network(deadline: float) -> httpcore.NetworkBackend:
         def connect_tcp(
             self, host: str, port: int, timeout: float | None = None, *options: Any, **more: Any
         ) -> httpcore.NetworkStream:
-            stream = super().connect_tcp(public_address(host, port), port, remaining(), *options, **more)
+            stream = super().connect_tcp(
+                _resolved(host, port, remaining()), port, remaining(), *options, **more
+            )
             return HurriedStream(stream)
 
     class HurriedStream(httpcore.NetworkStream):
@@ -145,11 +165,12 @@ def _public_network(deadline: float) -> httpcore.NetworkBackend:
 
 
 def public_address(host: str, port: int) -> str:
-    """The address that a name stands for.
+    """Return the address that a name stands for.
 
     Raises:
         ConnectionRefusedError: it, or one of them, is not public: of this machine, a private network, a cloud's
             metadata service and the like.
+        OSError: there is no such name.
     """
     found = [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     for address in found:
@@ -158,11 +179,35 @@ def public_address(host: str, port: int) -> str:
     return found[0]
 
 
+def _resolved(host: str, port: int, timeout_s: float) -> str:
+    """Resolve a name on another thread, since the system's resolver has no time limit and may hang.
+
+    Raises:
+        TimeoutError: there is no answer in time. The thread ends when the resolver does.
+        OSError: as `public_address`.
+    """
+    answers: queue.SimpleQueue[str | Exception] = queue.SimpleQueue()
+
+    def look_up() -> None:
+        try:
+            answers.put(public_address(host, port))
+        except Exception as error:  # noqa: BLE001 – raised below, where the answer is waited for
+            answers.put(error)
+
+    threading.Thread(target=look_up, name="late-interaction resolver", daemon=True).start()
+    try:
+        answer = answers.get(timeout=timeout_s)
+    except queue.Empty:
+        raise TimeoutError from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
 def _is_public(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    if isinstance(ip, ipaddress.IPv6Address):
-        # An address of IPv4 in one of IPv6: mapped, tunnelled (6to4), or translated on its way (NAT64).
-        translated = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if ip in _NAT64 else None
-        inner = ip.ipv4_mapped or ip.sixtofour or translated
-        if inner is not None:
-            return _is_public(inner)
-    return ip.is_global and not ip.is_multicast
+    """Tell whether an address is one that anybody on the internet can reach."""
+    if isinstance(ip, ipaddress.IPv4Address):
+        return not any(ip in network for network in _NOT_PUBLIC_4)
+    if any(ip in network for network in _EMBEDDING):
+        return _is_public(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
+    return ip in _PUBLIC_6 and not any(ip in network for network in _NOT_PUBLIC_6)

@@ -23,9 +23,9 @@ from typing import Any
 
 from late_interaction.errors import LateInteractionError, MissingExtraError
 
-MEMORY = 1024**3
-"""Most bytes that a worker may take, where the system can limit them (not on Windows). 4,682 files of test suites, their
-pages rendered at 150 dpi, took 333 MB at most."""
+MEMORY = 768 * 1024**2
+"""Most bytes that a worker may take, where the system can limit them (not on Windows). The pages of 4,682 files of test
+suites, rendered at 150 dpi, took 333 MB at most."""
 MOST_WORKERS = 4
 START_S = 60.0
 

@@ -7,7 +7,8 @@ import io
 import os
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from late_interaction.images.loading import ImageSource, LazyImage, LoadedImage, encoded_part
+from late_interaction.images.loading import Fit, ImageSource, LazyImage, LoadedImage, encoded_part
+from late_interaction.images.scaling import Size
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -29,14 +30,14 @@ def check_store_images(store: str) -> None:
     """Check the value of `store_images`.
 
     Raises:
-        ValueError: it is another.
+        ValueError: it is not one of `StoreImages`.
     """
     if store not in get_args(StoreImages):
         raise ValueError(f"store_images must be one of {', '.join(get_args(StoreImages))}, not {store!r}.")
 
 
 def image_reference(source: ImageSource) -> str | None:
-    """The path or URL of an image, which can be stored in its place; None where it has none."""
+    """Return the path or URL of an image, which can be stored in its place; None where it has none."""
     if isinstance(source, str):
         return None if encoded_part(source) is not None else source
     if isinstance(source, os.PathLike):
@@ -46,13 +47,32 @@ def image_reference(source: ImageSource) -> str | None:
     return None
 
 
-def describe_image(image: Image.Image) -> str:
-    """What stands for an image that has neither a caption nor a path."""
-    return f"image of {image.width}×{image.height} pixels"
+def describe_image(loaded: LoadedImage) -> str:
+    """Return what stands for an image that has neither a caption nor a path."""
+    return f"image of {loaded.size[0]}×{loaded.size[1]} pixels"
+
+
+def fit_for(store: StoreImages, scaled_size: Fit) -> Fit | None:
+    """Return how far an image may be shrunk while it is loaded: for the model, and for what is stored of it.
+
+    Args:
+        store: what is stored.
+        scaled_size: of the model that encodes the image.
+    """
+    if store == "full":
+        return None
+    if store == "reference":
+        return scaled_size
+
+    def at_least_a_thumbnail(size: Size) -> Size:
+        width, height = scaled_size(size)
+        return max(width, THUMBNAIL_EDGE), max(height, THUMBNAIL_EDGE)
+
+    return at_least_a_thumbnail
 
 
 def stored_image(source: ImageSource, loaded: LoadedImage | None, store: StoreImages) -> dict[str, Any]:
-    """What is stored of an image, as metadata.
+    """Return what is stored of an image, as metadata.
 
     Args:
         source: where it came from.
