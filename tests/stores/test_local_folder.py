@@ -155,7 +155,7 @@ async def test_a_folder_can_be_copied_and_opened_elsewhere(store, tmp_path):
 async def test_a_folder_that_cannot_be_written_can_be_searched(store, tmp_path, monkeypatch):
     await store.upsert([encoded(i) for i in range(20)])
     await store.close()
-    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    monkeypatch.setattr(os, "access", lambda path, mode, **options: mode != os.W_OK)
     reader = LocalStore(tmp_path, "things")
     await reader.open(SPEC)
     assert (await best(reader, query(1)))[0] in {f"d{i}" for i in range(20)}

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
@@ -19,6 +18,7 @@ from late_interaction.packing import unpack_many
 from late_interaction.stores.local.centroids import CentroidIndex, empty_index, train_centroids
 from late_interaction.stores.local.index_file import remove_leftovers, written_index
 from late_interaction.stores.local.limits import Limits
+from late_interaction.stores.local.locks import LockFile
 from late_interaction.stores.local.sqlite import SQLiteFile
 from late_interaction.stores.local.tables import (
     BATCH,
@@ -157,16 +157,13 @@ class IndexBuilder:
     @contextmanager
     def _alone(self) -> Iterator[bool]:
         """Hold the lock of building; False if another process, or another store in this one, has it."""
-        lock = FileLock(self._views.index_path.with_name("build.lock"), thread_local=False)
+        lock = LockFile(self._views.index_path.with_name("build.lock"), self._file.mode)
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            yield False
-            return
+            acquired = lock.try_acquire()
         except OSError as error:
             raise StoreError(f"The search index of {self._folder} cannot be written: {error}") from error
         try:
-            yield True
+            yield acquired
         finally:
             lock.release()
 

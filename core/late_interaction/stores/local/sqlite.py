@@ -1,185 +1,577 @@
-"""One SQLite file: connections for many readers and one writer, across threads, processes and forks."""
+"""One SQLite file: connections for many readers and writers, across threads, processes and forks.
+
+The file is whatever stands at its path: each transaction looks whether it is still the one that was opened, which
+takes a few calls of `stat`. Where another file was put there, or this one was overwritten in place, the connections
+are closed and the new content is opened. Nothing is written to a file that is no longer at its path.
+"""
 
 from __future__ import annotations
 
+import logging
+import math
 import os
+import secrets
 import sqlite3
+import stat
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
-
-from filelock import FileLock, Timeout
+from typing import Literal, NoReturn
 
 from late_interaction.errors import StoreError, StoreLockedError
+from late_interaction.stores.local import locks
+from late_interaction.stores.local.pairing import belong_together, count_write, log_belongs_to, read_mark
 
-_MMAP_BYTES = 1 << 40  # SQLite lowers it to what it was built for
+logger = logging.getLogger(__name__)
+
 _BUSY_S = 30.0
+_ATTEMPTS = 4
+_PAUSE_S = 0.02
+
+asked_at: ContextVar[float | None] = ContextVar("asked_at", default=None)
+"""When a write was asked for, in the time of `time.monotonic`, where it waited for a thread since."""
 
 _abandoned: list[object] = []
 """Connections and locks inherited through a fork. They belong to the parent: never used, closed or collected."""
 
+_Access = Literal["rw", "ro", "immutable"]
+"""How a file is opened.
 
-class WriterLock:
-    """Makes this process the only writer of a file; counted, so that several owners here may share it."""
-
-    _held: dict[tuple[int, Path], tuple[FileLock, int]] = {}  # noqa: RUF012 - shared by all on purpose
-    _guard = threading.Lock()
-
-    def __init__(self, path: Path) -> None:
-        self.path = path.resolve()
-        self._owner: int | None = None
-
-    def acquire(self) -> bool:
-        """Take the lock, or return False where another process has it; a second call does nothing."""
-        pid = os.getpid()
-        if self._owner == pid:
-            return True
-        with self._guard:
-            lock, owners = self._held.get((pid, self.path), (None, 0))
-            if lock is None:
-                lock = FileLock(self.path, thread_local=False)
-                try:
-                    lock.acquire(timeout=0)
-                except Timeout:
-                    return False
-            self._held[pid, self.path] = (lock, owners + 1)
-        self._owner = pid
-        return True
-
-    def release(self) -> None:
-        """Let go, if it is held; the last owner in this process frees it for other processes."""
-        pid = os.getpid()
-        if self._owner != pid:
-            return
-        self._owner = None
-        with self._guard:
-            lock, owners = self._held.pop((pid, self.path))
-            if owners > 1:
-                self._held[pid, self.path] = (lock, owners - 1)
-            else:
-                lock.release()
+`rw`: with permission to write. `ro`: without it, beside a write-ahead log, which SQLite then reads but does not keep.
+`immutable`: without it where there is no log; whether the file changed meanwhile is checked after each transaction.
+"""
 
 
-def _after_fork() -> None:
-    WriterLock._guard = threading.Lock()  # noqa: SLF001 - another thread may have held it
+_QUERIES: dict[_Access, str] = {"rw": "mode=rw", "ro": "mode=ro", "immutable": "immutable=1"}
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+class ChangedMeanwhileError(StoreError):
+    """The file was replaced during a transaction; doing the same again is all it takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """The file at the path, as `stat` tells it; `log` is the inode of the write-ahead log, 0 where there is none."""
+
+    device: int
+    inode: int
+    modified_ns: int
+    size: int
+    log: int
+
+    def is_file_of(self, other: _State) -> bool:
+        return (self.device, self.inode) == (other.device, other.inode)
+
+
+@dataclass(slots=True)
+class _Connected:
+    """A connection, and the state of the file that it opened; `begun` is the state when its transaction began."""
+
+    connection: sqlite3.Connection
+    access: _Access
+    opened: _State
+    begun: _State
+    closings: int
 
 
 class SQLiteFile:
     """Transactions on one SQLite file in WAL mode.
 
-    Readers never wait. Writing needs the writer lock, which is taken at the first write and kept until
-    `close`, so that a second writing process gets an error at once instead of a busy database now and then.
+    Readers never wait. Writers take turns: each waits for its turn, then makes one transaction.
+
+    Args:
+        path: the file; an absolute path, so that a change of the working directory changes nothing.
+        lock_timeout: how long a writer waits for its turn, in seconds.
+        shared: whether the files that are created are for everyone whom the umask admits, or for this user alone.
+
+    Attributes:
+        on_begin: called with the connection at the begin of each transaction.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, lock_timeout: float = 30.0, shared: bool = False) -> None:
         self.path = path
+        self.folder = path.parent
         self.lock_path = path.with_name("write.lock")
-        self._lock = WriterLock(self.lock_path)
+        self.lock_timeout = lock_timeout
+        self.shared = shared
+        self.on_begin: Callable[[sqlite3.Connection], None] | None = None
+        self._away = path.with_name(path.name + ".away")
+        self._real_path = path
+        self._text_path = str(path)
+        self._log = f"{path}-wal"
+        self._renew()
+
+    def _renew(self) -> None:
         self._pid = os.getpid()
-        self._free: list[sqlite3.Connection] = []
+        self._free: list[_Connected] = []
         self._guard = threading.Lock()
         self._writing = threading.Lock()
+        self._writer: int | None = None
+        self._closings = 0
+        self._refused_since: float | None = None
+        self._checked: _State | None = None
+        # A store that is dropped without `close` leaves nothing open.
+        weakref.finalize(self, _close_all, self._pid, self._free).atexit = False
+
+    @property
+    def mode(self) -> int:
+        """The permissions of the file; those of the files beside it are the same."""
+        try:
+            return stat.S_IMODE(self.path.stat().st_mode) & 0o666
+        except OSError:
+            return 0o666 if self.shared else 0o600
+
+    def exists(self) -> bool:
+        """Return whether there is a file at the path.
+
+        Raises:
+            StoreError: the folder cannot be looked into.
+        """
+        try:
+            self._find()
+        except FileNotFoundError:
+            return False
+        return True
+
+    # --- transactions
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """One consistent view of the file for as long as the block runs."""
-        with self._connection() as connection:
-            connection.execute("BEGIN")
+        """Give one consistent view of the file for as long as the block runs.
+
+        Raises:
+            ChangedMeanwhileError: the file was overwritten during the block. What it read must not be used.
+            StoreError: there is no file at the path, or it cannot be read.
+        """
+        held = self._begin("BEGIN")
+        try:
             try:
-                yield connection
-            finally:
-                connection.execute("ROLLBACK")
+                self._announce(held)
+                yield held.connection
+            except sqlite3.Error as error:
+                self._check_same(held)
+                raise self._unusable(error) from error
+            self._check_same(held, or_gone=True)
+        finally:
+            self._end(held)
 
     @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction: committed when the block ends, undone when it raises.
+    def writing(self, *, create: bool = False) -> Iterator[sqlite3.Connection]:
+        """Make one transaction: committed when the block ends, undone when it raises.
+
+        Args:
+            create: make the file, and its folder, where there is none.
 
         Raises:
-            StoreLockedError: another process is writing to this index.
+            StoreLockedError: others were writing for as long as `lock_timeout`.
+            ChangedMeanwhileError: the file was replaced during the block, and nothing was written.
+            StoreError: there is no file at the path, or it cannot be written.
         """
-        with self._writing:
-            self.become_writer()
-            with self._connection() as connection:
-                connection.execute("BEGIN IMMEDIATE")
-                try:
-                    yield connection
-                except BaseException:
-                    connection.execute("ROLLBACK")
-                    raise
-                connection.execute("COMMIT")
+        with self.turn(create=create):
+            if create:
+                self._create_file()
+            held = self._begin("BEGIN IMMEDIATE", "PRAGMA journal_mode = WAL")
+            try:
+                if not create:
+                    self._announce(held)
+                count_write(held.connection, secrets.randbelow(2**31 - 1) + 1)
+                yield held.connection
+                self._check_same(held)
+                held.connection.execute("COMMIT")
+                self._check_in_place(held)
+            except sqlite3.Error as error:
+                raise self._unusable(error) from error
+            finally:
+                self._end(held)
 
-    def become_writer(self) -> None:
-        """Take the writer lock.
+    @contextmanager
+    def alone(self) -> Iterator[sqlite3.Connection]:
+        """Give a connection outside of a transaction while no other process writes, as `VACUUM` needs it.
 
         Raises:
-            StoreLockedError: another process has it.
-            StoreError: nothing can be written in this folder.
+            StoreLockedError: others were writing for as long as `lock_timeout`.
+            StoreError: there is no file at the path, or it cannot be written.
+        """
+        with self.turn():
+            held = self._begin("BEGIN IMMEDIATE")
+            try:
+                held.connection.execute("ROLLBACK")
+                yield held.connection
+            except sqlite3.Error as error:
+                raise self._unusable(error) from error
+            finally:
+                self._end(held)
+
+    @contextmanager
+    def turn(self, *, create: bool = False) -> Iterator[None]:
+        """Hold the writer lock while the block runs; no transaction is begun. A turn within a turn does nothing.
+
+        Args:
+            create: make the folder where there is none.
+
+        Raises:
+            StoreLockedError: others held it for as long as `lock_timeout`.
+            StoreError: the folder is gone, or nothing can be written in it.
         """
         self._check_process()
+        if self._writer == threading.get_ident():
+            yield
+            return
+        # Of many writes that wait one behind the other for somebody else's lock, each waits once, and they all give up
+        # together.
+        asked = asked_at.get()
+        since = time.monotonic() if asked is None else max(asked, self._refused_since or math.inf)
+        deadline = min(since, time.monotonic()) + self.lock_timeout
+        if not self._writing.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise self._locked()
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            acquired = self._lock.acquire()
-        except OSError as error:
-            raise StoreError(f"The index in {self.path.parent} cannot be written: {error}") from error
-        if not acquired:
-            raise StoreLockedError(
-                f"Another process is writing to the index in {self.path.parent}. Searching it is fine; to write, "
-                "close the other pipeline (or end its process) first."
-            )
+            with ExitStack() as stack:
+                try:
+                    self._take_turn(stack, deadline, create=create)
+                except StoreLockedError:
+                    self._refused_since = self._refused_since or deadline - self.lock_timeout
+                    raise
+                self._refused_since = None
+                self._writer = threading.get_ident()
+                yield
+        finally:
+            self._writer = None
+            self._writing.release()
+
+    def _take_turn(self, stack: ExitStack, deadline: float, *, create: bool) -> None:
+        while True:
+            try:
+                if create:
+                    self.folder.parent.mkdir(parents=True, exist_ok=True)
+                    self.folder.mkdir(mode=0o777 if self.shared else 0o700, exist_ok=True)
+                stack.enter_context(locks.turn(self.lock_path, deadline, self.mode))
+            except TimeoutError:
+                raise self._locked() from None
+            except FileNotFoundError as error:
+                # Another process may have dropped the index, and its folder, while this one waited.
+                if not create or time.monotonic() > deadline:
+                    raise self._gone() from error
+            except OSError as error:
+                raise StoreError(f"The index in {self.folder} cannot be written: {error}") from error
+            else:
+                return
+
+    def delete(self) -> None:
+        """Close and delete the file and what SQLite keeps beside it; to be called during a `turn`."""
+        self.close()
+        # The file goes first: a log without a file is nothing, but a file without its log would be an older index.
+        self.path.unlink(missing_ok=True)
+        for path in self.folder.glob(self.path.name + "*"):
+            path.unlink(missing_ok=True)
+
+    def delete_locks(self) -> None:
+        """Delete the lock files; to be called at the end of a `turn`. Whoever waits for them begins anew."""
+        for path in (self.lock_path, locks.queue_of(self.lock_path)):
+            path.unlink(missing_ok=True)
+
+    def raise_gone(self) -> NoReturn:
+        """Raise the error of a file that is gone."""
+        raise self._gone()
 
     def close(self) -> None:
-        """Close every connection and let the writer lock go; the file may be used again afterwards."""
+        """Close every connection; the file may be used again afterwards."""
         self._check_process()
         with self._guard:
-            free, self._free = self._free, []
-        for connection in free:
-            connection.close()
-        self._lock.release()
+            free = self._free[:]
+            self._free.clear()
+            self._closings += 1
+            self._checked = None
+        for held in free:
+            held.connection.close()
 
-    @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
+    # --- connections
+
+    def _begin(self, statement: str, *before: str) -> _Connected:
+        """Begin a transaction on the file that is at the path now."""
         self._check_process()
-        with self._guard:
-            connection = self._free.pop() if self._free else None
-        try:
-            if connection is None:
-                connection = self._connect()
-            yield connection
-        except sqlite3.Error as error:
-            raise StoreError(f"The index in {self.path.parent} could not be used: {error}") from error
-        finally:
-            if connection is not None:
-                with self._guard:
-                    self._free.append(connection)
+        failure: sqlite3.Error | None = None
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                time.sleep(_PAUSE_S)
+            held, state = None, self._look()
+            try:
+                held = self._connected(state)
+                for each in (*before, statement):
+                    held.connection.execute(each)
+                if self._fits(held):
+                    return held
+                self._retire(held)
+            except sqlite3.Error as error:
+                if held is not None:
+                    held.connection.close()
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+                    raise self._locked() from error
+                # It may be another file by now, or a writer may have closed it, which matters where it is only read.
+                if _may_write(self.path) and self._look() == state:
+                    raise self._unusable(error) from error
+                failure = error
+            except BaseException:
+                if held is not None:
+                    held.connection.close()
+                raise
+        if failure is not None:
+            raise self._unusable(failure) from failure
+        raise StoreError(
+            f"In {self.folder}, {self.path.name} and {self.path.name}-wal do not belong together: one of them was "
+            "replaced, or they were copied while a program was writing. If they are a copy, copy them again. To go on "
+            f"with {self.path.name} alone, close every program that uses the index and delete {self.path.name}-wal "
+            f"and {self.path.name}-shm."
+        )
 
-    def _connect(self) -> sqlite3.Connection:
-        read_only = self.path.exists() and not os.access(self.path.parent, os.W_OK)
-        # Where nothing can be written SQLite cannot keep its WAL index: then the file is taken as it stands.
-        query = "?immutable=1" if read_only else ""
+    def _connected(self, state: _State) -> _Connected:
+        """Return a connection to the file at the path, from the pool or a new one."""
+        while True:
+            with self._guard:
+                held = self._free.pop() if self._free else None
+            if held is None:
+                return self._connect(state)
+            if held.opened.is_file_of(state):
+                if held.opened == state if held.access == "immutable" else held.opened.log == state.log:
+                    held.begun = state
+                    return held
+                if held.access == "rw" and held.opened.log:
+                    self._retire(held)
+                    continue
+            held.connection.close()
+
+    def _connect(self, state: _State) -> _Connected:
+        access: _Access = "rw" if _may_write(self.path) else "ro" if state.log else "immutable"
+        if access == "immutable":
+            # A change that follows within the tick of the file system's clock would not show.
+            time.sleep(max(0.0, min(_PAUSE_S, _PAUSE_S - (time.time() - state.modified_ns / 1e9))))
+        # SQLite keeps the log beside the file that a link leads to.
+        self._real_path = self.path.resolve()
+        self._log = f"{self._real_path}-wal"
         connection = sqlite3.connect(
-            self.path.resolve().as_uri() + query,
+            f"{self._real_path.as_uri()}?{_QUERIES[access]}",
             uri=True,
             timeout=_BUSY_S,
             isolation_level=None,
             check_same_thread=False,
         )
-        if not read_only:
-            connection.execute("PRAGMA journal_mode = WAL")
-        # An acknowledged document survives a power cut. Encoding one costs far more than the fsync.
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute(f"PRAGMA mmap_size = {_MMAP_BYTES}")
-        return connection
+        try:
+            # An acknowledged document survives a power cut. Encoding one costs far more than the fsync. The file is
+            # not mapped into memory: one that is overwritten from outside would end the process.
+            for setting in ("synchronous = FULL", "foreign_keys = ON", "mmap_size = 0"):
+                connection.execute(f"PRAGMA {setting}")
+            state = self._look()
+            return _Connected(connection, access, state, state, self._closings)
+        except BaseException:
+            connection.close()
+            raise
+
+    def _fits(self, held: _Connected) -> bool:
+        """Return whether a transaction that has just begun sees the file at the path, and nothing else."""
+        if held.access == "immutable":
+            return self._look() == held.opened
+        if held.opened.log == 0:  # SQLite makes the log when it first reads
+            held.connection.execute("PRAGMA user_version").fetchone()
+            held.opened = held.begun = self._look()
+        if held.begun == self._checked:
+            return True
+        if not belong_together(self._real_path, read_mark(held.connection)):
+            return False
+        self._checked = held.begun
+        return True
+
+    def _check_same(self, held: _Connected, *, or_gone: bool = False) -> None:
+        """Raise where the file was replaced or overwritten from outside since the transaction began.
+
+        Where it was deleted, what was read is right all the same: `or_gone`.
+        """
+        try:
+            now = self._find()
+        except FileNotFoundError as error:
+            if or_gone:
+                return
+            raise self._gone() from error
+        if now == held.begun:
+            return
+        if held.access != "immutable" and now.is_file_of(held.begun) and now.log == held.opened.log:
+            with suppress(sqlite3.Error):
+                if belong_together(self._real_path, read_mark(held.connection)):
+                    return
+        raise ChangedMeanwhileError(
+            f"The index in {self.folder} was replaced from outside while it was in use. Nothing was written; do it "
+            "again."
+        )
+
+    def _check_in_place(self, held: _Connected) -> None:
+        """Raise where a transaction went into a file that was replaced as it was committed."""
+        with suppress(StoreError):
+            if self._look().is_file_of(held.begun):
+                return
+        raise StoreError(
+            f"The index in {self.folder} was deleted or replaced at the moment of a write: what was written is in the "
+            "old one. Do it again."
+        )
+
+    def _announce(self, held: _Connected) -> None:
+        if self.on_begin is not None:
+            self.on_begin(held.connection)
+
+    def _end(self, held: _Connected) -> None:
+        """Undo what is not committed, and put the connection back."""
+        try:
+            if held.connection.in_transaction:
+                held.connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            held.connection.close()
+            return
+        with self._guard:
+            if held.closings == self._closings:
+                self._free.append(held)
+                return
+        held.connection.close()
+
+    def _retire(self, held: _Connected) -> None:
+        """Close connections that see something else than the file at the path.
+
+        SQLite writes the log into the file when its last connection is closed, but not where the file is no longer
+        at its path. So it is moved away for that moment. A log that this store has seen to be that of the former
+        content is put aside.
+        """
+        with self._guard:
+            stale = [held, *self._free]
+            self._free.clear()
+        if held.access != "rw":
+            for each in stale:
+                each.connection.close()
+            return
+        with self.turn():
+            checked, self._checked = self._checked, None
+            now = self._look()
+            foreign = checked is not None and now.log == checked.log and not log_belongs_to(self._real_path)
+            foreign = foreign and now == self._look()
+            with self._moved_away():
+                for each in stale:
+                    each.connection.close()
+            if not foreign:
+                return
+            log = Path(self._log)
+            aside = log.with_name(log.name + ".old")
+            with suppress(FileNotFoundError):
+                log.replace(aside)
+                log.with_name(self._real_path.name + "-shm").unlink()
+        logger.warning(
+            "The index in %s was overwritten from outside while it was open. Its former write-ahead log does not "
+            "belong to it and was put aside as %s.",
+            self.folder,
+            aside.name,
+        )
+
+    @contextmanager
+    def _moved_away(self) -> Iterator[None]:
+        """Give the file another name while the block runs; the folder may be moved meanwhile."""
+        with ExitStack() as stack:
+            folder = None
+            if os.rename in os.supports_dir_fd:
+                with suppress(FileNotFoundError):
+                    folder = os.open(self.folder, os.O_RDONLY)
+                    stack.callback(os.close, folder)
+            path, away = (self.path, self._away) if folder is None else (self.path.name, self._away.name)
+
+            def rename(source: str | Path, target: str | Path) -> None:
+                with suppress(FileNotFoundError):  # then it is not at its path anyway
+                    os.rename(source, target, src_dir_fd=folder, dst_dir_fd=folder)
+
+            rename(path, away)
+            stack.callback(rename, away, path)
+            yield
+
+    # --- the file
+
+    def _look(self) -> _State:
+        """Look at the file at the path.
+
+        Raises:
+            StoreError: there is none, or it cannot be looked at.
+        """
+        try:
+            return self._find()
+        except FileNotFoundError as error:
+            raise self._gone() from error
+
+    def _find(self) -> _State:
+        """Look at the file at the path, or raise a FileNotFoundError where there is none."""
+        try:
+            found = self._stat()
+            try:
+                log = os.stat(self._log).st_ino  # noqa: PTH116 - twice as fast
+            except FileNotFoundError:
+                log = 0
+        except FileNotFoundError:
+            raise
+        except NotADirectoryError as error:
+            raise FileNotFoundError(str(error)) from error
+        except (OSError, ValueError) as error:
+            raise StoreError(f"The index in {self.folder} cannot be read: {error}") from error
+        return _State(found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size, log)
+
+    def _stat(self) -> os.stat_result:
+        try:
+            return os.stat(self._text_path)  # noqa: PTH116 - twice as fast
+        except FileNotFoundError:
+            if not self._away.exists():
+                raise
+        # Another process closes its connections just now, or was killed while it did.
+        with suppress(FileNotFoundError), self.turn():
+            if not self.path.exists():
+                self._away.replace(self.path)
+        return self.path.stat()
+
+    def _create_file(self) -> None:
+        """Make an empty file with the right permissions, which SQLite gives to the files beside it too."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+        try:
+            os.close(os.open(self.path, flags, 0o666 if self.shared else 0o600))
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise StoreError(f"The index in {self.folder} cannot be written: {error}") from error
 
     def _check_process(self) -> None:
         """After a fork, leave what the parent owns alone and begin anew."""
         if self._pid != os.getpid():
-            _abandoned.extend((self._free, self._lock, self._guard, self._writing))
-            self._lock = WriterLock(self.lock_path)
-            self._pid, self._free = os.getpid(), []
-            self._guard, self._writing = threading.Lock(), threading.Lock()
+            _abandoned.extend((self._free[:], self._guard, self._writing))
+            self._renew()
+
+    # --- errors
+
+    def _gone(self) -> StoreError:
+        return StoreError(
+            f"There is no index in {self.folder} any more: it was deleted or moved away while it was open. Nothing was "
+            "written. Put it back, or close this store and open it again to begin a new index."
+        )
+
+    def _locked(self) -> StoreLockedError:
+        return StoreLockedError(
+            f"Another process is writing to the index in {self.folder}, and {self.lock_timeout:g} s were not enough to "
+            "get a turn. Searching goes on; try again, or wait longer with lock_timeout. A version up to 0.1 keeps "
+            "others from writing until it closes the index."
+        )
+
+    def _unusable(self, error: sqlite3.Error) -> StoreError:
+        return StoreError(f"The index in {self.folder} could not be used: {error}")
+
+
+def _may_write(path: Path) -> bool:
+    """Return whether this process may write the file and, as SQLite must, create files beside it."""
+    effective = os.access in os.supports_effective_ids
+    return all(os.access(each, os.W_OK, effective_ids=effective) for each in (path, path.parent))
+
+
+def _close_all(pid: int, connected: list[_Connected]) -> None:
+    if pid == os.getpid():
+        for held in connected:
+            held.connection.close()

@@ -2,7 +2,10 @@
 
     FOLDER/NAME/documents.sqlite3   documents, metadata as JSON, packed token matrices
     FOLDER/NAME/centroids.npz       the index; may be deleted at any time
-    FOLDER/NAME/write.lock          held by the one process that writes
+    FOLDER/NAME/write.lock          held during each write, one process at a time
+
+The files stand at a path that is fixed when the store is made. Each transaction looks whether the index there is
+still the one that was opened, and attaches to another of the same kind.
 
 Every write gives a document a new, larger row id. The index covers the row ids up to its last one; whatever was
 written later, and everything in a small collection, is scored exactly. So the index is never wrong, only
@@ -18,6 +21,7 @@ import json
 import math
 import re
 import sqlite3
+import threading
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
@@ -37,7 +41,7 @@ from late_interaction.stores.local.background import Background
 from late_interaction.stores.local.build import IndexBuilder
 from late_interaction.stores.local.filters import matching, to_json
 from late_interaction.stores.local.limits import DEFAULT_LIMITS, Limits
-from late_interaction.stores.local.sqlite import SQLiteFile
+from late_interaction.stores.local.sqlite import ChangedMeanwhileError, SQLiteFile
 from late_interaction.stores.local.tables import (
     BATCH,
     DOCUMENT,
@@ -53,6 +57,7 @@ from late_interaction.stores.local.tables import (
     write_property,
 )
 from late_interaction.stores.local.view import Rows, View, Views
+from late_interaction.stores.local.writer import WriterThread, weak_method
 from late_interaction.types import (
     Document,
     EncodedDocument,
@@ -65,6 +70,8 @@ from late_interaction.types import (
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_ATTEMPTS = 3
+
 
 def _in_thread(
     method: Callable[Concatenate[LocalStore, P], T],
@@ -73,18 +80,51 @@ def _in_thread(
 
     async def run(self: LocalStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
         self._opened()
-        return await asyncio.to_thread(method, self, *args, **kwargs)
+        return await asyncio.to_thread(_again_if_changed, method, self, *args, **kwargs)
 
     functools.update_wrapper(run, method)
     return run
 
 
+def _in_writer_thread(
+    method: Callable[Concatenate[LocalStore, P], T],
+) -> Callable[Concatenate[LocalStore, P], Coroutine[Any, Any, T]]:
+    """Make a method that writes one that is awaited, as `_in_thread` does for the others.
+
+    A store's writes go one after the other anyway. In a thread of their own, they may wait long for other processes
+    while searches go on.
+    """
+
+    async def run(self: LocalStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        self._opened()
+        return await self._writer.run(_again_if_changed, method, self, *args, **kwargs)
+
+    functools.update_wrapper(run, method)
+    return run
+
+
+def _again_if_changed(method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a method again where the folder was replaced under it: the answer is of the new content."""
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return method(*args, **kwargs)
+        except ChangedMeanwhileError:
+            continue
+    return method(*args, **kwargs)
+
+
 class LocalStore(Store):
-    """An index in a folder on this machine; one process writes, any number search.
+    """An index in a folder on this machine, which any number of processes may write and search.
+
+    Writers take turns, a transaction at a time. Where the folder is replaced while it is open, the store goes on
+    with the index that is there, if it has the same spec; where it is deleted, every call says so.
 
     Args:
-        path: the folder; may hold several indexes.
+        path: the folder; may hold several indexes. A relative path is resolved now.
         name: the index's name: letters, digits, `_`, `-` and `.`, at most 100, not beginning with a dot.
+        lock_timeout: how long a write waits for other writers, in seconds; then it raises `StoreLockedError`.
+        shared: whether a new index may be used by everyone whom the umask admits. Otherwise it is for this user alone
+            (0700 for its folder, 0600 for its files). An existing index keeps its permissions.
         limits: the sizes at which the store changes its ways.
     """
 
@@ -97,16 +137,31 @@ class LocalStore(Store):
     )
 
     def __init__(
-        self, path: str | Path, name: str = "late_interaction", *, limits: Limits = DEFAULT_LIMITS
+        self,
+        path: str | Path,
+        name: str = "late_interaction",
+        *,
+        lock_timeout: float = 30.0,
+        shared: bool = False,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}", name):
             raise ValueError(
                 f"an index's name has 1 to 100 letters, digits, '_', '-' or '.' and begins with no dot; {name!r} "
                 "does not."
             )
+        if isinstance(lock_timeout, bool) or not isinstance(lock_timeout, int | float):
+            raise TypeError(
+                f"lock_timeout must be a number of seconds; it is a {type(lock_timeout).__name__}."
+            )
+        if not 0 <= lock_timeout <= threading.TIMEOUT_MAX:
+            raise ValueError(f"lock_timeout must be a number of seconds from 0 on; it is {lock_timeout!r}.")
         self.name = name
-        self.folder = Path(path).expanduser() / name
-        self._file = SQLiteFile(self.folder / "documents.sqlite3")
+        self.folder = Path(path).expanduser().absolute() / name
+        self._file = SQLiteFile(self.folder / "documents.sqlite3", lock_timeout=lock_timeout, shared=shared)
+        self._file.on_begin = weak_method(self._attach)
+        self._writer = WriterThread()
+        self._index_id: str | None = None
         self._spec: IndexSpec | None = None
         self._limits = limits
         self._views = Views(self.folder / "centroids.npz", limits)
@@ -132,23 +187,33 @@ class LocalStore(Store):
 
         Raises:
             IndexMismatchError: it was built with another spec.
-            StoreLockedError: it is not there yet, and another process is creating it.
+            StoreLockedError: it does not exist yet, and others were creating it for as long as `lock_timeout`.
+            StoreError: it was open already, and is gone.
         """
-        have = await asyncio.to_thread(self._read_spec)
+        await self._writer.run(self._open, spec)
+
+    def _open(self, spec: IndexSpec) -> None:
+        have = self._read_spec()
         if have is None:
-            await asyncio.to_thread(self._create, spec)
-        elif differences := have.differences(spec):
+            if self._spec is not None:
+                self._file.raise_gone()
+            have = self._create(spec)
+        if differences := have.differences(spec):
             raise IndexMismatchError(self.location, differences)
         self._spec = spec
         self._views.dim = spec.dim
 
     def _read_spec(self) -> IndexSpec | None:
-        if not self._file.path.exists():
+        if not self._file.exists():
             return None
         with self._file.reading() as connection:
-            if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'properties'").fetchone():
-                return None
-            return self._parsed_spec(read_property(connection, "spec"))
+            return self._stored_spec(connection)
+
+    def _stored_spec(self, connection: sqlite3.Connection) -> IndexSpec | None:
+        """Return the spec in a file; None where it has no tables yet."""
+        if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'properties'").fetchone():
+            return None
+        return self._parsed_spec(read_property(connection, "spec"))
 
     def _parsed_spec(self, text: str | None) -> IndexSpec:
         try:
@@ -164,10 +229,33 @@ class LocalStore(Store):
             "place."
         )
 
-    def _create(self, spec: IndexSpec) -> None:
+    def _create(self, spec: IndexSpec) -> IndexSpec:
+        """Create the tables, unless another process did it meanwhile; return the spec in the file."""
         properties = {"spec": json.dumps(spec.to_dict()), "index_id": uuid.uuid4().hex}
-        with self._file.writing() as connection:
-            create_tables(connection, properties)
+        with self._file.writing(create=True) as connection:
+            have = self._stored_spec(connection)
+            if have is None:
+                create_tables(connection, properties)
+            return have or spec
+
+    def _attach(self, connection: sqlite3.Connection) -> None:
+        """Look at the begin of each transaction which index it sees; at another one, drop what is known of the last.
+
+        Raises:
+            IndexMismatchError: the other one was built with another spec.
+        """
+        spec = self._spec
+        if spec is None:
+            return
+        index_id = read_state(connection).index_id
+        if index_id == self._index_id:
+            return
+        have = self._stored_spec(connection)
+        if have is None or (differences := have.differences(spec)):
+            raise IndexMismatchError(self.location, {} if have is None else differences)
+        if self._index_id is not None:
+            self._views.forget()
+        self._index_id = index_id
 
     def _opened(self) -> IndexSpec:
         if self._spec is None:
@@ -175,28 +263,32 @@ class LocalStore(Store):
         return self._spec
 
     async def close(self) -> None:
-        """Stop a running index build, close the file and let the writer lock go."""
+        """Stop a running index build and close the file."""
         await asyncio.to_thread(self._close)
+        self._writer.close()
 
     def _close(self) -> None:
         self._builder.stop()
         self._file.close()
-        self._spec = None
+        self._spec = self._index_id = None
         self._views.forget()
 
     async def drop(self) -> None:
         """Delete the index's files; its folder too, where nothing else is in it."""
-        await asyncio.to_thread(self._drop)
+        await self._writer.run(self._drop)
+        self._writer.close()
 
     def _drop(self) -> None:
         if not self.folder.is_dir():
+            self._close()
             return
-        self._file.become_writer()
-        self._close()
-        for path in (*self.folder.glob("documents.sqlite3*"), *self.folder.glob("centroids.npz*")):
-            path.unlink()
-        self._file.lock_path.unlink(missing_ok=True)
-        (self.folder / "build.lock").unlink(missing_ok=True)
+        with self._file.turn():
+            self._close()
+            self._file.delete()
+            for path in self.folder.glob("centroids.npz*"):
+                path.unlink()
+            (self.folder / "build.lock").unlink(missing_ok=True)
+            self._file.delete_locks()
         if not any(self.folder.iterdir()):
             self.folder.rmdir()
 
@@ -207,7 +299,7 @@ class LocalStore(Store):
         if await self._upsert(documents):
             self._builder.start()
 
-    @_in_thread
+    @_in_writer_thread
     def _upsert(self, documents: Sequence[EncodedDocument]) -> bool:
         """Write, and say whether so much is outside the index now that it should be built."""
         packing = self._opened().packing
@@ -228,7 +320,7 @@ class LocalStore(Store):
                 connection.execute("INSERT INTO vectors VALUES (?, ?)", (cursor.lastrowid, blob))
             return self._build.unindexed_tokens(connection, index) > self._limits.exact_tokens
 
-    @_in_thread
+    @_in_writer_thread
     def update_metadata(self, doc_id: str, metadata: dict[str, Any]) -> bool:
         """Set these metadata keys, leaving the others; False where there is no such id."""
         with self._changing() as (connection, change):
@@ -242,7 +334,7 @@ class LocalStore(Store):
             change.updated.append(row[0])
             return True
 
-    @_in_thread
+    @_in_writer_thread
     def delete(self, selection: Sequence[str] | Filter) -> int:
         """Delete by id or by filter in one transaction; returns how many documents there were."""
         with self._changing() as (connection, change):
@@ -251,7 +343,7 @@ class LocalStore(Store):
             row_ids = [row_id for (row_id,) in matching(connection, selection, "rid")]
             return delete_rows(connection, row_ids, change)
 
-    @_in_thread
+    @_in_writer_thread
     def clear(self) -> None:
         """Delete every document; the index stays open and empty."""
         with self._changing() as (connection, change):
@@ -286,10 +378,10 @@ class LocalStore(Store):
 
     def _matrices(self, doc_ids: Sequence[str]) -> tuple[list[str], RaggedTokens]:
         view = self._views.latest
-        known = {} if view is None else view.row_id_of
-        row_ids = {known[doc_id]: doc_id for doc_id in doc_ids if doc_id in known}
         with self._file.reading() as connection:
-            # By row id is three times as fast. A row id is never used again: a stale one finds nothing.
+            # By row id is three times as fast, where the row ids are those of this very state.
+            known = view.row_id_of if view is not None and view.state == read_state(connection) else {}
+            row_ids = {known[doc_id]: doc_id for doc_id in doc_ids if doc_id in known}
             by_rid = select_in(connection, "rid, packed FROM vectors", "rid", list(row_ids))
             found = {row_ids[rid]: blob for rid, blob in by_rid}
             others = [doc_id for doc_id in doc_ids if doc_id not in found]
