@@ -238,15 +238,15 @@ async def test_a_write_during_which_the_folder_is_replaced_is_done_in_the_new_on
     await filled(tmp_path / "backup", range(100, 103))
     from late_interaction.stores.local import store as module
 
-    next_version, swaps = module.next_version, iter([True])
+    record_change, swaps = module.record_change, iter([True])
 
-    def swapping(connection):
+    def swapping(connection, change):
         if next(swaps, False):
             (tmp_path / "db").rename(tmp_path / "old")
             (tmp_path / "backup").rename(tmp_path / "db")
-        next_version(connection)
+        record_change(connection, change)
 
-    monkeypatch.setattr(module, "next_version", swapping)
+    monkeypatch.setattr(module, "record_change", swapping)
     await store.upsert([encoded(103)])
     await checked(store, range(100, 104))
     old = LocalStore(tmp_path / "old", "things")
@@ -258,13 +258,13 @@ async def test_a_write_during_which_the_folder_is_replaced_is_done_in_the_new_on
 async def test_a_write_whose_file_is_gone_at_the_commit_is_not_acknowledged(store, monkeypatch):
     from late_interaction.stores.local import store as module
 
-    next_version = module.next_version
+    record_change = module.record_change
 
-    def deleting(connection):
-        next_version(connection)
+    def deleting(connection, change):
+        record_change(connection, change)
         shutil.rmtree(store.folder)
 
-    monkeypatch.setattr(module, "next_version", deleting)
+    monkeypatch.setattr(module, "record_change", deleting)
     with pytest.raises(StoreError, match="Nothing was written"):
         await store.upsert([encoded(103)])
 
