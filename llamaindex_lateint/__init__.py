@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from late_interaction.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from llamaindex_lateint.ingestion import DroppedNodesWarning
+    from llamaindex_lateint._watching import DroppedNodesWarning
     from llamaindex_lateint.no_embedding import NoEmbedding
     from llamaindex_lateint.rerank import LateInteractionRerank
     from llamaindex_lateint.retriever import LateInteractionRetriever
     from llamaindex_lateint.vector_store import LateInteractionVectorStore
 
 _HOME_OF = {
-    "DroppedNodesWarning": "llamaindex_lateint.ingestion",
+    "DroppedNodesWarning": "llamaindex_lateint._watching",
     "LateInteractionRerank": "llamaindex_lateint.rerank",
     "LateInteractionRetriever": "llamaindex_lateint.retriever",
     "LateInteractionVectorStore": "llamaindex_lateint.vector_store",

@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
-from llama_index.core.base.embeddings.base import BaseEmbedding
+from collections.abc import Callable, Sequence
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
 
-_NOTHING = 0.0
+from llama_index.core.embeddings import MultiModalEmbedding
+from llama_index.core.schema import QueryBundle
+
 _MOST = 2048
 
 
-class NoEmbedding(BaseEmbedding):
-    """An embedding model that computes nothing, because the store encodes text itself, as a matrix.
+class QueryEmbedding(list[float]):
+    """The vector `[0.0]`, which carries what to search for through LlamaIndex to the store.
+
+    Attributes:
+        texts: the texts of the query. HyDE gives hypothetical answers, for example.
+        image: the path of an image to search with instead.
+    """
+
+    def __init__(self, texts: Sequence[str] = (), image: Any = None) -> None:
+        super().__init__([0.0])
+        self.texts = tuple(texts)
+        self.image = image
+
+
+def carrying(query: QueryBundle) -> QueryBundle:
+    """Return a copy of a query whose embedding carries what to search for."""
+    embedding = query.embedding
+    if not isinstance(embedding, QueryEmbedding):
+        image = None if query.image_path is None else Path(query.image_path)
+        embedding = QueryEmbedding(query.embedding_strs, image)
+    return QueryBundle(query.query_str, embedding=embedding)
+
+
+class NoEmbedding(MultiModalEmbedding):
+    """An embedding model that computes nothing, because the store encodes texts and images itself, as matrices.
 
     LlamaIndex resolves an embedding model for every index, to OpenAI's unless told otherwise, and an
     `IngestionPipeline` gives its store only the nodes that have an embedding. So pass this model to an index
@@ -25,7 +53,8 @@ class NoEmbedding(BaseEmbedding):
     ...     [node.node_id for node in store.get_nodes()]
     ['dogs']
 
-    Every embedding is `[0.0]`.
+    Every embedding is `[0.0]`. That of a query also carries the query's texts, or its image, so that the store gets
+    them from everything in LlamaIndex that passes on embeddings alone.
     """
 
     model_name: str = "none"
@@ -36,14 +65,33 @@ class NoEmbedding(BaseEmbedding):
         """Return the name in LlamaIndex's serialised settings."""
         return "LateInteractionNoEmbedding"
 
+    def get_agg_embedding_from_queries(
+        self, queries: list[str], agg_fn: Callable[..., list[float]] | None = None
+    ) -> list[float]:
+        """Return an embedding that carries all texts, where other models return the mean of their embeddings."""
+        return QueryEmbedding(queries)
+
+    async def aget_agg_embedding_from_queries(
+        self, queries: list[str], agg_fn: Callable[..., list[float]] | None = None
+    ) -> list[float]:
+        """Await `get_agg_embedding_from_queries`."""
+        return QueryEmbedding(queries)
+
     def _get_query_embedding(self, query: str) -> list[float]:
-        return [_NOTHING]
+        return QueryEmbedding([query])
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
-        return [_NOTHING]
+        return QueryEmbedding([query])
 
     def _get_text_embedding(self, text: str) -> list[float]:
-        return [_NOTHING]
+        return [0.0]
 
     async def _aget_text_embedding(self, text: str) -> list[float]:
-        return [_NOTHING]
+        return [0.0]
+
+    def _get_image_embedding(self, img_file_path: Any) -> list[float]:
+        is_path = isinstance(img_file_path, str | PathLike)
+        return QueryEmbedding(image=Path(fspath(img_file_path)) if is_path else img_file_path)
+
+    async def _aget_image_embedding(self, img_file_path: Any) -> list[float]:
+        return self._get_image_embedding(img_file_path)

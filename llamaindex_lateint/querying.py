@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from llama_index.core.vector_stores.types import MetadataFilters, VectorStoreQuery, VectorStoreQueryMode
 from numpy.typing import ArrayLike
 
 from late_interaction import LateInteractionPipeline
-from late_interaction.encoders.base import Item
 from late_interaction.filters import And, Filter, parse_filter
 from late_interaction.filters import matches as matches_core
 from late_interaction.images.loading import ImageSource, load_image
@@ -21,7 +21,11 @@ from late_interaction.ranking import check_mmr, diversify
 from late_interaction.types import Document, FloatMatrix, SearchResult, SearchResults, SearchStats
 from late_interaction.validation import check_matrix, check_positive
 from llamaindex_lateint.filters import check_filters, matches, push_down
+from llamaindex_lateint.no_embedding import QueryEmbedding
 from llamaindex_lateint.nodes import PARENT
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _OVERFETCH = 4
 _MMR_PREFETCH = 4
@@ -96,9 +100,9 @@ class Search:
     """A checked query.
 
     Attributes:
-        text: what to search for.
-        matrix: (n_tokens, dim) vectors to search with instead of the text.
-        image: what to search for instead of the text.
+        texts: what to search for. The vectors of several texts are one query together.
+        matrix: (n_tokens, dim) vectors to search with instead of the texts.
+        image: what to search for instead of the texts.
         k: how many documents.
         n: how many documents to choose these from.
         mmr_lambda: λ of maximal marginal relevance; None to rank by relevance alone.
@@ -106,7 +110,7 @@ class Search:
         options: further arguments of the pipeline's search.
     """
 
-    text: str | None
+    texts: tuple[str, ...]
     matrix: ArrayLike | None
     image: ImageSource | None
     k: int
@@ -134,31 +138,45 @@ class Search:
         k = query.similarity_top_k
         check_positive("similarity_top_k", k)
         is_mmr = _is_mmr(query)
-        _check_one_query(query, query_image, query_matrix)
+        texts, image = _texts_and_image(query, query_image)
+        if query_matrix is not None and image is not None:
+            raise ValueError("an image and query_matrix are both the query: give one of them.")
         if not is_mmr and (mmr_threshold, mmr_prefetch_k, query.mmr_threshold) != (None, None, None):
             raise ValueError("mmr_threshold and mmr_prefetch_k are for the query mode 'mmr'.")
+        doc_ids = id_list("doc_ids", query.doc_ids)
+        parents = None if doc_ids is None else {PARENT: {"$in": doc_ids}}
+        # LlamaIndex gives an empty list where it has no ids to give.
+        node_ids = _both(query.node_ids or None, node_ids)
+        selection = Selection.of(query.filters, node_ids, parents, filter)
         if node_ids is not None and (n_ann_tokens, n_maxsim_candidates) != (None, None):
             raise ValueError(
                 "With node_ids every one of these nodes is scored: n_ann_tokens and n_maxsim_candidates have no effect."
             )
-        doc_ids = id_list("doc_ids", query.doc_ids)
-        parents = None if doc_ids is None else {PARENT: {"$in": doc_ids}}
+        if not texts and image is None and query_matrix is None and selection == Selection():
+            raise ValueError(
+                "This query has nothing to search for and no filters. This store encodes queries itself: give it a "
+                "query_str, or an image or token vectors as vector_store_kwargs={'query_image': …} or "
+                "{'query_matrix': …}. The query_embedding of another model is not enough."
+            )
         return cls(
-            query.query_str,
+            texts,
             query_matrix,
-            query_image,
+            image,
             k,
             _prefetch(k, mmr_prefetch_k) if is_mmr else k,
             _mmr_lambda(query, mmr_threshold) if is_mmr else None,
-            Selection.of(query.filters, node_ids, parents, filter),
+            selection,
             {"n_ann_tokens": n_ann_tokens, "n_maxsim_candidates": n_maxsim_candidates, "exact": exact},
         )
 
-    async def run(self, pipeline: LateInteractionPipeline) -> SearchResults:
-        """Return the documents found, best first."""
-        query = self.matrix
-        if query is None:
-            query = (await pipeline.encode_queries([await self._item(pipeline)]))[0]
+    async def run(self, pipeline: LateInteractionPipeline) -> SearchResults | list[Document]:
+        """Return the results, best first; or, if there is nothing to search for, documents that match the filters."""
+        if self.matrix is not None:
+            query = self.matrix
+        elif items := await self._items(pipeline):
+            query = np.concatenate(await pipeline.encode_queries(items))
+        else:
+            return (await self.selection.documents(pipeline))[: self.k]
         if self.selection.node_ids is None:
             results = await self._search(pipeline, query)
         else:
@@ -167,13 +185,13 @@ class Search:
             return results
         return await diversify(pipeline, results, self.k, self.mmr_lambda)
 
-    async def _item(self, pipeline: LateInteractionPipeline) -> Item:
-        """Return what to encode, the text or the image."""
+    async def _items(self, pipeline: LateInteractionPipeline) -> Sequence[str | Image.Image]:
+        """Return what to encode, the texts or the image."""
         if self.image is None:
-            return self.text or ""
+            return self.texts
         if not pipeline.model.supports_images:
-            raise ValueError(f"query_image is an image, and {pipeline.model.model_name} encodes text only.")
-        return await asyncio.to_thread(load_image, self.image, allow_urls=pipeline.allow_urls)
+            raise ValueError(f"The query is an image, and {pipeline.model.model_name} encodes text only.")
+        return [await asyncio.to_thread(load_image, self.image, allow_urls=pipeline.allow_urls)]
 
     async def _search(self, pipeline: LateInteractionPipeline, query: ArrayLike) -> SearchResults:
         """Search for more until enough documents pass the filters, or the store has no more."""
@@ -212,16 +230,30 @@ def _is_mmr(query: VectorStoreQuery) -> bool:
     return mode == VectorStoreQueryMode.MMR
 
 
-def _check_one_query(query: VectorStoreQuery, image: ImageSource | None, matrix: ArrayLike | None) -> None:
-    """Raise unless there is exactly one of a text, an image and a matrix, where the text gives way."""
-    if matrix is not None and image is not None:
-        raise ValueError("query_image and query_matrix are both the query: give one of them.")
-    if matrix is None and image is None and not query.query_str:
-        raise ValueError(
-            "This store encodes the query itself and needs its query_str, or else an image or its token vectors as "
-            "vector_store_kwargs={'query_image': …} or {'query_matrix': …}; a query_embedding is one vector, "
-            "which is not enough."
-        )
+def _texts_and_image(
+    query: VectorStoreQuery, query_image: ImageSource | None
+) -> tuple[tuple[str, ...], ImageSource | None]:
+    """Return the texts and the image to search for; the embedding of `NoEmbedding` carries them, or `query_str` does.
+
+    An embedding of another model is not used: LlamaIndex makes one where an index was not given `NoEmbedding`.
+    """
+    carried = query.query_embedding
+    if isinstance(carried, QueryEmbedding):
+        texts, image = carried.texts, carried.image
+    else:
+        texts, image = (query.query_str or "",), None
+    if query_image is not None and image is not None:
+        raise ValueError("the query has an image, and query_image is another: give one of them.")
+    return tuple(text for text in texts if text.strip()), image if query_image is None else query_image
+
+
+def _both(ids: Sequence[str] | None, others: Sequence[str] | None) -> list[str] | None:
+    """Return the ids that are in both lists, where None allows all."""
+    one, other = id_list("node_ids", ids), id_list("node_ids", others)
+    if one is None or other is None:
+        return one if other is None else other
+    allowed = set(other)
+    return [doc_id for doc_id in one if doc_id in allowed]
 
 
 def _mmr_lambda(query: VectorStoreQuery, mmr_threshold: float | None) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from llama_index.core.base.base_retriever import BaseRetriever
@@ -17,6 +16,7 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryResult,
 )
 
+from llamaindex_lateint.no_embedding import carrying
 from llamaindex_lateint.querying import id_list
 from llamaindex_lateint.vector_store import LateInteractionVectorStore
 
@@ -65,19 +65,15 @@ class LateInteractionRetriever(BaseRetriever):
         self._kwargs = dict(vector_store_kwargs or {})
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        return _scored(self._vector_store.query(self._query(query_bundle), **self._options(query_bundle)))
+        return _scored(self._vector_store.query(self._query(query_bundle), **self._kwargs))
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        query, options = self._query(query_bundle), self._options(query_bundle)
-        return _scored(await self._vector_store.aquery(query, **options))
-
-    def _options(self, query_bundle: QueryBundle) -> dict[str, Any]:
-        image_path = query_bundle.image_path
-        return self._kwargs | ({} if image_path is None else {"query_image": Path(image_path)})
+        return _scored(await self._vector_store.aquery(self._query(query_bundle), **self._kwargs))
 
     def _query(self, query_bundle: QueryBundle) -> VectorStoreQuery:
         return VectorStoreQuery(
             query_str=query_bundle.query_str,
+            query_embedding=carrying(query_bundle).embedding,
             similarity_top_k=self._similarity_top_k,
             filters=self._filters,
             doc_ids=self._doc_ids,
@@ -86,5 +82,6 @@ class LateInteractionRetriever(BaseRetriever):
 
 
 def _scored(result: VectorStoreQueryResult) -> list[NodeWithScore]:
-    pairs = zip(result.nodes or (), result.similarities or (), strict=True)
-    return [NodeWithScore(node=node, score=score) for node, score in pairs]
+    nodes = result.nodes or ()
+    scores = [None] * len(nodes) if result.similarities is None else result.similarities
+    return [NodeWithScore(node=node, score=score) for node, score in zip(nodes, scores, strict=True)]

@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
-from llama_index.core.indices.vector_store.base import VectorStoreIndex
 from llama_index.core.schema import BaseNode
+from llama_index.core.storage.storage_context import StorageContext
 from llama_index.core.vector_stores.types import (
     BasePydanticVectorStore,
     MetadataFilter,
@@ -24,6 +24,7 @@ from llama_index.core.vector_stores.types import (
 from late_interaction import (
     LateInteractionModel,
     LateInteractionPipeline,
+    SearchResults,
     SyncPipeline,
     load_model,
 )
@@ -33,7 +34,8 @@ from late_interaction.ranking import relevance
 from late_interaction.rows import Encodable
 from late_interaction.stores.astra.database import astra_database
 from late_interaction.types import Document, PackingDtype
-from llamaindex_lateint.ingestion import watch_ingestion
+from llamaindex_lateint._watching import watch
+from llamaindex_lateint.index import LateInteractionIndex, StoredHashes
 from llamaindex_lateint.no_embedding import NoEmbedding
 from llamaindex_lateint.nodes import PARENT, encodable_node, node_of
 from llamaindex_lateint.querying import Search, Selection
@@ -133,10 +135,11 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
     """
 
     encodes_itself: ClassVar[bool] = True
-    """Marks the store for `llamaindex_lateint.ingestion`."""
+    """Marks the store for `_watching`."""
 
     stores_text: bool = True
-    is_embedding_query: bool = False
+    is_embedding_query: bool = True
+    """Lets LlamaIndex make a query's embedding, which carries the query's texts from `NoEmbedding` to here."""
     flat_metadata: bool = False
     batch_size: int = Field(default=128, ge=1)
     normalize_scores: bool = False
@@ -202,7 +205,7 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
             )
         self._pipeline = pipeline
         self._connection = Connection(pipeline)
-        watch_ingestion()
+        watch()
 
     @classmethod
     def class_name(cls) -> str:
@@ -261,13 +264,26 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
 
     # --- an index on top
 
-    def as_index(self, **kwargs: Any) -> VectorStoreIndex:
+    def as_index(self, **kwargs: Any) -> LateInteractionIndex:
         """Return a `VectorStoreIndex` over the nodes in the store, which needs no embedding model.
+
+        It knows the hashes of the stored documents, so that `refresh_ref_docs` changes only what has changed. Its
+        `as_retriever` also takes `filter`, a filter in the core's language, and refuses unknown arguments.
 
         Args:
             **kwargs: as for `VectorStoreIndex`.
         """
-        return VectorStoreIndex.from_vector_store(self, embed_model=NoEmbedding(), **kwargs)
+        context = StorageContext.from_defaults(docstore=StoredHashes(self), vector_store=self)
+        options: dict[str, Any] = {"embed_model": NoEmbedding(), "storage_context": context} | kwargs
+        return LateInteractionIndex(nodes=[], **options)
+
+    def document_hash(self, ref_doc_id: str) -> str | None:
+        """Return the hash that a document had when its nodes were made, or None if the store has no nodes of it."""
+        return self._connection.run(lambda pipeline: _document_hash(pipeline, ref_doc_id))
+
+    async def adocument_hash(self, ref_doc_id: str) -> str | None:
+        """Await `document_hash` on any event loop."""
+        return await self._connection.arun(lambda pipeline: _document_hash(pipeline, ref_doc_id))
 
     # --- writing
 
@@ -307,14 +323,18 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
         return await pipeline.index_documents(rows, batch_size=self.batch_size)
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
-        """Delete every node of a document: the nodes whose source has this id, not the node that has it."""
+        """Delete every node of a document: the nodes whose source has this id.
+
+        A document that was added whole, without a splitter, is a node of its own without a source: then the node of
+        this id is deleted.
+        """
         _refuse("delete", delete_kwargs)
-        self._connection.run(lambda pipeline: pipeline.delete_documents({PARENT: {"$eq": ref_doc_id}}))
+        self._connection.run(lambda pipeline: _delete_document(pipeline, ref_doc_id))
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Await `delete` on any event loop."""
         _refuse("adelete", delete_kwargs)
-        await self._connection.arun(lambda pipeline: pipeline.delete_documents({PARENT: {"$eq": ref_doc_id}}))
+        await self._connection.arun(lambda pipeline: _delete_document(pipeline, ref_doc_id))
 
     def delete_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
@@ -365,9 +385,9 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """Return the `similarity_top_k` nodes with the highest MaxSim, best first.
 
-        The query's `query_str`, `similarity_top_k`, `filters`, `doc_ids`, `mode` (default or mmr) and `mmr_threshold`
-        are used. Its `node_ids` are not, because LlamaIndex fills them with the image nodes of an index that was just
-        built, which would hide all other nodes.
+        The query's `query_str`, `similarity_top_k`, `filters`, `doc_ids`, `node_ids`, `mode` (default or mmr) and
+        `mmr_threshold` are used. Its `query_embedding` is used if it comes from `NoEmbedding`, for it carries the texts
+        to search for. A query without a text that has filters gets the first nodes that match them, without scores.
 
         Args:
             query: what to search for.
@@ -375,10 +395,10 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
                 `query_str`, if the model encodes images: a PIL image, a path, a URL (with `allow_urls`), base64 or
                 bytes. `query_matrix`: (n_tokens, dim) unit vectors to search with instead. `filter`: a filter in the
                 core's own language, with booleans and dotted names, in addition to `query.filters`. `node_ids`: only
-                these nodes, each of which is scored. `mmr_threshold`: λ of the mode mmr, from 0, nodes as different as
-                possible, to 1, by relevance alone; 0.5 by default. `mmr_prefetch_k`: how many nodes that mode chooses
-                from, 4 times `similarity_top_k` by default. `n_ann_tokens`, `n_maxsim_candidates`, `exact`: as for
-                `LateInteractionPipeline.search`.
+                these nodes, in addition to `query.node_ids`. `mmr_threshold`: λ of the mode mmr, from 0, nodes as
+                different as possible, to 1, by relevance alone; 0.5 by default. `mmr_prefetch_k`: how many nodes that
+                mode chooses from, 4 times `similarity_top_k` by default. `n_ann_tokens`, `n_maxsim_candidates`,
+                `exact`: as for `LateInteractionPipeline.search`.
 
         Raises:
             NotImplementedError: the query has another mode.
@@ -395,14 +415,16 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
         return await self._connection.arun(lambda pipeline: self._query(pipeline, search))
 
     async def _query(self, pipeline: LateInteractionPipeline, search: Search) -> VectorStoreQueryResult:
-        results = await search.run(pipeline)
-
-        def score(raw: float) -> float:
-            return relevance(raw, results.stats.n_query_tokens) if self.normalize_scores else raw
-
-        nodes = [node_of(Document(r.doc_id, r.content, r.content_type, r.metadata)) for r in results]
+        found = await search.run(pipeline)
+        documents = [Document(one.doc_id, one.content, one.content_type, one.metadata) for one in found]
+        scores: list[float] | None = None
+        if isinstance(found, SearchResults):
+            n_query_tokens = found.stats.n_query_tokens
+            raw = [result.score for result in found]
+            scores = [relevance(score, n_query_tokens) for score in raw] if self.normalize_scores else raw
+        nodes = await asyncio.to_thread(lambda: [node_of(document) for document in documents])
         return VectorStoreQueryResult(
-            nodes=nodes, similarities=[score(r.score) for r in results], ids=[r.doc_id for r in results]
+            nodes=nodes, similarities=scores, ids=[document.doc_id for document in documents]
         )
 
 
@@ -439,6 +461,23 @@ def _to_delete(node_ids: Sequence[str] | None, filters: MetadataFilters | None) 
 
 def _are_empty(filters: MetadataFilters | MetadataFilter) -> bool:
     return isinstance(filters, MetadataFilters) and all(map(_are_empty, filters.filters))
+
+
+async def _delete_document(pipeline: LateInteractionPipeline, ref_doc_id: str) -> None:
+    await pipeline.delete_documents({PARENT: {"$eq": ref_doc_id}})
+    for document in await pipeline.get_documents([ref_doc_id]):
+        if PARENT not in document.metadata:
+            await pipeline.delete_documents([ref_doc_id])
+
+
+async def _document_hash(pipeline: LateInteractionPipeline, ref_doc_id: str) -> str | None:
+    for document in await pipeline.find({PARENT: {"$eq": ref_doc_id}}, limit=1):
+        source = node_of(document).source_node
+        return None if source is None else source.hash
+    for document in await pipeline.get_documents([ref_doc_id]):
+        if PARENT not in document.metadata:
+            return node_of(document).hash
+    return None
 
 
 async def _delete(pipeline: LateInteractionPipeline, selection: Selection) -> None:
