@@ -11,6 +11,7 @@ import sys
 import uuid
 import warnings
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -23,6 +24,7 @@ from langchain_lateint.embeddings import unit_rows
 from late_interaction import Document as StoredDocument
 from late_interaction import LateInteractionPipeline, SearchResult, SearchResults
 from late_interaction.connection import Connection
+from late_interaction.explain import explained
 from late_interaction.images.storing import IMAGE_KEY
 from late_interaction.pipeline import Query
 from late_interaction.ranking import check_mmr, diversify
@@ -33,10 +35,16 @@ T = TypeVar("T")
 Operation: TypeAlias = Callable[[LateInteractionPipeline], Awaitable[T]]
 Filter: TypeAlias = Mapping[str, Any]
 
+SCORE_KEY, ID_KEY, MATCHED_KEY = "score", "id", "matched"
+"""The metadata keys that `with_scores` and `explain` add to results."""
+
 CONTENT_TYPE_KEY = "content_type"
 """The metadata key that tells images ("image") from texts, for chains and filters."""
 
 _OPTIONS = ("exact", "n_ann_tokens", "n_maxsim_candidates")
+_RESULTS = ("with_scores", "explain")
+SEARCH_ARGUMENTS = ("k", "filter", *_OPTIONS, *_RESULTS, "score_threshold", "fetch_k", "lambda_mult")
+"""What a retriever's `search_kwargs` may hold."""
 
 
 # --- writing
@@ -169,10 +177,15 @@ def search_operation(
     query: Query | ArrayLike, k: int, filter: Filter | None, options: dict[str, Any]
 ) -> Operation[SearchResults]:
     """Check what a search was given, and return the operation that searches by a text, an image or vectors."""
+    options = dict(options)
+    with_scores, explain = (options.pop(name, False) for name in _RESULTS)
     if unknown := options.keys() - set(_OPTIONS):
         raise TypeError(
-            f"this search does not take {', '.join(sorted(unknown))}; it takes k, filter, {', '.join(_OPTIONS)}."
+            f"this search does not take {', '.join(sorted(unknown))}; it takes k, filter, "
+            f"{', '.join((*_OPTIONS, *_RESULTS))}."
         )
+    if explain and not isinstance(query, str):
+        raise TypeError("explain=True tells which words answered a text, and the query is not a text.")
     if not _is_query(query) and (isinstance(query, Mapping) or not hasattr(query, "__len__")):
         raise TypeError(
             f"a query is a text, an image (a Path, bytes or a PIL image) or vectors, not {type(query).__name__}. In a "
@@ -180,10 +193,24 @@ def search_operation(
         )
 
     async def search(pipeline: LateInteractionPipeline) -> SearchResults:
-        if _is_query(query):
-            return await pipeline.search(query, k, filter=filter, **options)
-        vectors = unit_rows(query, pipeline.model.dim)
-        return await pipeline.search_with_embeddings(vectors, k, filter=filter, **options)
+        if filter and _is_blank(query):
+            found = await pipeline.find(filter, limit=k)
+            results = SearchResults(
+                [SearchResult(d.doc_id, 0.0, d.content, d.content_type, d.metadata) for d in found]
+            )
+        elif _is_query(query):
+            results = await pipeline.search(query, k, filter=filter, **options)
+        else:
+            vectors = unit_rows(query, pipeline.model.dim)
+            results = await pipeline.search_with_embeddings(vectors, k, filter=filter, **options)
+        added = [{SCORE_KEY: r.score, ID_KEY: r.doc_id} if with_scores else {} for r in results]
+        if explain and results and not _is_blank(query):
+            for extra, words in zip(added, await explained(pipeline.model, str(query), results), strict=True):
+                extra[MATCHED_KEY] = words
+        return SearchResults(
+            [replace(r, metadata={**r.metadata, **extra}) for r, extra in zip(results, added, strict=True)],
+            results.stats,
+        )
 
     return search
 
@@ -215,7 +242,10 @@ def mmr_operation(
     search = search_operation(query, max(k, fetch_k), filter, options)
 
     async def search_diverse(pipeline: LateInteractionPipeline) -> SearchResults:
-        return await diversify(pipeline, await search(pipeline), k, lambda_mult)
+        results = await search(pipeline)
+        if _is_blank(query):
+            return SearchResults(results[:k], results.stats)
+        return await diversify(pipeline, results, k, lambda_mult)
 
     return search_diverse
 
@@ -266,6 +296,11 @@ def _row(doc_id: str, text: str, metadata: dict[str, Any], *, images: bool) -> S
     others = {key: value for key, value in metadata.items() if key != IMAGE_KEY}
     kept = {CONTENT_TYPE_KEY: "image"} | others
     return Encodable(StoredDocument(doc_id, text if text.strip() else "", metadata=kept), image)
+
+
+def _is_blank(query: Query | ArrayLike) -> bool:
+    """Return whether a query is a text without words; with a filter, such a query lists what matches."""
+    return isinstance(query, str) and not query.strip()
 
 
 def _is_query(query: Query | ArrayLike) -> TypeIs[Query]:

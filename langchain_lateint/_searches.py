@@ -28,9 +28,16 @@ from late_interaction.types import FloatMatrix
 class SearchMethods(VectorStore):
     """The searches of `LateInteractionVectorStore`.
 
-    All take the same last arguments: `k`, how many documents; `filter`, which metadata they must have; and the options
-    `n_ann_tokens`, `n_maxsim_candidates` and `exact` of `LateInteractionPipeline.search`. Any other argument raises a
-    TypeError.
+    All take the same last arguments; any other argument raises a TypeError:
+
+    - `k`: how many documents.
+    - `filter`: only documents whose metadata match. With a filter, an empty query returns the first documents that
+      match, with scores of 0.
+    - `n_ann_tokens`, `n_maxsim_candidates`, `exact`: as for `LateInteractionPipeline.search`.
+    - `with_scores=True`: put the raw MaxSim under "score" and the id under "id" into the documents' metadata.
+    - `explain=True`: put the words that answered a text under "matched" into the metadata, as a list of
+      `{"start", "end", "contribution"}`: positions in the text, and the part of the score. It encodes each document
+      found once more, and needs a `ColBERTModel`.
     """
 
     _connection: Connection
@@ -80,7 +87,7 @@ class SearchMethods(VectorStore):
 
     def _relevant(self, results: SearchResults) -> list[tuple[Document, float]]:
         n = results.stats.n_query_tokens
-        return [(to_langchain(result), self._relevance(result.score, n)) for result in results]
+        return [(to_langchain(r), self._relevance(r.score, n) if n else 0.0) for r in results]
 
     def similarity_search_with_embeddings(
         self, query: Query, k: int = 4, filter: Filter | None = None, **kwargs: Any

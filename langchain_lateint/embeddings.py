@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 from langchain_core.embeddings import Embeddings
 from numpy.typing import ArrayLike
+from typing_extensions import override
 
 from late_interaction import LateInteractionModel, load_model
 from late_interaction.encoders.base import check_texts
@@ -15,7 +17,17 @@ from late_interaction.types import FloatMatrix
 
 Model: TypeAlias = LateInteractionModel | Embeddings | str
 
-_NAMES = ("model_name", "model", "model_id", "deployment")
+_NAMES = ("model_name", "model", "model_id", "deployment", "azure_deployment", "repo_id", "endpoint_name")
+"""The attributes in which LangChain's embeddings keep the name of what makes their vectors."""
+
+_NAMES_ONCE = ("model_name", "model", "model_id", "deployment")
+"""Those that were looked at, of the outermost object alone, before the names inside and the probe were kept."""
+
+_FAMILY = {"family": "langchain-embeddings"}
+_PROBE = "dimension"
+_PROBE_SIZE = 16
+_PROBE_TOLERANCE = 0.01
+"""The same model's vectors differ by less from call to call, where a service rounds or a GPU sums in another order."""
 
 
 class EmbeddingsModel(LateInteractionModel):
@@ -29,17 +41,42 @@ class EmbeddingsModel(LateInteractionModel):
     >>> [matrix.shape for matrix in model.encode_documents(["one text", "another"])]
     [(1, 16), (1, 16)]
 
+    An index opens only with the embeddings it was built with. They are recognised by their class, by every model name
+    found in them and in the embeddings they wrap (`CacheBackedEmbeddings` and the like), and by the vector of one word.
+
     Args:
         embeddings: embeds queries and documents.
-        name: names the model. An index opens only under the name it was built with. By default it is the
-            embeddings' own model name, or else the name of their class.
-        dim: width of a vector. By default it is found by embedding one word, which may be a call to a service.
+        name: names the model in place of the names found.
+        dim: width of a vector. By default it is found by embedding one word, which may be a call to a service. With
+            `dim` no such call is made, and the embeddings are recognised by their names alone.
     """
 
     def __init__(self, embeddings: Embeddings, name: str | None = None, *, dim: int | None = None) -> None:
+        if not isinstance(embeddings, Embeddings):
+            raise TypeError(f"embeddings must be LangChain Embeddings, not {type(embeddings).__name__}.")
+        names = {} if name is not None else dict(_names_inside(embeddings))
         self.embeddings = embeddings
-        self.model_name = _name(embeddings) if name is None else name
-        self.dim = len(embeddings.embed_query("dimension")) if dim is None else dim
+        found = [value for path, value in names.items() if not path.endswith(".class")]
+        self.model_name = name or next(iter(found), type(embeddings).__name__)
+        self._fingerprint: Mapping[str, Any] = {
+            **_FAMILY,
+            "class": type(embeddings).__name__,
+            "model": self.model_name,
+            "names": names,
+        }
+        self._before_names = {
+            **_FAMILY,
+            "class": type(embeddings).__name__,
+            "model": name or _outermost_name(embeddings),
+        }
+        if dim is None:
+            vector = unit_rows(embeddings.embed_query(_PROBE))[0]
+            self._fingerprint = {
+                **self._fingerprint,
+                "probe": [float(value) for value in vector[:_PROBE_SIZE]],
+            }
+            dim = len(vector)
+        self.dim = dim
 
     def __repr__(self) -> str:
         # Not the embeddings' own repr, which may show a service's key.
@@ -47,12 +84,19 @@ class EmbeddingsModel(LateInteractionModel):
 
     @property
     def fingerprint(self) -> Mapping[str, Any]:
-        """Return the class of the embeddings and the name of their model."""
-        return {
-            "family": "langchain-embeddings",
-            "class": type(self.embeddings).__name__,
-            "model": self.model_name,
-        }
+        """Return the class of the embeddings, the names in them, and the beginning of the vector of one word."""
+        return self._fingerprint
+
+    @override
+    def as_indexed(self, fingerprint: Mapping[str, Any]) -> EmbeddingsModel:
+        ours, theirs = dict(self._fingerprint), dict(fingerprint)
+        probe, other = ours.pop("probe", None), theirs.pop("probe", None)
+        is_same = ours == theirs and (probe is None or other is None or _is_near(probe, other))
+        if not is_same and fingerprint != self._before_names:
+            return self
+        model = copy.copy(self)
+        model._fingerprint = fingerprint  # noqa: SLF001 - a copy of this object
+        return model
 
     def encode_queries(self, queries: Sequence[str]) -> list[FloatMatrix]:
         """Return one (1, dim) float32 unit row per query."""
@@ -87,20 +131,23 @@ def as_model(model: Model) -> LateInteractionModel:
             )
 
 
-def unit_rows(vectors: ArrayLike, dim: int) -> FloatMatrix:
+def unit_rows(vectors: ArrayLike, dim: int | None = None) -> FloatMatrix:
     """Return vectors as (n, dim) float32 rows of length 1; a flat list is one vector.
 
     Raises:
         ValueError: they are not numbers, their shape is wrong, or a vector is zero or not finite.
     """
+    wanted = "dim" if dim is None else dim
     try:
         matrix = np.atleast_2d(np.asarray(vectors, np.float32))
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"vectors must be numbers of shape ({dim},) or (n ≥ 1, {dim}), not {vectors!r:.60}."
+            f"vectors must be numbers of shape ({wanted},) or (n ≥ 1, {wanted}), not {vectors!r:.60}."
         ) from error
-    if matrix.ndim != 2 or matrix.shape[1] != dim or not len(matrix):
-        raise ValueError(f"vectors must have shape ({dim},) or (n ≥ 1, {dim}), not {np.shape(vectors)}.")
+    if matrix.ndim != 2 or not matrix.size or (dim is not None and matrix.shape[1] != dim):
+        raise ValueError(
+            f"vectors must have shape ({wanted},) or (n ≥ 1, {wanted}), not {np.shape(vectors)}."
+        )
     lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
     if not (np.isfinite(lengths).all() and lengths.all()):
         raise ValueError("vectors must be finite and not zero.")
@@ -108,8 +155,29 @@ def unit_rows(vectors: ArrayLike, dim: int) -> FloatMatrix:
     return unit
 
 
-def _name(embeddings: Embeddings) -> str:
+def _names_inside(
+    thing: object, path: str = "", seen: frozenset[int] = frozenset()
+) -> Iterator[tuple[str, str]]:
+    """Yield the names in embeddings and in the embeddings that they wrap, each with the path of its attribute."""
+    attributes = getattr(thing, "__dict__", {})
     for attribute in _NAMES:
+        name = getattr(thing, attribute, None)
+        if isinstance(name, str) and name:
+            yield f"{path}{attribute}", name
+    for attribute, value in attributes.items():
+        for inner in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(inner, Embeddings) and id(inner) not in seen:
+                inside = f"{path}{attribute}."
+                yield f"{inside}class", type(inner).__name__
+                yield from _names_inside(inner, inside, seen | {id(thing)})
+
+
+def _is_near(probe: Sequence[float], other: Sequence[float]) -> bool:
+    return len(probe) == len(other) and bool(np.allclose(probe, other, rtol=0, atol=_PROBE_TOLERANCE))
+
+
+def _outermost_name(embeddings: Embeddings) -> str:
+    for attribute in _NAMES_ONCE:
         if isinstance(name := getattr(embeddings, attribute, None), str):
             return name
     return type(embeddings).__name__

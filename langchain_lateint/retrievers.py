@@ -1,4 +1,4 @@
-"""LateInteractionRetriever: a retriever with `k` and a filter, which a call may override."""
+"""LateInteractionRetriever: a retriever with `k`, a filter and a threshold, which a call may override."""
 
 from __future__ import annotations
 
@@ -6,64 +6,93 @@ from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
-from langchain_core.retrievers import BaseRetriever
-from pydantic import ConfigDict, Field
+from langchain_core.vectorstores import VectorStoreRetriever
+from pydantic import ConfigDict, Field, model_validator
 from typing_extensions import override
 
 from langchain_lateint.vectorstores import LateInteractionVectorStore
 
+_THRESHOLD = "similarity_score_threshold"
+_FIELDS = ("k", "filter", "score_threshold", "with_scores", "explain")
 
-class LateInteractionRetriever(BaseRetriever):
+
+class LateInteractionRetriever(VectorStoreRetriever):
     """Retrieves the documents of a store with the highest MaxSim for a query.
 
     >>> from langchain_lateint import LateInteractionRetriever, LateInteractionVectorStore
     >>> texts = ["Apple pie with cinnamon", "The tide comes in at noon"]
     >>> years = [{"year": 2021}, {"year": 1999}]
     >>> with LateInteractionVectorStore.from_texts(texts, "demo", years, path="my_index") as store:
-    ...     retriever = LateInteractionRetriever(vectorstore=store, k=1)
+    ...     retriever = LateInteractionRetriever(vectorstore=store, k=1, with_scores=True)
     ...     best = retriever.invoke("a dessert of apples")
     ...     older = retriever.invoke("a dessert of apples", filter={"year": {"$lt": 2000}})
     >>> best[0].page_content, older[0].page_content
     ('Apple pie with cinnamon', 'The tide comes in at noon')
+    >>> best[0].metadata["score"] > older[0].metadata["score"]
+    True
 
-    `invoke` takes `k`, `filter` and the other arguments of `similarity_search` for one call. A filter given there
-    replaces the retriever's own. For MMR or a threshold, use the store's `as_retriever`.
+    `invoke` takes `k`, `filter` and the other arguments of the search for one call. A filter given there replaces the
+    retriever's own.
 
     Attributes:
         vectorstore: where to search.
         k: how many documents.
         filter: only documents whose metadata match.
+        score_threshold: only documents with at least this relevance, from 0 to 1.
+        with_scores: put the raw MaxSim under "score" and the document's id under "id" into the metadata.
+        explain: put the words that answered the query under "matched" into the metadata (see the store's searches).
+        search_type: "similarity", "mmr" or "similarity_score_threshold", as for `VectorStoreRetriever`.
+        search_kwargs: further arguments of the search, such as `fetch_k` and `lambda_mult` for "mmr".
     """
 
     vectorstore: LateInteractionVectorStore
     k: int = Field(default=4, ge=1)
     filter: dict[str, Any] | None = None
+    score_threshold: float | None = Field(default=None, ge=0, le=1)
+    with_scores: bool = False
+    explain: bool = False
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
+    @model_validator(mode="before")
+    @classmethod
+    @override
+    def validate_search_type(cls, values: dict[str, Any]) -> Any:
+        """Check the search type; `search_kwargs` may also hold the retriever's own fields, as for other stores."""
+        values = {**values, "search_kwargs": dict(values.get("search_kwargs") or {})}
+        for name in _FIELDS:
+            if name in values["search_kwargs"]:
+                if values.get(name) is not None:
+                    raise ValueError(f"{name} is given twice, once of it in search_kwargs: give one.")
+                values[name] = values["search_kwargs"].pop(name)
+        if values.get("score_threshold") is not None and values.get("search_type", _THRESHOLD) != _THRESHOLD:
+            raise ValueError(f"a score_threshold goes with search_type={_THRESHOLD!r}.")
+        if values.get("score_threshold") is None and values.get("search_type") == _THRESHOLD:
+            raise ValueError(f"search_type={_THRESHOLD!r} needs a score_threshold.")
+        if values.get("score_threshold") is not None:
+            values["search_type"] = _THRESHOLD
+        if values.get("search_type", "similarity") not in cls.allowed_search_types:
+            raise ValueError(f"search_type is one of {', '.join(cls.allowed_search_types)}.")
+        store = values.get("vectorstore")
+        if values.get("tags") is None and isinstance(store, LateInteractionVectorStore):
+            values["tags"] = store._get_retriever_tags()  # noqa: SLF001 - as LangChain's as_retriever does
+        return values
+
     @override
     def _get_relevant_documents(
-        self,
-        query: str,
-        *,
-        run_manager: CallbackManagerForRetrieverRun,
-        k: int | None = None,
-        filter: dict[str, Any] | None = None,
-        **kwargs: Any,
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
-        return self.vectorstore.similarity_search(query, **self._search(k, filter), **kwargs)
+        return super()._get_relevant_documents(query, run_manager=run_manager, **self._search(kwargs))
 
     @override
     async def _aget_relevant_documents(
-        self,
-        query: str,
-        *,
-        run_manager: AsyncCallbackManagerForRetrieverRun,
-        k: int | None = None,
-        filter: dict[str, Any] | None = None,
-        **kwargs: Any,
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
-        return await self.vectorstore.asimilarity_search(query, **self._search(k, filter), **kwargs)
+        return await super()._aget_relevant_documents(query, run_manager=run_manager, **self._search(kwargs))
 
-    def _search(self, k: int | None, filter: dict[str, Any] | None) -> dict[str, Any]:
-        return {"k": self.k if k is None else k, "filter": self.filter if filter is None else filter}
+    def _search(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments of one search: those of the call, or else the retriever's own."""
+        own = {name: getattr(self, name) for name in _FIELDS}
+        given = {name: value for name, value in kwargs.items() if value is not None}
+        arguments = {**own, **given}
+        return {name: value for name, value in arguments.items() if value is not None and value is not False}

@@ -12,9 +12,11 @@ import langchain_core
 from langchain_core.documents import Document
 from langchain_core.documents.base import Blob
 from langchain_core.embeddings import Embeddings
+from langchain_core.vectorstores import VectorStoreRetriever
 from typing_extensions import override
 
 from langchain_lateint._operations import (
+    SEARCH_ARGUMENTS,
     Filter,
     Operation,
     add_operation,
@@ -221,6 +223,29 @@ class LateInteractionVectorStore(SearchMethods):
     @override
     def _get_retriever_tags(self) -> list[str]:
         return [type(self).__name__, type(self.embeddings or self._pipeline.model).__name__]
+
+    @override
+    def as_retriever(self, **kwargs: Any) -> VectorStoreRetriever:
+        """Return a retriever.
+
+        Args:
+            kwargs: `search_type` ("similarity", "mmr" or "similarity_score_threshold"), `search_kwargs` and the other
+                fields of LangChain's `VectorStoreRetriever`. Arguments of the search, such as `k` and `filter`, may be
+                given in `search_kwargs` or directly.
+
+        Raises:
+            TypeError: an argument is unknown, or given twice.
+        """
+        fields = {name: kwargs.pop(name) for name in [*kwargs] if name in VectorStoreRetriever.model_fields}
+        search_kwargs = dict(fields.pop("search_kwargs", None) or {})
+        if unknown := kwargs.keys() - SEARCH_ARGUMENTS:
+            raise TypeError(
+                f"as_retriever does not take {', '.join(sorted(unknown))}; it takes search_type, search_kwargs, tags "
+                f"and arguments of the search: {', '.join(SEARCH_ARGUMENTS)}."
+            )
+        if twice := kwargs.keys() & search_kwargs.keys():
+            raise TypeError(f"{', '.join(sorted(twice))} is given twice, once of it in search_kwargs.")
+        return super().as_retriever(**fields, search_kwargs={**search_kwargs, **kwargs})
 
     # --- opening and closing
 

@@ -80,7 +80,8 @@ def encodable_node(node: BaseNode, *, images: bool, store_images: StoreImages = 
     text = node.get_content(MetadataMode.EMBED)
     if not text.strip():
         raise ValueError(f"Node {node.node_id!r} has no text to encode.")
-    return Encodable(_document(node, content if content.strip() else text), text=text)
+    document = _document(node, content if content.strip() else text)
+    return Encodable(document, image=image_source(node, store_images), text=text)
 
 
 def node_of(document: Document) -> BaseNode:

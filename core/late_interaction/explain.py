@@ -4,21 +4,37 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction.encoders.base import Item
+from late_interaction.encoders.base import Item, LateInteractionModel
 from late_interaction.encoders.colbert import ColBERTModel
 from late_interaction.encoders.colpali import ColPaliModel
 from late_interaction.maxsim import token_alignment
+from late_interaction.types import SearchResult
 
 if TYPE_CHECKING:
     from PIL import Image
 
 Span: TypeAlias = tuple[int, int]
 """Start and end of a word, in characters."""
+
+
+class WordMatch(NamedTuple):
+    """A word of a document that answers a query.
+
+    Attributes:
+        start: its first character.
+        end: the character after its last.
+        contribution: its part of the raw score.
+    """
+
+    start: int
+    end: int
+    contribution: float
+
 
 _WORD = re.compile(r"[^\W_]+")
 
@@ -50,6 +66,61 @@ def matched_words(
         words = (match.span() for match in _WORD.finditer(document))
         found.append([word for word in words if any(_overlap(word, span) for span in starts)])
     return found
+
+
+def word_contributions(
+    model: ColBERTModel, query: str, documents: Sequence[str], *, min_similarity: float = 0.6
+) -> list[list[WordMatch]]:
+    """Return the words of each document that answer a query, each with its part of the score.
+
+    MaxSim adds up, over the tokens of the query, the largest dot product with a token of the document. Each of these
+    counts for the word that the token of the document belongs to.
+
+    Args:
+        model: the encoder of the index.
+        query: the query.
+        documents: the documents' texts.
+        min_similarity: leave out smaller dot products, because every token of the query has a largest one.
+
+    Returns:
+        For each document, its words in ascending order.
+    """
+    (vectors,) = model.encode_queries([query])
+    found = []
+    for document, matrix in zip(documents, model.encode_documents(documents), strict=True):
+        tokens, similarities = token_alignment(vectors, matrix)
+        spans = model.document_spans(document)
+        words = [match.span() for match in _WORD.finditer(document)]
+        parts: dict[Span, float] = {}
+        for token, similarity in zip(tokens.tolist(), similarities.tolist(), strict=True):
+            word = next((word for word in words if _overlap(word, spans[token])), None)
+            if word is not None and similarity >= min_similarity:
+                parts[word] = parts.get(word, 0.0) + similarity
+        found.append([WordMatch(*word, part) for word, part in sorted(parts.items())])
+    return found
+
+
+async def explained(
+    model: LateInteractionModel, query: str, results: Sequence[SearchResult]
+) -> list[list[dict[str, Any]]]:
+    """Return `word_contributions` of results as JSON values, computed on the model's own thread.
+
+    Returns:
+        For each result `{"start", "end", "contribution"}` of its words; no words for an image.
+
+    Raises:
+        TypeError: the model does not tell which characters its tokens stand for.
+    """
+    if not isinstance(model, ColBERTModel):
+        raise TypeError(f"explain=True needs a ColBERTModel, not {type(model).__name__}.")
+    texts = [result.content for result in results if result.content_type == "text"]
+    words = iter(await model.run(word_contributions, model, query, texts) if texts else [])
+    return [
+        [{"start": one.start, "end": one.end, "contribution": one.contribution} for one in next(words)]
+        if result.content_type == "text"
+        else []
+        for result in results
+    ]
 
 
 def image_heat_maps(model: ColPaliModel, query: Item, image: Image.Image) -> NDArray[np.float32]:

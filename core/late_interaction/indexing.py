@@ -196,8 +196,9 @@ class IndexingRun:
             return 0
         reference = image_reference(source)
         as_reference = self._store_images == "reference" and reference is not None
-        if pending.matrix is not None and (as_reference or not pending.has_pending_image):
-            loaded = None  # Its vectors were given, and nothing of its pixels is stored.
+        encodes_image = pending.matrix is None and pending.item is None
+        if not encodes_image and (as_reference or not pending.has_pending_image):
+            loaded = None  # Its vectors, or another text, were given, and nothing of its pixels is stored.
         else:
             loaded = open_image(
                 source,
@@ -207,7 +208,7 @@ class IndexingRun:
         if pending.has_pending_image:
             description = reference or (describe_image(loaded) if loaded else "")
             pending.complete(stored_image(source, loaded, self._store_images), description)
-        if loaded is None or pending.matrix is not None:
+        if loaded is None or not encodes_image:
             return 0
         pending.item = loaded.image
         return loaded.image.width * loaded.image.height

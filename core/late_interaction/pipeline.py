@@ -150,7 +150,9 @@ class LateInteractionPipeline:
             await self.store.open(self.spec)
         except IndexMismatchError:
             spec = await self.store.spec()
-            model = self.model if spec is None else restored(self.model, spec.encoder)
+            model = (
+                self.model if spec is None else restored(self.model.as_indexed(spec.encoder), spec.encoder)
+            )
             if model is self.model:
                 raise
             self.model = model

@@ -34,7 +34,7 @@ class Encodable:
     Attributes:
         document: what to store. With an `image` its content may be "", and is then the image's path or size.
         image: encode this image, as in a row's "image". What is stored of it is added to the metadata.
-        text: encode this text in place of the document's content.
+        text: encode this text in place of the document's content, and in place of the image, which is then only stored.
     """
 
     document: Document
@@ -121,12 +121,11 @@ def _check_encodable(row: Encodable, number: int) -> Pending:
         text = given.content if row.text is None else _check_content(row.text, "text")
         document = _check(given.doc_id, given.content, given.content_type, given.metadata)
         return Pending(number, document, item=text)
-    if row.text is not None:
-        raise ValueError("there is an 'image' and a 'text' to encode: give one of them.")
+    text = None if row.text is None else _check_content(row.text, "text")
     document = _check(
         given.doc_id, given.content, "image", given.metadata, content_optional=given.content == ""
     )
-    return Pending(number, document, row.image, has_pending_image=True)
+    return Pending(number, document, row.image, has_pending_image=True, item=text)
 
 
 def row_id(row: object) -> str | None:

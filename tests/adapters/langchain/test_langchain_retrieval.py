@@ -60,8 +60,8 @@ async def test_k_and_filter_set_for_good_or_for_one_call(filled: LateInteraction
 
 
 def test_a_retrievers_wrong_arguments_are_refused(filled: LateInteractionVectorStore) -> None:
-    with pytest.raises(ValidationError, match="search_kwargs"):
-        LateInteractionRetriever(vectorstore=filled, search_kwargs={"k": 3})
+    with pytest.raises(TypeError, match="does not take kk"):
+        LateInteractionRetriever(vectorstore=filled, search_kwargs={"kk": 3}).invoke("apple")
     with pytest.raises(ValidationError, match="greater than or equal to 1"):
         LateInteractionRetriever(vectorstore=filled, k=0)
 

@@ -543,11 +543,7 @@ def test_embeddings_of_langchain_give_one_vector_per_text(tmp_path: Path) -> Non
 async def test_embeddings_model_sync_and_async(tmp_path: Path) -> None:
     model = EmbeddingsModel(DeterministicFakeEmbedding(size=8))
     assert (model.dim, model.model_name) == (8, "DeterministicFakeEmbedding")
-    assert model.fingerprint == {
-        "family": "langchain-embeddings",
-        "class": "DeterministicFakeEmbedding",
-        "model": "DeterministicFakeEmbedding",
-    }
+    assert model.fingerprint["class"] == model.fingerprint["model"] == "DeterministicFakeEmbedding"
     for sync, other in (
         (model.encode_queries(["a", "b"]), await model.aencode_queries(["a", "b"])),
         (model.encode_documents(["a", "b"]), await model.aencode_documents(["a", "b"])),

@@ -418,7 +418,7 @@ async def test_the_reranker_on_the_edge() -> None:
     assert rerank.postprocess_nodes([], query_str="one") == []
     assert await rerank.apostprocess_nodes([], query_str="one") == []
     for missing in (None, " "):
-        with pytest.raises(ValueError, match="A query is needed"):
+        with pytest.raises(ValueError, match="Reranking needs a query"):
             rerank.postprocess_nodes([], query_str=missing)
     assert set(rerank.to_dict()) == {"top_n", "allow_urls", "class_name"}
 

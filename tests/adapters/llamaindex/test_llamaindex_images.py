@@ -206,7 +206,7 @@ async def test_a_retriever_and_an_engine_asked_by_an_image(make_store: MakeStore
 
 async def test_image_queries_that_cannot_be_answered(make_store: MakeStore, red: str) -> None:
     blind, store = make_store(), seeing(make_store, name="seeing")
-    with pytest.raises(ValueError, match="query_image is an image, and hash encodes text"):
+    with pytest.raises(ValueError, match="The query is an image, and hash encodes text"):
         blind.query(ask("x", 1), query_image=red)
     with pytest.raises(ValueError, match="give one of them"):
         store.query(ask("x", 1), query_image=red, query_matrix=[[1.0]])

@@ -1,0 +1,165 @@
+"""Nothing given is silently ignored; what a result carries on request; queries that are all filter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.documents import Document
+from langchain_core.runnables import ConfigurableField
+from pydantic import ValidationError
+
+from langchain_lateint import LateInteractionRetriever, LateInteractionVectorStore
+from late_interaction import ColBERTModel
+from tests.adapters.conftest import MakeStore
+from tests.adapters.langchain.texts import IDS, TEXTS, ids
+
+
+@pytest.fixture
+def filled(store: LateInteractionVectorStore) -> LateInteractionVectorStore:
+    store.add_texts(TEXTS, [{"n": n, "tenant": "ab"[n % 2]} for n in range(4)], ids=IDS)
+    return store
+
+
+# --- retrievers
+
+
+async def test_arguments_of_the_search_may_be_given_to_as_retriever_directly(
+    filled: LateInteractionVectorStore,
+) -> None:
+    for retriever in (
+        filled.as_retriever(filter={"tenant": "b"}, k=3),
+        filled.as_retriever(k=3, search_kwargs={"filter": {"tenant": "b"}}),
+        LateInteractionRetriever(vectorstore=filled, k=3, filter={"tenant": "b"}),
+        LateInteractionRetriever(vectorstore=filled, search_kwargs={"k": 3, "filter": {"tenant": "b"}}),
+    ):
+        assert set(ids(retriever.invoke("apple"))) == set(ids(await retriever.ainvoke("apple"))) == {"b", "d"}
+    assert len(filled.as_retriever(search_type="mmr", k=2, fetch_k=4, lambda_mult=0.3).invoke("apple")) == 2
+
+
+@pytest.mark.parametrize("unknown", ["search_kwarg", "filters", "top_k", "where"])
+def test_unknown_arguments_of_as_retriever_are_refused(
+    filled: LateInteractionVectorStore, unknown: str
+) -> None:
+    with pytest.raises(TypeError, match=f"does not take {unknown}; it takes search_type"):
+        filled.as_retriever(**{unknown: {"tenant": "b"}})
+    with pytest.raises(ValidationError, match=unknown):
+        LateInteractionRetriever(vectorstore=filled, **{unknown: {"tenant": "b"}})
+
+
+def test_arguments_given_twice_are_refused(filled: LateInteractionVectorStore) -> None:
+    with pytest.raises(TypeError, match="k is given twice"):
+        filled.as_retriever(k=1, search_kwargs={"k": 2})
+    with pytest.raises(ValidationError, match="k is given twice"):
+        LateInteractionRetriever(vectorstore=filled, k=1, search_kwargs={"k": 2})
+
+
+async def test_the_retrievers_search_types(filled: LateInteractionVectorStore) -> None:
+    near = LateInteractionRetriever(vectorstore=filled, score_threshold=0.95)
+    assert ids(near.invoke("red apple")) == ids(await near.ainvoke("red apple")) == ["a"]
+    assert len(near.invoke("red apple", score_threshold=0.1)) == 4
+    diverse = LateInteractionRetriever(
+        vectorstore=filled, k=2, search_type="mmr", search_kwargs={"lambda_mult": 0.1}
+    )
+    assert ids(diverse.invoke("red apple")) == ids(
+        filled.max_marginal_relevance_search("red apple", k=2, lambda_mult=0.1)
+    )
+    diverse.add_documents([Document("red apple", id="e")])
+    assert "e" in ids(near.invoke("red apple"))
+    assert await near.aadd_documents([Document("another", id="f")]) == ["f"]
+    for wrong in (
+        {"search_type": "similarity_score_threshold"},
+        {"search_type": "mmr", "score_threshold": 0.5},
+        {"search_type": "other"},
+        {"score_threshold": 2},
+    ):
+        with pytest.raises(ValidationError, match=r"threshold|search_type is one of"):
+            LateInteractionRetriever(vectorstore=filled, **wrong)
+
+
+def test_both_retrievers_are_traced_alike(filled: LateInteractionVectorStore) -> None:
+    class Heard(BaseCallbackHandler):
+        def on_retriever_start(self, serialized: Any, query: str, **kwargs: Any) -> None:
+            heard.append((kwargs["tags"], kwargs["metadata"]["ls_vector_store_provider"]))
+
+    heard: list[Any] = []
+    for retriever in (filled.as_retriever(), LateInteractionRetriever(vectorstore=filled)):
+        retriever.invoke("apple", {"callbacks": [Heard()]})
+    assert heard[0] == heard[1] == (["LateInteractionVectorStore", "HashModel"], "LateInteractionVectorStore")
+
+
+def test_a_configurable_retriever(filled: LateInteractionVectorStore) -> None:
+    retriever = LateInteractionRetriever(vectorstore=filled).configurable_fields(
+        filter=ConfigurableField(id="f"), k=ConfigurableField(id="k")
+    )
+    found = retriever.with_config(configurable={"f": {"tenant": "a"}, "k": 2}).invoke("apple")
+    assert set(ids(found)) == {"a", "c"}
+
+
+# --- what a result carries
+
+
+async def test_scores_and_ids_in_the_metadata_on_request(filled: LateInteractionVectorStore) -> None:
+    scores = {d.id: score for d, score in filled.similarity_search_with_score("apple")}
+    found = [
+        filled.similarity_search("apple", with_scores=True),
+        await filled.asimilarity_search("apple", with_scores=True),
+        filled.as_retriever(search_kwargs={"with_scores": True}).invoke("apple"),
+        filled.as_retriever(with_scores=True, search_type="mmr").invoke("apple"),
+        LateInteractionRetriever(vectorstore=filled, with_scores=True).invoke("apple"),
+        LateInteractionRetriever(vectorstore=filled).invoke("apple", with_scores=True),
+    ]
+    for documents in found:
+        assert len(documents) == 4
+        for document in documents:
+            assert document.metadata["id"] == document.id
+            assert document.metadata["score"] == pytest.approx(scores[document.id], abs=1e-4)
+    assert all({"id", "score"}.isdisjoint(d.metadata) for d in filled.similarity_search("apple"))
+
+
+def test_the_words_that_answered_on_request(make: MakeStore, minilm: ColBERTModel) -> None:
+    store = make("folder", model=minilm)
+    text = "The ferry leaves at nine. Tickets for the boat cost four euros."
+    store.add_texts([text, "Dogs travel free."], ids=["a", "b"])
+    for found in (
+        store.similarity_search("price of a boat ticket", k=1, explain=True),
+        LateInteractionRetriever(vectorstore=store, k=1, explain=True).invoke("price of a boat ticket"),
+    ):
+        [document] = found
+        words = {text[m["start"] : m["end"]]: m["contribution"] for m in document.metadata["matched"]}
+        assert {"Tickets", "boat", "cost"} <= words.keys()
+        assert "ferry" not in words
+        assert all(contribution > 0 for contribution in words.values())
+    with pytest.raises(TypeError, match="not a text"):
+        store.similarity_search_by_vector([0.1] * minilm.dim, explain=True)
+
+
+def test_only_a_colbert_model_can_tell_which_words_answered(filled: LateInteractionVectorStore) -> None:
+    with pytest.raises(TypeError, match="needs a ColBERTModel, not HashModel"):
+        filled.similarity_search("apple", explain=True)
+
+
+# --- queries that are all filter
+
+
+@pytest.mark.parametrize("query", ["", " \n"])
+async def test_an_empty_query_with_a_filter_lists_what_matches(
+    filled: LateInteractionVectorStore, query: str
+) -> None:
+    where = {"n": {"$gt": 0}}
+    for found in (
+        filled.similarity_search(query, k=2, filter=where),
+        await filled.asimilarity_search(query, k=2, filter=where),
+        filled.max_marginal_relevance_search(query, k=2, filter=where),
+        filled.as_retriever(k=2, filter=where).invoke(query),
+        [
+            document
+            for document, _ in filled.similarity_search_with_relevance_scores(query, k=2, filter=where)
+        ],
+    ):
+        assert ids(found) == ["b", "c"]
+    assert [score for _, score in filled.similarity_search_with_score(query, filter=where)] == [0.0] * 3
+    for nothing in ({}, {"filter": None}, {"filter": {}}):
+        with pytest.raises(ValueError, match="empty"):
+            filled.similarity_search(query, **nothing)
