@@ -121,11 +121,11 @@ def _check_encodable(row: Encodable, number: int) -> Pending:
         text = given.content if row.text is None else _check_content(row.text, "text")
         document = _check(given.doc_id, given.content, given.content_type, given.metadata)
         return Pending(number, document, item=text)
-    text = None if row.text is None else _check_content(row.text, "text")
+    item = None if row.text is None else _check_content(row.text, "text")
     document = _check(
         given.doc_id, given.content, "image", given.metadata, content_optional=given.content == ""
     )
-    return Pending(number, document, row.image, has_pending_image=True, item=text)
+    return Pending(number, document, row.image, has_pending_image=True, item=item)
 
 
 def row_id(row: object) -> str | None:
