@@ -22,7 +22,7 @@ from typing_extensions import TypeIs
 
 from langchain_lateint.embeddings import unit_rows
 from late_interaction import Document as StoredDocument
-from late_interaction import LateInteractionPipeline, SearchResult, SearchResults
+from late_interaction import IndexedIds, LateInteractionPipeline, SearchResult, SearchResults
 from late_interaction.connection import Connection
 from late_interaction.explain import explained
 from late_interaction.images.storing import IMAGE_KEY
@@ -56,7 +56,7 @@ def add_operation(
     ids: Sequence[str | None] | None,
     batch_size: int,
     unknown: dict[str, Any],
-) -> Operation[list[str]]:
+) -> Operation[IndexedIds]:
     """Check what `add_texts` was given, and return the operation that adds it."""
     if unknown:
         warnings.warn(f"these arguments have no effect here: {', '.join(unknown)}.", stacklevel=3)
@@ -68,7 +68,7 @@ def add_operation(
             raise TypeError(f"metadatas[{position}] must be a mapping, not {type(one).__name__}.")
     given = list(zip(doc_ids, texts, mappings, strict=True))
 
-    async def add(pipeline: LateInteractionPipeline) -> list[str]:
+    async def add(pipeline: LateInteractionPipeline) -> IndexedIds:
         rows = (_row(*one, images=pipeline.model.supports_images) for one in given)
         return await pipeline.index_documents(rows, batch_size=batch_size)
 

@@ -31,7 +31,7 @@ from langchain_lateint._operations import (
 from langchain_lateint._relevance import RelevanceFn, scale_function
 from langchain_lateint._searches import SearchMethods
 from langchain_lateint.embeddings import EmbeddingsModel, Model, as_model
-from late_interaction import SyncPipeline
+from late_interaction import IndexedIds, SyncPipeline
 from late_interaction.connection import Connection
 from late_interaction.images.storing import StoreImages
 from late_interaction.stores.astra.database import astra_database
@@ -326,7 +326,7 @@ class LateInteractionVectorStore(SearchMethods):
         ids: Sequence[str | None] | None = None,
         batch_size: int = 128,
         **kwargs: Any,
-    ) -> list[str]:
+    ) -> IndexedIds:
         """Encode texts and write them, each replacing the document of the same id.
 
         Args:
@@ -340,7 +340,7 @@ class LateInteractionVectorStore(SearchMethods):
             kwargs: ignored with a warning, because frameworks pass arguments of other stores.
 
         Returns:
-            The id of each text, in order.
+            The id of each text, in order. Its `.truncated` says how much of a text was too long and not encoded.
 
         Raises:
             ValueError: the number of metadatas or ids differs from the number of texts.
@@ -358,7 +358,7 @@ class LateInteractionVectorStore(SearchMethods):
         ids: Sequence[str | None] | None = None,
         batch_size: int = 128,
         **kwargs: Any,
-    ) -> list[str]:
+    ) -> IndexedIds:
         """Await `add_texts` on any event loop."""
         return await self._connection.arun(add_operation(texts, metadatas, ids, batch_size, kwargs))
 

@@ -22,6 +22,7 @@ from llama_index.core.vector_stores.types import (
 )
 
 from late_interaction import (
+    IndexedIds,
     LateInteractionModel,
     LateInteractionPipeline,
     SearchResults,
@@ -287,14 +288,14 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
 
     # --- writing
 
-    def add(self, nodes: Sequence[BaseNode], **add_kwargs: Any) -> list[str]:
+    def add(self, nodes: Sequence[BaseNode], **add_kwargs: Any) -> IndexedIds:
         """Encode nodes and store them, each replacing the node of the same id.
 
         A node's `embedding` is not used. An image is encoded by a model that encodes images; any other model encodes
         its node's text. `store_images` says what is stored of an image.
 
         Returns:
-            The nodes' ids, in their order.
+            The nodes' ids, in their order. Its `.truncated` says how much of a node was too long and not encoded.
 
         Raises:
             ValueError: a node has nothing to encode, or its image would be lost; then no node is stored.
@@ -307,13 +308,13 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
         checked = _checked(nodes)
         return self._connection.run(lambda pipeline: self._add(pipeline, checked))
 
-    async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
+    async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> IndexedIds:
         """Await `add` on any event loop."""
         _refuse("async_add", kwargs)
         checked = _checked(nodes)
         return await self._connection.arun(lambda pipeline: self._add(pipeline, checked))
 
-    async def _add(self, pipeline: LateInteractionPipeline, nodes: Sequence[BaseNode]) -> list[str]:
+    async def _add(self, pipeline: LateInteractionPipeline, nodes: Sequence[BaseNode]) -> IndexedIds:
         images, stored = pipeline.model.supports_images, pipeline.store_images
 
         def prepare() -> list[Encodable]:

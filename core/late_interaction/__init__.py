@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from late_interaction.types import (
         Document,
         EncodedDocument,
+        IndexedIds,
         IndexSpec,
         QueryVectors,
         RaggedTokens,
@@ -80,6 +81,7 @@ _HOMES = {
         "Document",
         "EncodedDocument",
         "IndexSpec",
+        "IndexedIds",
         "QueryVectors",
         "RaggedTokens",
         "SearchResult",
@@ -101,6 +103,7 @@ __all__ = [
     "IndexMismatchError",
     "IndexNotFoundError",
     "IndexSpec",
+    "IndexedIds",
     "LateInteractionError",
     "LateInteractionModel",
     "LateInteractionPipeline",

@@ -6,7 +6,7 @@ the world outside is a `LateInteractionError`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 _SHOWN = 200
@@ -117,13 +117,20 @@ class DocumentError(LateInteractionError, ValueError):
     Attributes:
         failures: the rows that failed, each with its reason.
         indexed: the ids of the rows that are in the index, in the order of the call.
+        truncated: those of them that were not encoded to their end, as in `IndexedIds`.
     """
 
     SHOWN = 10
 
-    def __init__(self, failures: Sequence[RowFailure], indexed: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        failures: Sequence[RowFailure],
+        indexed: Sequence[str] = (),
+        truncated: Mapping[str, float | None] | None = None,
+    ) -> None:
         self.failures = list(failures)
         self.indexed = list(indexed)
+        self.truncated = dict(truncated or {})
         shown = [f"  {failure}" for failure in self.failures[: self.SHOWN]]
         if len(self.failures) > self.SHOWN:
             shown.append(f"  … and {len(self.failures) - self.SHOWN} more (see .failures)")

@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterable,
-    AsyncIterator,
-    Iterable,
-    Iterator,
-    Sequence,
-)
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from typing import TypeVar
 
 from numpy.typing import ArrayLike
 
-from late_interaction.encoders.base import LateInteractionModel, encode_checked, warn_of_cut_ends
+from late_interaction.encoders.base import LateInteractionModel, encode_checked, warn_of_cut_documents
 from late_interaction.errors import DocumentError, RowFailure, StoreError, StoreWriteError
 from late_interaction.images.loading import open_image
 from late_interaction.images.storing import (
@@ -30,12 +22,10 @@ from late_interaction.images.storing import (
 from late_interaction.pooling import pool_document
 from late_interaction.rows import Pending, Row, check_row, row_id
 from late_interaction.stores.base import Store
-from late_interaction.types import EncodedDocument
+from late_interaction.types import EncodedDocument, IndexedIds
 from late_interaction.validation import check_matrix
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 _PIXELS_AT_ONCE = 64_000_000
 """Pixels of images that are in memory together while they wait to be encoded, 3 bytes each; as many are loaded
@@ -76,7 +66,7 @@ class IndexingRun:
         self._accepted: list[tuple[int, str]] = []
         self._failures: dict[int, RowFailure] = {}
         self._n_rows = 0
-        self._n_cut = 0
+        self._truncated: dict[str, float | None] = {}
         self._writing: asyncio.Future[None] | None = None
         self._n_being_written = 0
         self._n_written = 0
@@ -124,14 +114,14 @@ class IndexingRun:
             self._writing = asyncio.ensure_future(self._write(encoded))
             self._n_being_written = self._n_rows
 
-    async def finish(self, *, show_progress: bool = False) -> list[str]:
+    async def finish(self, *, show_progress: bool = False) -> IndexedIds:
         """Bring the store's search structures up to date and return the id of each row, in order.
 
         Raises:
             DocumentError: some rows failed.
         """
-        warn_of_cut_ends(self._model, self._n_cut, self._n_rows, "document")
         doc_ids = self._indexed(self._n_rows)
+        warn_of_cut_documents(self._model, doc_ids.truncated, self._n_rows)
         try:
             await self._store.optimize(show_progress=show_progress)
         except StoreError as error:
@@ -139,7 +129,7 @@ class IndexingRun:
             raise
         if self._failures:
             failures = [self._failures[number] for number in sorted(self._failures)]
-            raise DocumentError(failures, list(dict.fromkeys(doc_ids)))
+            raise DocumentError(failures, list(dict.fromkeys(doc_ids)), doc_ids.truncated)
         return doc_ids
 
     # --- checking and encoding
@@ -219,7 +209,7 @@ class IndexingRun:
             return given
         items = [pending.item for pending in chunk if pending.item is not None]
         try:
-            matrices, n_cut = await encode_checked(self._model, items, "document")
+            matrices, shares = await encode_checked(self._model, items, "document")
         except ValueError as error:
             if len(chunk) > 1:
                 # One document spoils the batch: find it, and keep the others.
@@ -227,9 +217,11 @@ class IndexingRun:
             self._fail(chunk[0].number, chunk[0].document.doc_id, error)
             chunk[0].item = None
             return []
-        self._n_cut += n_cut
-        for pending, matrix in zip(chunk, matrices, strict=True):
+        for pending, matrix, share in zip(chunk, matrices, shares, strict=True):
             pending.matrix, pending.item = matrix, None
+            self._truncated.pop(pending.document.doc_id, None)  # of an earlier row with this id
+            if share != 0:
+                self._truncated[pending.document.doc_id] = share
         return list(chunk)
 
     # --- writing
@@ -267,32 +259,14 @@ class IndexingRun:
         """The numbers and ids of the accepted rows that were not written yet when the last write began."""
         return [row for row in self._accepted if self._n_written <= row[0] < self._n_being_written]
 
-    def _indexed(self, n_rows: int) -> list[str]:
-        """The ids of those of the first rows that did not fail."""
-        return [
+    def _indexed(self, n_rows: int) -> IndexedIds:
+        """Return the ids of those of the first rows that did not fail, and which of them are not whole."""
+        doc_ids = [
             doc_id for number, doc_id in self._accepted if number < n_rows and number not in self._failures
         ]
+        indexed = set(doc_ids)
+        cut = {doc_id: share for doc_id, share in self._truncated.items() if doc_id in indexed}
+        return IndexedIds(doc_ids, cut)
 
     def _fail(self, number: int, doc_id: str | None, error: Exception) -> None:
         self._failures[number] = RowFailure(number, doc_id, str(error))
-
-
-async def batches(items: Iterable[T] | AsyncIterable[T], size: int) -> AsyncIterator[list[T]]:
-    """Lists of `size` items, the last one shorter; nothing is taken ahead of the batch asked for."""
-    batch: list[T] = []
-    async for item in _each(items):
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-async def _each(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
-    if isinstance(items, AsyncIterable):
-        async for item in items:
-            yield item
-    else:
-        for item in items:
-            yield item

@@ -19,13 +19,14 @@ from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
 from late_interaction.candidates import hopeful
-from late_interaction.encoders.base import Item, LateInteractionModel, encode_checked, warn_of_cut_ends
+from late_interaction.encoders.base import Item, LateInteractionModel, encode_checked, warn_of_cut_queries
 from late_interaction.encoders.projection import restored
 from late_interaction.errors import IndexMismatchError
 from late_interaction.filters import Filter, matches, parse_filter
 from late_interaction.images.loading import load_image
 from late_interaction.images.storing import StoreImages, check_store_images
-from late_interaction.indexing import IndexingRun, batches
+from late_interaction.indexing import IndexingRun
+from late_interaction.pacing import batches, paced_batches
 from late_interaction.packing import check_packing
 from late_interaction.pooling import POOLING_ALGORITHM, pool_query
 from late_interaction.rows import Row, check_doc_id, check_metadata
@@ -37,6 +38,7 @@ from late_interaction.types import (
     DocId,
     Document,
     FloatMatrix,
+    IndexedIds,
     IndexSpec,
     PackingDtype,
     QueryVectors,
@@ -203,7 +205,7 @@ class LateInteractionPipeline:
 
     async def index_documents(
         self, rows: Rows, *, batch_size: int = 128, show_progress: bool = False, skip_existing: bool = False
-    ) -> list[str]:
+    ) -> IndexedIds:
         """Index rows, each replacing the document of the same id.
 
         Rows are taken from the iterable a batch at a time, and while one batch is encoded the last one is
@@ -212,13 +214,15 @@ class LateInteractionPipeline:
 
         Args:
             rows: an iterable or async iterable of rows, as for `index_document`.
-            batch_size: rows encoded and written together.
+            batch_size: most rows that are encoded and written together. There are fewer where rows take long to
+                encode, so that progress shows and an interruption loses little, or hold much text.
             show_progress: show a progress bar.
             skip_existing: leave rows alone whose id is in the index already; with stable ids a run that was
                 interrupted then does only what is missing.
 
         Returns:
-            The id of each row, in order.
+            The id of each row, in order: a list, whose `.truncated` says by id how much of a document was too long for
+            the model and was not encoded.
 
         Raises:
             DocumentError: some rows could not be indexed; it names each, and the others are in the index.
@@ -229,20 +233,20 @@ class LateInteractionPipeline:
         total = len(rows) if isinstance(rows, Sized) else None
         with tqdm(desc="Indexing", total=total, unit="doc", disable=not show_progress) as bar:
             async with run.writing():
-                async for batch in batches(rows, batch_size):
+                async for batch in paced_batches(rows, batch_size):
                     await run.add(batch)
                     bar.update(len(batch))
         return await run.finish(show_progress=show_progress)
 
     async def bulk_index_documents(
         self, rows: Rows, *, batch_size: int = 128, show_progress: bool = False, skip_existing: bool = False
-    ) -> list[str]:
+    ) -> IndexedIds:
         """Another name of `index_documents`."""
         return await self.index_documents(
             rows, batch_size=batch_size, show_progress=show_progress, skip_existing=skip_existing
         )
 
-    async def index_embeddings(self, rows: Iterable[Row], matrices: Iterable[ArrayLike]) -> list[str]:
+    async def index_embeddings(self, rows: Iterable[Row], matrices: Iterable[ArrayLike]) -> IndexedIds:
         """Index rows whose token vectors were made elsewhere; they are pooled as encoded ones are.
 
         Args:
@@ -387,8 +391,8 @@ class LateInteractionPipeline:
             ValueError: a query is empty, or an image that cannot be read or that the model does not encode.
         """
         items = await self._query_items(queries)
-        matrices, n_cut = await encode_checked(self.model, items, "query")
-        warn_of_cut_ends(self.model, n_cut, len(items), "query")
+        matrices, shares = await encode_checked(self.model, items, "query")
+        warn_of_cut_queries(self.model, shares)
         return matrices
 
     async def _query_items(self, queries: Sequence[Query]) -> Sequence[Item]:

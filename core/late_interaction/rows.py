@@ -128,6 +128,17 @@ def _check_encodable(row: Encodable, number: int) -> Pending:
     return Pending(number, document, row.image, has_pending_image=True, item=item)
 
 
+def row_text(row: object) -> str:
+    """Return the text of a row that may not be checked yet, "" where it has none."""
+    if isinstance(row, Encodable):
+        text: object = row.text or row.document.content
+    elif isinstance(row, Document):
+        text = row.content
+    else:
+        text = row.get("content") if isinstance(row, Mapping) else None
+    return text if isinstance(text, str) else ""
+
+
 def row_id(row: object) -> str | None:
     """Return a row's id as far as it has one, for messages."""
     if isinstance(row, Encodable):

@@ -32,7 +32,7 @@ from late_interaction.images.storing import StoreImages
 from late_interaction.pipeline import FilterSpec, LateInteractionPipeline, Query
 from late_interaction.rows import Row
 from late_interaction.stores.base import Store
-from late_interaction.types import DocId, Document, FloatMatrix, PackingDtype, SearchResults
+from late_interaction.types import DocId, Document, FloatMatrix, IndexedIds, PackingDtype, SearchResults
 
 if TYPE_CHECKING:
     from astrapy import AsyncDatabase, Database
@@ -421,7 +421,7 @@ class SyncPipeline:
         batch_size: int = 128,
         show_progress: bool = False,
         skip_existing: bool = False,
-    ) -> list[str]:
+    ) -> IndexedIds:
         """As `LateInteractionPipeline.index_documents`.
 
         The rows are taken from the iterable in the caller's own thread, while it waits: a generator may block,
@@ -442,7 +442,7 @@ class SyncPipeline:
         batch_size: int = 128,
         show_progress: bool = False,
         skip_existing: bool = False,
-    ) -> list[str]:
+    ) -> IndexedIds:
         """Another name of `index_documents`."""
         return self.index_documents(
             rows, batch_size=batch_size, show_progress=show_progress, skip_existing=skip_existing
@@ -461,7 +461,7 @@ class SyncPipeline:
             raise
         return self._portal.wait_for(future)
 
-    def index_embeddings(self, rows: Iterable[Row], matrices: Iterable[ArrayLike]) -> list[str]:
+    def index_embeddings(self, rows: Iterable[Row], matrices: Iterable[ArrayLike]) -> IndexedIds:
         """As `LateInteractionPipeline.index_embeddings`."""
         listed_rows, listed_matrices = list(rows), list(matrices)
         return self.run(lambda pipeline: pipeline.index_embeddings(listed_rows, listed_matrices))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias
 
@@ -45,6 +45,19 @@ class EncodedDocument:
 
     document: Document
     matrix: FloatMatrix
+
+
+class IndexedIds(list[str]):
+    """The ids of the documents that were indexed, in the order of their rows: a list, and what it does not say.
+
+    Attributes:
+        truncated: of each document that was not encoded to its end, by id, how much of it was not: a share of its
+            characters, from 0 to 1, or None where the model cannot tell.
+    """
+
+    def __init__(self, ids: Iterable[str] = (), truncated: Mapping[str, float | None] | None = None) -> None:
+        super().__init__(ids)
+        self.truncated: dict[str, float | None] = dict(truncated or {})
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from late_interaction import (
 from late_interaction.candidates import Scaling, expand, hopeful
 from late_interaction.errors import FilterError
 from late_interaction.maxsim import maxsim
+from late_interaction.pacing import paced_batches
 from late_interaction.stores.local.limits import Limits
 from tests.support.answers import ids
 from tests.support.models import HashModel
@@ -250,16 +251,63 @@ async def test_an_optimize_that_fails_says_what_was_indexed(tmp_path, model):
         assert caught.value.indexed == ["cats", "dogs", "tea"]
 
 
-async def test_truncated_documents_are_counted_once_a_call(tmp_path, caplog):
-    model = HashModel(limit=3)
-    async with LateInteractionPipeline(tmp_path, model) as pipeline:
-        with caplog.at_level(logging.WARNING):
-            await pipeline.index_documents(
-                [{"content": "a b c d"}, {"content": "a b c"}, {"content": "e f g h"}]
-            )
-    assert [r.message for r in caplog.records] == [
-        "2 of 3 documents are longer than hash reads: their ends were not encoded."
+async def test_truncated_documents_are_named_once_a_call(tmp_path, caplog):
+    rows = [
+        {"doc_id": doc_id, "content": content}
+        for doc_id, content in (
+            ("a", "a b c d"),
+            ("b", "a b c"),
+            ("c", "e f g h"),
+            ("d", "1 2 3 4"),
+            ("d", "1"),
+        )
     ]
+    async with LateInteractionPipeline(tmp_path, HashModel(limit=3)) as pipeline:
+        with caplog.at_level(logging.WARNING):
+            ids = await pipeline.index_documents(rows, batch_size=2)
+        assert ids == ["a", "b", "c", "d", "d"]
+        assert ids.truncated == {"a": None, "c": None}
+        assert (await pipeline.index_documents(rows[1:2])).truncated == {}
+        with pytest.raises(DocumentError) as caught:
+            await pipeline.index_documents([*rows, {"content": ""}])
+        assert caught.value.truncated == ids.truncated
+    assert caplog.records[0].message == (
+        "2 of 5 documents are longer than hash reads: their ends were not encoded. They are, with the share that was "
+        "not, 'a', 'c'; `.truncated` of the result names all."
+    )
+
+
+async def test_a_model_that_can_tell_says_how_much_was_truncated(tmp_path, caplog):
+    class Telling(HashModel):
+        def unread_shares(self, texts, role="document"):
+            return [max(0.0, 1 - self.limit / len(text.split())) for text in texts]
+
+    async with LateInteractionPipeline(tmp_path, Telling(limit=3)) as pipeline:
+        ids = await pipeline.index_documents(
+            [{"doc_id": str(n), "content": "word " * n} for n in range(1, 20)]
+        )
+    assert ids.truncated == {str(n): 1 - 3 / n for n in range(4, 20)}
+    assert "'4' (25%), '5' (40%)" in caplog.text
+    assert "and 6 more; " in caplog.text
+
+
+async def test_batches_are_as_long_as_they_are_quick_and_bounded_by_their_text():
+    async def sizes(seconds, rows, most=128):
+        found = []
+        async for batch in paced_batches(rows, most):
+            found.append(len(batch))
+            clock[0] += seconds * len(batch)
+        return found
+
+    clock = [0.0]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("late_interaction.pacing.time.perf_counter", lambda: clock[0])
+        rows = [{"content": "text"}] * 300
+        assert await sizes(0.0001, rows) == [16, 32, 64, 128, 60]
+        assert await sizes(0.01, rows[:100]) == [16, 32, 32, 20]
+        assert await sizes(1, rows[:30]) == [16, 8, 4, 2]
+        assert await sizes(0.0001, rows[:10], most=3) == [3, 3, 3, 1]
+        assert await sizes(0.0001, [{"content": "x" * 300_000}] * 5) == [2, 2, 1]
 
 
 async def test_truncated_queries_are_counted_once_a_call(tmp_path, caplog):

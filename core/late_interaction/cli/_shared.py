@@ -20,6 +20,7 @@ from late_interaction.encoders.base import LateInteractionModel
 from late_interaction.encoders.checkpoint import content_hash
 from late_interaction.encoders.colbert import ColBERTModel
 from late_interaction.encoders.colpali import ColPaliModel
+from late_interaction.encoders.windows import LongDocuments
 from late_interaction.errors import IndexNotFoundError, LateInteractionError, MissingExtraError, ModelError
 from late_interaction.pipeline import LateInteractionPipeline
 from late_interaction.stores.base import Store
@@ -144,7 +145,9 @@ def load_model(
     if name is None:
         name = DEFAULT_MODEL if spec is None else _model_of(spec)
     query_length = query_prefix = None
+    long_documents: LongDocuments = "windows"
     if spec is not None:
+        long_documents = spec.encoder.get("long_documents", "truncate")
         query_length, document_length = spec.encoder.get("query_length"), spec.encoder.get("document_length")
         query_prefix = spec.encoder.get("query_prefix")
     # Warnings of the libraries below are for their own users.
@@ -152,7 +155,11 @@ def load_model(
     with err.status("Loading the model"):
         if name == DEMO_MODEL:
             encoder = ColBERTModel(
-                demo.model_folder(), device=device, query_length=query_length, document_length=document_length
+                demo.model_folder(),
+                device=device,
+                query_length=query_length,
+                document_length=document_length,
+                long_documents=long_documents,
             )
             encoder.model_name = demo.MODEL_NAME  # rather than a folder inside a package
             return encoder
@@ -160,7 +167,11 @@ def load_model(
             if model_class(name) is ColPaliModel:
                 return ColPaliModel(name, device=device, query_prefix=query_prefix)
             return ColBERTModel(
-                name, device=device, query_length=query_length, document_length=document_length
+                name,
+                device=device,
+                query_length=query_length,
+                document_length=document_length,
+                long_documents=long_documents,
             )
         except ModelError as error:
             if Path(name).is_dir():

@@ -99,7 +99,7 @@ def index(
         chunked = (*TEXT_SUFFIXES, PDF_SUFFIX)
         last = {f"{file}{'#' if file.suffix.lower() in chunked else ':'}": 0 for file in files}
 
-        async def run() -> tuple[int, list[RowFailure], int]:
+        async def run() -> tuple[int, Mapping[str, float | None], list[RowFailure], int]:
             store = store_at(db, name)
             spec = await store.spec()
             encoder = load_model(model, device, spec)
@@ -117,15 +117,16 @@ def index(
                     ids = await pipeline.index_documents(
                         _noting_numbers(rows, last), show_progress=True, skip_existing=skip_existing
                     )
+                    n_indexed, truncated = len(ids), ids.truncated
                 except DocumentError as error:
-                    ids, failures = error.indexed, error.failures
+                    n_indexed, truncated, failures = len(error.indexed), error.truncated, error.failures
                 incomplete = {str(problem.file) for problem in problems}
                 await _delete_stale(
                     store, {prefix: n for prefix, n in last.items() if prefix[:-1] not in incomplete}
                 )
-                return len(ids), failures, await pipeline.count()
+                return n_indexed, truncated, failures, await pipeline.count()
 
-        indexed, failures, documents = asyncio.run(run())
+        indexed, truncated, failures, documents = asyncio.run(run())
     for failure in failures:
         report(str(failure))
     failed = len(problems) + len(failures)
@@ -135,13 +136,17 @@ def index(
                 "files": len(files),
                 "indexed": indexed,
                 "documents": documents,
+                "truncated": dict(truncated),
                 "problems": [asdict(problem) | {"file": str(problem.file)} for problem in problems],
                 "failures": [asdict(failure) for failure in failures],
             }
         )
     else:
         could_not = f", {failed} could not be read or indexed" if failed else ""
-        out.print(f"{indexed} documents of {len(files)} files indexed{could_not}. The index has {documents}.")
+        cut = f", {len(truncated)} of them not to their end" if truncated else ""
+        out.print(
+            f"{indexed} documents of {len(files)} files indexed{cut}{could_not}. The index has {documents}."
+        )
     if failed:
         raise typer.Exit(1)
 

@@ -26,6 +26,7 @@ Item: TypeAlias = "str | Image.Image"
 """What a model with `supports_images` encodes."""
 
 
+_NAMED = 10
 EXECUTOR_PREFIX = "_executor_"
 """Attributes that hold the model's thread begin so; a process id follows."""
 
@@ -158,11 +159,11 @@ class LateInteractionModel(ABC):
 
 async def encode_checked(
     model: LateInteractionModel, items: Sequence[Item], role: Role
-) -> tuple[list[FloatMatrix], int]:
+) -> tuple[list[FloatMatrix], list[float | None]]:
     """Encode items and check what the model returns.
 
     Returns:
-        (n_tokens, dim) float32 for each item, and how many of the texts were too long to be read to their end.
+        (n_tokens, dim) float32 for each item, and how much of it was not read, as `unread_shares` says; 0 for an image.
 
     Raises:
         ModelError: the model returned more or fewer matrices than items.
@@ -176,19 +177,37 @@ async def encode_checked(
         )
     checked = [check_matrix(matrix, model.dim) for matrix in matrices]
     texts = [item for item in items if isinstance(item, str)]
-    return checked, await model.run(model.count_truncated, texts, role)
+    shares = iter(await model.run(model.unread_shares, texts, role))
+    return checked, [next(shares) if isinstance(item, str) else 0.0 for item in items]
 
 
-def warn_of_cut_ends(model: LateInteractionModel, n_cut: int, n: int, role: Role) -> None:
-    """Log how many of `n` texts were longer than the model reads, if any were."""
-    if n_cut:
-        kind = "queries" if role == "query" else "documents"
+def warn_of_cut_queries(model: LateInteractionModel, shares: Sequence[float | None]) -> None:
+    """Log how many queries were longer than the model reads, if any were, by how much of each was not read."""
+    if n_cut := sum(share != 0 for share in shares):
         logger.warning(
-            "%d of %d %s are longer than %s reads: their ends were not encoded.",
+            "%d of %d queries are longer than %s reads: their ends were not encoded.",
             n_cut,
-            n,
-            kind,
+            len(shares),
             model.model_name,
+        )
+
+
+def warn_of_cut_documents(model: LateInteractionModel, truncated: Mapping[str, float | None], n: int) -> None:
+    """Log which of `n` documents were longer than the model reads, if any were, and how much of each was not read."""
+    if truncated:
+        named = [
+            f"{doc_id!r:.80}" if share is None else f"{doc_id!r:.80} ({max(share, 0.01):.0%})"
+            for doc_id, share in list(truncated.items())[:_NAMED]
+        ]
+        more = f" and {len(truncated) - _NAMED} more" if len(truncated) > _NAMED else ""
+        logger.warning(
+            "%d of %d documents are longer than %s reads: their ends were not encoded. They are, with the share that "
+            "was not, %s%s; `.truncated` of the result names all.",
+            len(truncated),
+            n,
+            model.model_name,
+            ", ".join(named),
+            more,
         )
 
 

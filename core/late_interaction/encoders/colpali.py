@@ -111,6 +111,7 @@ class ColPaliModel(LateInteractionModel):
         special = {*tokenizer.all_special_tokens, *added, self._processor.image_token}
         self._special = re.compile("|".join(re.escape(token) for token in special if len(token) > 1))
         self._positions = min(config.get_text_config().max_position_embeddings, tokenizer.model_max_length)
+        self.document_length = self._positions
         one = len(self._token_ends("a"))
         self._overhead = {
             role: self._text_input(["a"], role)["input_ids"].shape[1] - one for role in get_args(Role)
@@ -170,9 +171,18 @@ class ColPaliModel(LateInteractionModel):
         return self._encode(documents, "document")
 
     def count_truncated(self, texts: Sequence[str], role: Role = "document") -> int:
-        """How many of the texts have more tokens than the model has positions, and so lose their end."""
+        """Count the texts that have more tokens than the model has positions, and so lose their end."""
+        return sum(share != 0 for share in self.unread_shares(texts, role))
+
+    def unread_shares(self, texts: Sequence[str], role: Role = "document") -> list[float | None]:
+        """Tell how much of each text is behind the model's positions, as a share of its characters."""
         with self._lock:
-            return sum(self._fit(text, role).cut for text in texts)
+            return [self._fit(text, role).unread for text in texts]
+
+    def count_tokens(self, texts: Sequence[str], role: Role = "document") -> list[int]:
+        """Count the tokens of each text, with those of the prompt, whether it fits or not."""
+        with self._lock:
+            return [len(self._token_ends(self._plain(text))) + self._overhead[role] for text in texts]
 
     def scaled_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Return the width and height to which the model scales an image of this width and height."""
@@ -290,13 +300,17 @@ class ColPaliModel(LateInteractionModel):
 
     def _fit(self, text: str, role: Role) -> _FittedText:
         """A text that has room in the model's positions."""
-        # "<image>" in a text is not an image, and would be taken for one.
-        text = self._special.sub(lambda token: f"{token[0][0]} {token[0][1:]}", text)
+        text = self._plain(text)
         ends = self._token_ends(text)
         room = self._positions - self._overhead[role]
         if len(ends) > room:
-            return _FittedText(text[: ends[room - 1]], self._positions, cut=True)
-        return _FittedText(text, len(ends) + self._overhead[role], cut=False)
+            end = ends[room - 1]
+            return _FittedText(text[:end], self._positions, 1 - end / len(text))
+        return _FittedText(text, len(ends) + self._overhead[role], 0.0)
+
+    def _plain(self, text: str) -> str:
+        """A text without special tokens: "<image>" in it is not an image, and would be taken for one."""
+        return str(self._special.sub(lambda token: f"{token[0][0]} {token[0][1:]}", text))
 
     def _token_ends(self, text: str) -> list[int]:
         """Where each token of a text ends, in characters."""
@@ -324,11 +338,11 @@ class ColPaliModel(LateInteractionModel):
 
 @dataclass(frozen=True, slots=True)
 class _FittedText:
-    """A text as it is encoded, how many tokens it has with its prompt, and whether its end was cut off."""
+    """A text as it is encoded, how many tokens it has with its prompt, and the share of it that was cut off."""
 
     text: str
     n_tokens: int
-    cut: bool
+    unread: float
 
 
 def _check_items(items: Sequence[Item], role: Role) -> list[Any]:

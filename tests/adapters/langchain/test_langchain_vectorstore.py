@@ -74,6 +74,13 @@ def test_of_the_same_id_in_two_batches_the_last_wins(store: LateInteractionVecto
     assert sorted(d.page_content for d in store.search_by_metadata()) == ["three", "two"]
 
 
+async def test_texts_that_are_cut_are_named_with_the_ids(make_store: Any) -> None:
+    store = make_store(model=HashModel(limit=2))
+    assert store.add_texts(["one two three", "one"], ids=["a", "b"]).truncated == {"a": None}
+    documents = [Document("one two three", id="c")]
+    assert (await store.aadd_documents(documents)).truncated == {"c": None}  # type: ignore[attr-defined]
+
+
 def test_ids_may_be_left_to_us_one_by_one(store: LateInteractionVectorStore) -> None:
     given, made = store.add_texts(["one", "two"], ids=["a", None])
     assert given == "a"

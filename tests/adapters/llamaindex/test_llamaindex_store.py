@@ -265,7 +265,8 @@ def test_nothing_is_embedded_but_by_the_model(make_store: Any) -> None:
 def test_texts_that_are_cut_are_reported(make_store: Any, caplog: pytest.LogCaptureFixture) -> None:
     store = make_store(model=HashModel(limit=2), batch_size=1)
     with caplog.at_level(logging.WARNING):
-        store.add([TextNode(text="one two three"), TextNode(text="one two")])
+        added = store.add([TextNode(id_="a", text="one two three"), TextNode(id_="b", text="one two")])
+    assert added.truncated == {"a": None}
     assert "1 of 2 documents are longer than hash reads" in caplog.text
 
 

@@ -1,0 +1,66 @@
+"""How many rows are taken at once: as many as are done within a second or so, and as their text has room in memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from typing import TypeVar
+
+from late_interaction.rows import Row, row_text
+
+T = TypeVar("T")
+
+_FIRST = 16
+_FEWEST = 4
+_QUICK_S = 0.3
+_LONG_S = 3.0
+_CHARACTERS = 500_000
+"""Text of rows that is encoded together: some 200 MB of vectors at 384 dimensions, before they are pooled."""
+
+
+async def paced_batches(rows: Iterable[Row] | AsyncIterable[Row], most: int) -> AsyncIterator[list[Row]]:
+    """Yield the rows in lists of at most `most`.
+
+    A list is twice as long as the one before it where that took less than 0.3 s until the next one was asked for, and
+    half as long where it took more than 3 s. It ends early behind 500,000 characters. No row is taken ahead.
+    """
+    size = min(_FIRST, most)
+    batch: list[Row] = []
+    characters = 0
+    async for row in _each(rows):
+        batch.append(row)
+        characters += len(row_text(row))
+        if len(batch) < size and characters < _CHARACTERS:
+            continue
+        was_full = len(batch) >= size
+        started = time.perf_counter()
+        yield batch
+        took = time.perf_counter() - started
+        batch, characters = [], 0
+        if took > _LONG_S:
+            size = max(min(_FEWEST, most), size // 2)
+        elif took < _QUICK_S and was_full:
+            size = min(most, 2 * size)
+    if batch:
+        yield batch
+
+
+async def batches(items: Iterable[T] | AsyncIterable[T], size: int) -> AsyncIterator[list[T]]:
+    """Yield lists of `size` items, the last one shorter; no item is taken ahead."""
+    batch: list[T] = []
+    async for item in _each(items):
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+async def _each(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item
