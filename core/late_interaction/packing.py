@@ -97,8 +97,8 @@ def unpack_many(blobs: Sequence[bytes], dim: int | None = None) -> RaggedTokens:
     n_tokens = fields["n_tokens"].astype(np.int64)
     row_bytes = width * dtype.itemsize + (_SCALE.itemsize if name == "int8" else 0)
     sizes = np.fromiter(map(len, blobs), np.int64, len(blobs))
-    if np.any(sizes != _HEADER.itemsize + n_tokens * row_bytes):
-        raise StoreError("a packed token matrix is damaged: it has not the length that its header says.")
+    if np.any(sizes != _HEADER.itemsize + n_tokens * row_bytes) or not n_tokens.all():
+        raise StoreError("a packed token matrix is damaged: its length is not the one that its header says.")
     offsets = np.zeros(len(blobs) + 1, np.int64)
     np.cumsum(n_tokens, out=offsets[1:])
     joined = b"".join([memoryview(blob)[_HEADER.itemsize :] for blob in blobs])

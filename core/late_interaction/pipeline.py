@@ -156,6 +156,7 @@ class LateInteractionPipeline:
                 self.model if spec is None else restored(self.model.as_indexed(spec.encoder), spec.encoder)
             )
             if model is self.model:
+                await self.store.close()
                 raise
             self.model = model
             await self.store.open(self.spec)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from late_interaction.types import FloatMatrix
+from late_interaction.types import Document, EncodedDocument, FloatMatrix
 
 LARGEST = 2**63 - 1
 """The largest whole number that an argument may be: what SQLite and array indexes hold."""
@@ -80,6 +82,33 @@ def check_matrix(matrix: ArrayLike, dim: int) -> FloatMatrix:
             "its length."
         )
     return array
+
+
+def check_encoded(documents: Iterable[EncodedDocument], dim: int) -> list[EncodedDocument]:
+    """Return documents as a store takes them: each id once, texts and metadata of their types, matrices of float32.
+
+    Raises:
+        TypeError: something is not of its type; the message names the document and its position.
+        ValueError: an id is empty or given twice, or a matrix is not one of unit vectors.
+    """
+    checked: dict[str, EncodedDocument] = {}
+    for number, encoded in enumerate(documents):
+        if not isinstance(encoded, EncodedDocument) or not isinstance(encoded.document, Document):
+            raise TypeError(f"document {number} must be an EncodedDocument, not {shown(encoded)}.")
+        document = encoded.document
+        where = f"document {number} (doc_id {shown(document.doc_id)})"
+        for name, kind in (("doc_id", str), ("content", str), ("content_type", str), ("metadata", dict)):
+            if not isinstance(value := getattr(document, name), kind):
+                raise TypeError(f"{where}: {name} must be a {kind.__name__}, not {shown(value)}.")
+        if not document.doc_id:
+            raise ValueError(f"document {number}: doc_id must not be empty.")
+        if document.doc_id in checked:
+            raise ValueError(f"{where}: the id is given twice in one call.")
+        try:
+            checked[document.doc_id] = replace(encoded, matrix=check_matrix(encoded.matrix, dim))
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+    return list(checked.values())
 
 
 def _real(matrix: ArrayLike, dim: int) -> FloatMatrix:

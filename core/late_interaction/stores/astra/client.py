@@ -128,10 +128,8 @@ class DataApiClient:
         """Return the definition of each table of the keyspace, as `listTables` reports it."""
 
         async def ask(connections: _Connections) -> dict[str, Row]:
-            try:
+            with _readable():
                 found = await connections.database.list_tables(timeout_ms=_ms(_SCHEMA_TIMEOUT_S))
-            except (AttributeError, KeyError, TypeError):  # astrapy's, on a reply of another shape.
-                raise RequestFailedError(NOT_THE_DATA_API, retryable=True) from None
             return {table.name: (table.raw_descriptor or {}).get("definition", {}) for table in found}
 
         return await self._with_retries("listTables", ask)
@@ -308,10 +306,20 @@ async def _post(connections: _Connections, table: str, body: Row, timeout_ms: in
     if client is None:
         client = connections.tables[table] = connections.database.get_collection(table)
         connections.open.push_async_exit(client)
-    reply = await client.command(body, raise_api_errors=False, timeout_ms=timeout_ms)
+    with _readable():
+        reply = await client.command(body, raise_api_errors=False, timeout_ms=timeout_ms)
     if not isinstance(reply, dict):  # Another server may answer with any JSON at all.
         raise RequestFailedError(NOT_THE_DATA_API, retryable=True)
     return reply
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Turn the errors that astrapy raises on a reply of another shape into ours."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError):
+        raise RequestFailedError(NOT_THE_DATA_API, retryable=True) from None
 
 
 def _outcomes(reply: Row, n_rows: int) -> tuple[Sequence[Any], Sequence[Row]]:

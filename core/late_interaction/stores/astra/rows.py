@@ -115,8 +115,15 @@ def prepare(
 
 
 def metadata_text(metadata: Mapping[str, Any]) -> str:
-    """Return metadata as the JSON text that is stored: ASCII, so that no surrogate is lost."""
-    return json.dumps(metadata, allow_nan=False, separators=(",", ":"))
+    """Return metadata as the JSON text that is stored: ASCII, so that no surrogate is lost.
+
+    Raises:
+        ValueError: they are not JSON values.
+    """
+    try:
+        return json.dumps(metadata, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"metadata cannot be stored as JSON: {error}.") from None
 
 
 def declared_columns(metadata: Mapping[str, Any], fields: Mapping[str, Field]) -> Row:
@@ -159,7 +166,10 @@ def revision_text(generation: int, tokens: int, metadata: Mapping[str, Any]) -> 
 
 def matrix_of(row: Mapping[str, Any]) -> bytes:
     """Return the packed matrix of a row."""
-    return from_binary(row["packed"])
+    try:
+        return from_binary(row["packed"])
+    except (KeyError, TypeError, ValueError):
+        raise _damaged(row, "packed") from None
 
 
 def is_whole(row: Mapping[str, Any], columns: Sequence[str]) -> bool:
@@ -182,6 +192,15 @@ def _parsed(row: Mapping[str, Any], column: str) -> Any:
         return json.loads(row[column])
     except (KeyError, ValueError, TypeError, RecursionError):
         raise _damaged(row, column) from None
+
+
+def is_text(doc_id: str) -> bool:
+    """Tell whether an id can be an id on Astra: half of a surrogate pair cannot be sent."""
+    try:
+        doc_id.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _damaged(row: Mapping[str, Any], column: str) -> StoreError:

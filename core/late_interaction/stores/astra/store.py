@@ -7,8 +7,8 @@ before the document's row, and deleted after it. `late-interaction doctor` finds
 
 from __future__ import annotations
 
-import math
-from collections.abc import AsyncIterator, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -20,17 +20,21 @@ from late_interaction.stores.astra.client import DataApiClient
 from late_interaction.stores.astra.database import Parts, astra_database
 from late_interaction.stores.astra.limits import Limits
 from late_interaction.stores.astra.reading import Reader
+from late_interaction.stores.astra.rows import is_text
 from late_interaction.stores.astra.schema import Declaration, Tables, check_name, type_names
 from late_interaction.stores.astra.searching import Searcher
 from late_interaction.stores.astra.unversioned import UnversionedWriter
 from late_interaction.stores.astra.writing import Writer
 from late_interaction.stores.base import Candidates, Store
 from late_interaction.types import Document, EncodedDocument, IndexSpec, QueryVectors, RaggedTokens
-from late_interaction.validation import check_positive
+from late_interaction.validation import check_encoded, check_not_negative, check_positive, shown
 
 if TYPE_CHECKING:
     from astrapy import AsyncDatabase, Database
     from astrapy.authentication import TokenProvider
+
+
+_LONGEST_TIMEOUT_S = 86_400.0
 
 
 class _Opened(NamedTuple):
@@ -82,14 +86,11 @@ class AstraStore(Store):
         limits: Limits | None = None,
     ) -> None:
         check_positive("concurrency", concurrency)
+        check_not_negative("retries", retries)
         if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float):
-            raise TypeError(f"timeout_s must be a number of seconds, not {timeout_s!r:.60}.")
-        if not 0 < timeout_s < math.inf:
-            raise ValueError(f"timeout_s must be above 0 and finite, not {timeout_s}.")
-        if isinstance(retries, bool) or not isinstance(retries, int):
-            raise TypeError(f"retries must be a whole number, not {retries!r:.60}.")
-        if retries < 0:
-            raise ValueError(f"retries must not be negative, as {retries} is.")
+            raise TypeError(f"timeout_s must be a number of seconds, not {shown(timeout_s)}.")
+        if not 0 < timeout_s <= _LONGEST_TIMEOUT_S:
+            raise ValueError(f"timeout_s must be above 0 and at most a day (86,400), not {shown(timeout_s)}.")
         self.name = check_name(name)
         self._declared = None if filterable is None else type_names(filterable)
         self._limits = limits or Limits()
@@ -203,9 +204,11 @@ class AstraStore(Store):
             DocumentError: the service refused some documents, or a declared field has a value of another type; all
                 others are written.
             StoreWriteError: the service failed; it says which documents are written.
+            TypeError, ValueError: a matrix is not one of unit vectors, or an id is given twice; nothing is written.
         """
         opened = self._opened()
-        await opened.writer.upsert(documents, opened.spec.packing)
+        checked = await asyncio.to_thread(check_encoded, documents, opened.spec.dim)
+        await opened.writer.upsert(checked, opened.spec.packing)
 
     async def update_metadata(self, doc_id: str, metadata: dict[str, Any]) -> bool:
         """Set these metadata keys, leaving the others; return False if there is no such id.
@@ -213,9 +216,10 @@ class AstraStore(Store):
         Raises:
             ValueError: a declared field would have a value of another type.
         """
-        if not isinstance(metadata, Mapping):
-            raise TypeError(f"metadata must be a mapping, not {type(metadata).__name__}.")
-        return await self._opened().writer.update_metadata(doc_id, metadata)
+        if not isinstance(metadata, dict):
+            raise TypeError(f"metadata must be a dict, not {shown(metadata)}.")
+        opened = self._opened()
+        return bool(_checked([doc_id])) and await opened.writer.update_metadata(doc_id, metadata)
 
     async def delete(self, selection: Sequence[str] | Filter) -> int:
         """Delete documents' rows, then their tokens; return how many documents existed.
@@ -223,10 +227,8 @@ class AstraStore(Store):
         If it fails, some may be deleted; the same call again deletes the rest.
         """
         opened = self._opened()
-        if isinstance(selection, str):
-            raise TypeError(f"delete takes a list of ids, or a filter, not the string {selection!r:.60}.")
         if isinstance(selection, Sequence):
-            doc_ids = list(dict.fromkeys(selection))
+            doc_ids = list(dict.fromkeys(_checked(selection)))
         else:
             doc_ids = [row["doc_id"] async for row in opened.reader.matching(selection, ())]
         return await opened.writer.delete(doc_ids)
@@ -243,15 +245,15 @@ class AstraStore(Store):
 
     async def matrices(self, doc_ids: Sequence[str]) -> tuple[list[str], RaggedTokens]:
         """Return token matrices in the order asked, as they are packed: nothing is widened yet."""
-        return await self._opened().reader.matrices(doc_ids)
+        return await self._opened().reader.matrices(_checked(doc_ids))
 
     async def documents(self, doc_ids: Sequence[str]) -> list[Document]:
         """Return the stored documents in the order asked; unknown ids are left out."""
-        return await self._opened().reader.documents(doc_ids)
+        return await self._opened().reader.documents(_checked(doc_ids))
 
     async def existing(self, doc_ids: Sequence[str]) -> set[str]:
         """Return those of the ids that are in the index."""
-        return await self._opened().reader.existing(doc_ids)
+        return await self._opened().reader.existing(_checked(doc_ids))
 
     async def find(self, filter: Filter | None = None, *, limit: int | None = None) -> list[Document]:
         """Return the documents whose metadata match, in the order they were written.
@@ -289,6 +291,16 @@ class AstraStore(Store):
     ) -> Candidates:
         """Stage 1: run one ANN query per query vector, concurrently, fetching only ids and similarities."""
         return await self._opened().searcher.candidates(query, n, n_ann_tokens, filter)
+
+
+def _checked(doc_ids: Sequence[str]) -> list[str]:
+    """Check the types of ids, and return those that a document may have."""
+    if isinstance(doc_ids, str):
+        raise TypeError(f"ids must be a list of str, not the one str {shown(doc_ids)}.")
+    for doc_id in doc_ids:
+        if not isinstance(doc_id, str):
+            raise TypeError(f"an id must be a str, not {shown(doc_id)}.")
+    return [doc_id for doc_id in doc_ids if is_text(doc_id)]
 
 
 def writer_of(client: DataApiClient, tables: Tables, reader: Reader, limits: Limits, location: str) -> Writer:
