@@ -22,8 +22,13 @@ from typing_extensions import TypeIs
 
 from langchain_lateint.embeddings import unit_rows
 from late_interaction import Document as StoredDocument
-from late_interaction import IndexedIds, LateInteractionPipeline, SearchResult, SearchResults
-from late_interaction.connection import Connection
+from late_interaction import (
+    IndexedIds,
+    LateInteractionPipeline,
+    SearchResult,
+    SearchResults,
+    SyncPipeline,
+)
 from late_interaction.explain import explained
 from late_interaction.images.storing import IMAGE_KEY
 from late_interaction.pipeline import Query
@@ -141,14 +146,9 @@ def delete_operation(
     return delete
 
 
-def copy_operation(other: Connection) -> Operation[int]:
+def copy_operation(other: SyncPipeline) -> Operation[int]:
     """Return the operation that copies the index into another store's."""
     return lambda pipeline: other.arun(pipeline.copy_to)
-
-
-async def clear(pipeline: LateInteractionPipeline) -> None:
-    """Delete every document."""
-    await pipeline.clear()
 
 
 # --- reading and searching

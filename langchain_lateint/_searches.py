@@ -19,8 +19,7 @@ from langchain_lateint._operations import (
     to_langchain,
 )
 from langchain_lateint._relevance import ScaleFn
-from late_interaction import SearchResults
-from late_interaction.connection import Connection
+from late_interaction import SearchResults, SyncPipeline
 from late_interaction.pipeline import Query
 from late_interaction.types import FloatMatrix
 
@@ -40,7 +39,7 @@ class SearchMethods(VectorStore):
       found once more, and needs a `ColBERTModel`.
     """
 
-    _connection: Connection
+    _pipeline: SyncPipeline
     _relevance: ScaleFn
 
     # --- by a text or an image
@@ -50,40 +49,40 @@ class SearchMethods(VectorStore):
         self, query: Query, k: int = 4, filter: Filter | None = None, **kwargs: Any
     ) -> list[Document]:
         """Return the `k` documents with the highest MaxSim for a text or an image, best first."""
-        return all_to_langchain(self._connection.run(search_operation(query, k, filter, kwargs)))
+        return all_to_langchain(self._pipeline.run(search_operation(query, k, filter, kwargs)))
 
     @override
     async def asimilarity_search(
         self, query: Query, k: int = 4, filter: Filter | None = None, **kwargs: Any
     ) -> list[Document]:
         """Await `similarity_search` on any event loop."""
-        return all_to_langchain(await self._connection.arun(search_operation(query, k, filter, kwargs)))
+        return all_to_langchain(await self._pipeline.arun(search_operation(query, k, filter, kwargs)))
 
     @override
     def similarity_search_with_score(
         self, query: Query, k: int = 4, filter: Filter | None = None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """Return documents with their raw MaxSim: higher is better, at most 1 per query token."""
-        return scored(self._connection.run(search_operation(query, k, filter, kwargs)))
+        return scored(self._pipeline.run(search_operation(query, k, filter, kwargs)))
 
     @override
     async def asimilarity_search_with_score(
         self, query: Query, k: int = 4, filter: Filter | None = None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """Await `similarity_search_with_score` on any event loop."""
-        return scored(await self._connection.arun(search_operation(query, k, filter, kwargs)))
+        return scored(await self._pipeline.arun(search_operation(query, k, filter, kwargs)))
 
     @override
     def _similarity_search_with_relevance_scores(
         self, query: Query, k: int = 4, filter: Filter | None = None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
-        return self._relevant(self._connection.run(search_operation(query, k, filter, kwargs)))
+        return self._relevant(self._pipeline.run(search_operation(query, k, filter, kwargs)))
 
     @override
     async def _asimilarity_search_with_relevance_scores(
         self, query: Query, k: int = 4, filter: Filter | None = None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
-        return self._relevant(await self._connection.arun(search_operation(query, k, filter, kwargs)))
+        return self._relevant(await self._pipeline.arun(search_operation(query, k, filter, kwargs)))
 
     def _relevant(self, results: SearchResults) -> list[tuple[Document, float]]:
         n = results.stats.n_query_tokens
@@ -93,13 +92,13 @@ class SearchMethods(VectorStore):
         self, query: Query, k: int = 4, filter: Filter | None = None, **kwargs: Any
     ) -> list[tuple[Document, FloatMatrix]]:
         """Return documents with their stored (n_tokens, dim) float32 vectors."""
-        return self._connection.run(search_with_matrices_operation(query, k, filter, kwargs))
+        return self._pipeline.run(search_with_matrices_operation(query, k, filter, kwargs))
 
     async def asimilarity_search_with_embeddings(
         self, query: Query, k: int = 4, filter: Filter | None = None, **kwargs: Any
     ) -> list[tuple[Document, FloatMatrix]]:
         """Await `similarity_search_with_embeddings` on any event loop."""
-        return await self._connection.arun(search_with_matrices_operation(query, k, filter, kwargs))
+        return await self._pipeline.arun(search_with_matrices_operation(query, k, filter, kwargs))
 
     # --- by a query's vectors
 
@@ -115,26 +114,26 @@ class SearchMethods(VectorStore):
             filter: only documents whose metadata match.
             kwargs: as for all searches.
         """
-        return all_to_langchain(self._connection.run(search_operation(embedding, k, filter, kwargs)))
+        return all_to_langchain(self._pipeline.run(search_operation(embedding, k, filter, kwargs)))
 
     @override
     async def asimilarity_search_by_vector(
         self, embedding: ArrayLike, k: int = 4, filter: Filter | None = None, **kwargs: Any
     ) -> list[Document]:
         """Await `similarity_search_by_vector` on any event loop."""
-        return all_to_langchain(await self._connection.arun(search_operation(embedding, k, filter, kwargs)))
+        return all_to_langchain(await self._pipeline.arun(search_operation(embedding, k, filter, kwargs)))
 
     def similarity_search_with_score_by_vector(
         self, embedding: ArrayLike, k: int = 4, filter: Filter | None = None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """Return documents for a query's vectors, with their raw MaxSim."""
-        return scored(self._connection.run(search_operation(embedding, k, filter, kwargs)))
+        return scored(self._pipeline.run(search_operation(embedding, k, filter, kwargs)))
 
     async def asimilarity_search_with_score_by_vector(
         self, embedding: ArrayLike, k: int = 4, filter: Filter | None = None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """Await `similarity_search_with_score_by_vector` on any event loop."""
-        return scored(await self._connection.arun(search_operation(embedding, k, filter, kwargs)))
+        return scored(await self._pipeline.arun(search_operation(embedding, k, filter, kwargs)))
 
     # --- for relevant documents that differ from each other
 
@@ -159,7 +158,7 @@ class SearchMethods(VectorStore):
             kwargs: as for all searches.
         """
         return all_to_langchain(
-            self._connection.run(mmr_operation(query, k, fetch_k, lambda_mult, filter, kwargs))
+            self._pipeline.run(mmr_operation(query, k, fetch_k, lambda_mult, filter, kwargs))
         )
 
     @override
@@ -174,7 +173,7 @@ class SearchMethods(VectorStore):
     ) -> list[Document]:
         """Await `max_marginal_relevance_search` on any event loop."""
         return all_to_langchain(
-            await self._connection.arun(mmr_operation(query, k, fetch_k, lambda_mult, filter, kwargs))
+            await self._pipeline.arun(mmr_operation(query, k, fetch_k, lambda_mult, filter, kwargs))
         )
 
     @override
@@ -189,7 +188,7 @@ class SearchMethods(VectorStore):
     ) -> list[Document]:
         """Return what `max_marginal_relevance_search` does, for a query's vectors."""
         return all_to_langchain(
-            self._connection.run(mmr_operation(embedding, k, fetch_k, lambda_mult, filter, kwargs))
+            self._pipeline.run(mmr_operation(embedding, k, fetch_k, lambda_mult, filter, kwargs))
         )
 
     @override
@@ -204,7 +203,7 @@ class SearchMethods(VectorStore):
     ) -> list[Document]:
         """Await `max_marginal_relevance_search_by_vector` on any event loop."""
         return all_to_langchain(
-            await self._connection.arun(mmr_operation(embedding, k, fetch_k, lambda_mult, filter, kwargs))
+            await self._pipeline.arun(mmr_operation(embedding, k, fetch_k, lambda_mult, filter, kwargs))
         )
 
     def max_marginal_relevance_search_with_score(
@@ -217,7 +216,7 @@ class SearchMethods(VectorStore):
         **kwargs: Any,
     ) -> list[tuple[Document, float]]:
         """Return what `max_marginal_relevance_search` does, for a text, an image or vectors, with raw MaxSim scores."""
-        return scored(self._connection.run(mmr_operation(query, k, fetch_k, lambda_mult, filter, kwargs)))
+        return scored(self._pipeline.run(mmr_operation(query, k, fetch_k, lambda_mult, filter, kwargs)))
 
     async def amax_marginal_relevance_search_with_score(
         self,
@@ -230,5 +229,5 @@ class SearchMethods(VectorStore):
     ) -> list[tuple[Document, float]]:
         """Await `max_marginal_relevance_search_with_score` on any event loop."""
         return scored(
-            await self._connection.arun(mmr_operation(query, k, fetch_k, lambda_mult, filter, kwargs))
+            await self._pipeline.arun(mmr_operation(query, k, fetch_k, lambda_mult, filter, kwargs))
         )

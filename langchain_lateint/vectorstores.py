@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import langchain_core
 from langchain_core.documents import Document
@@ -21,7 +20,6 @@ from langchain_lateint._operations import (
     Operation,
     add_operation,
     as_document,
-    clear,
     copy_operation,
     delete_operation,
     find_operation,
@@ -32,8 +30,8 @@ from langchain_lateint._relevance import RelevanceFn, scale_function
 from langchain_lateint._searches import SearchMethods
 from langchain_lateint.embeddings import EmbeddingsModel, Model, as_model
 from late_interaction import IndexedIds, SyncPipeline
-from late_interaction.connection import Connection
 from late_interaction.images.storing import StoreImages
+from late_interaction.lifecycle import PipelineHolder
 from late_interaction.stores.astra.database import astra_database
 from late_interaction.types import PackingDtype
 
@@ -42,7 +40,7 @@ if TYPE_CHECKING:
     from astrapy.authentication import TokenProvider
 
 
-class LateInteractionVectorStore(SearchMethods):
+class LateInteractionVectorStore(PipelineHolder, SearchMethods):
     """Documents found by late interaction (ColBERT, ColPali, MaxSim), in a folder or in Astra DB.
 
     Setup:
@@ -191,23 +189,7 @@ class LateInteractionVectorStore(SearchMethods):
                 "a pipeline has its own model, place and settings: leave the other arguments out."
             )
         self._pipeline = pipeline
-        self._connection = Connection(pipeline)
         self._relevance = scale_function(relevance_score_fn)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._pipeline!r})"
-
-    def __copy__(self) -> Self:
-        """Return the same store: it stands for an index, and there is only one."""
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            f"{type(self).__name__} holds an open index and cannot be pickled: make a new one in the other process."
-        )
 
     @property
     def pipeline(self) -> SyncPipeline:
@@ -247,49 +229,7 @@ class LateInteractionVectorStore(SearchMethods):
             raise TypeError(f"{', '.join(sorted(twice))} is given twice, once of it in search_kwargs.")
         return super().as_retriever(**fields, search_kwargs={**search_kwargs, **kwargs})
 
-    # --- opening and closing
-
-    def close(self) -> None:
-        """Close the index, unless you gave the pipeline. May be called twice."""
-        if self._owns_pipeline:
-            self._connection.close()
-
-    async def aclose(self) -> None:
-        """Await `close` on any event loop."""
-        if self._owns_pipeline:
-            await self._connection.aclose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-    def clear(self) -> None:
-        """Delete every document and keep the index."""
-        self._connection.run(clear)
-
-    async def aclear(self) -> None:
-        """Await `clear` on any event loop."""
-        await self._connection.arun(clear)
-
-    def drop(self) -> None:
-        """Delete the index. The next call makes a new one."""
-        self._connection.drop()
-
-    async def adrop(self) -> None:
-        """Await `drop` on any event loop."""
-        await self._connection.adrop()
+    # --- copying
 
     def copy_to(self, other: LateInteractionVectorStore) -> int:
         """Copy every document with its vectors into another store, such as one in Astra, without encoding again.
@@ -300,11 +240,11 @@ class LateInteractionVectorStore(SearchMethods):
         Raises:
             IndexMismatchError: the other store's model, pooling or packing differs.
         """
-        return self._connection.run(self._copying(other))
+        return self._pipeline.run(self._copying(other))
 
     async def acopy_to(self, other: LateInteractionVectorStore) -> int:
         """Await `copy_to` on any event loop."""
-        return await self._connection.arun(self._copying(other))
+        return await self._pipeline.arun(self._copying(other))
 
     @staticmethod
     def _copying(other: LateInteractionVectorStore) -> Operation[int]:
@@ -313,7 +253,7 @@ class LateInteractionVectorStore(SearchMethods):
                 f"copy_to takes another LateInteractionVectorStore, not {other!r:.60}: make one for that place, with "
                 "this store's model."
             )
-        return copy_operation(other._connection)
+        return copy_operation(other._pipeline)
 
     # --- writing
 
@@ -347,7 +287,7 @@ class LateInteractionVectorStore(SearchMethods):
             DocumentError: some texts could not be indexed. The error names each, and the others are in the index.
             StoreError: the store failed. Its `.indexed` has the ids written before that.
         """
-        return self._connection.run(add_operation(texts, metadatas, ids, batch_size, kwargs))
+        return self._pipeline.run(add_operation(texts, metadatas, ids, batch_size, kwargs))
 
     @override
     async def aadd_texts(
@@ -360,7 +300,7 @@ class LateInteractionVectorStore(SearchMethods):
         **kwargs: Any,
     ) -> IndexedIds:
         """Await `add_texts` on any event loop."""
-        return await self._connection.arun(add_operation(texts, metadatas, ids, batch_size, kwargs))
+        return await self._pipeline.arun(add_operation(texts, metadatas, ids, batch_size, kwargs))
 
     @override
     def add_documents(self, documents: Sequence[Document | Blob], **kwargs: Any) -> list[str]:
@@ -398,11 +338,11 @@ class LateInteractionVectorStore(SearchMethods):
         Returns:
             How many of the documents exist.
         """
-        return self._connection.run(update_operation(id_to_metadata))
+        return self._pipeline.run(update_operation(id_to_metadata))
 
     async def aupdate_metadata(self, id_to_metadata: Mapping[str, Mapping[str, Any]]) -> int:
         """Await `update_metadata` on any event loop."""
-        return await self._connection.arun(update_operation(id_to_metadata))
+        return await self._pipeline.arun(update_operation(id_to_metadata))
 
     @override
     def delete(
@@ -417,26 +357,26 @@ class LateInteractionVectorStore(SearchMethods):
             ValueError: neither ids nor a filter is given, or both are, or the filter is empty. Use `clear` to delete
                 everything.
         """
-        return self._connection.run(delete_operation(ids, filter, kwargs))
+        return self._pipeline.run(delete_operation(ids, filter, kwargs))
 
     @override
     async def adelete(
         self, ids: Sequence[str] | None = None, *, filter: Filter | None = None, **kwargs: Any
     ) -> bool:
         """Await `delete` on any event loop."""
-        return await self._connection.arun(delete_operation(ids, filter, kwargs))
+        return await self._pipeline.arun(delete_operation(ids, filter, kwargs))
 
     # --- reading
 
     @override
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """Return the documents of these ids in this order, each once, leaving out unknown ids."""
-        return self._connection.run(get_operation(ids))
+        return self._pipeline.run(get_operation(ids))
 
     @override
     async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """Await `get_by_ids` on any event loop."""
-        return await self._connection.arun(get_operation(ids))
+        return await self._pipeline.arun(get_operation(ids))
 
     def search_by_metadata(self, filter: Filter | None = None, *, limit: int | None = None) -> list[Document]:
         """Return documents by their metadata alone, in the order they were written.
@@ -445,13 +385,13 @@ class LateInteractionVectorStore(SearchMethods):
             filter: only documents whose metadata match; all by default.
             limit: how many at most. A database chooses which.
         """
-        return self._connection.run(find_operation(filter, limit))
+        return self._pipeline.run(find_operation(filter, limit))
 
     async def asearch_by_metadata(
         self, filter: Filter | None = None, *, limit: int | None = None
     ) -> list[Document]:
         """Await `search_by_metadata` on any event loop."""
-        return await self._connection.arun(find_operation(filter, limit))
+        return await self._pipeline.arun(find_operation(filter, limit))
 
     # --- making one with documents in it
 

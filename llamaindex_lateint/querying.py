@@ -191,7 +191,7 @@ class Search:
             return self.texts
         if not pipeline.model.supports_images:
             raise ValueError(f"The query is an image, and {pipeline.model.model_name} encodes text only.")
-        return [await asyncio.to_thread(load_image, self.image, allow_urls=pipeline.allow_urls)]
+        return [await asyncio.to_thread(load_image, self.image, allow_urls=pipeline.settings.allow_urls)]
 
     async def _search(self, pipeline: LateInteractionPipeline, query: ArrayLike) -> SearchResults:
         """Search for more until enough documents pass the filters, or the store has no more."""
@@ -210,7 +210,7 @@ class Search:
         documents = await self.selection.documents(pipeline)
         matrices = await pipeline.get_matrices([document.doc_id for document in documents])
         there = [document for document in documents if document.doc_id in matrices]
-        pooled = pool_query(query, pipeline.query_pool_distance)
+        pooled = pool_query(query, pipeline.settings.query_pool_distance)
         scores = await asyncio.to_thread(maxsim, pooled.vectors, list(matrices.values()), pooled.weights)
         results = [
             SearchResult(d.doc_id, score, d.content, d.content_type, d.metadata)

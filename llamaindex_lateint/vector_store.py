@@ -7,8 +7,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.schema import BaseNode
@@ -29,8 +28,8 @@ from late_interaction import (
     SyncPipeline,
     load_model,
 )
-from late_interaction.connection import Connection
 from late_interaction.images.storing import StoreImages
+from late_interaction.lifecycle import PipelineHolder
 from late_interaction.ranking import relevance
 from late_interaction.rows import Encodable
 from late_interaction.stores.astra.database import astra_database
@@ -51,7 +50,7 @@ _SETTINGS = (2, 0.03, "int8", 16, "reference", False)
 """The defaults of a pipeline's settings."""
 
 
-class LateInteractionVectorStore(BasePydanticVectorStore):
+class LateInteractionVectorStore(PipelineHolder, BasePydanticVectorStore):
     """A vector store that encodes text and images itself, a vector per token, and needs no embedding model.
 
     Setup:
@@ -146,7 +145,6 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
     normalize_scores: bool = False
 
     _pipeline: SyncPipeline = PrivateAttr()
-    _connection: Connection = PrivateAttr()
     _owns_pipeline: bool = PrivateAttr()
 
     def __init__(
@@ -205,7 +203,6 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
                 f"pipeline must be a SyncPipeline, not {pipeline!r:.60}; give a model as model=…, a folder as path=…."
             )
         self._pipeline = pipeline
-        self._connection = Connection(pipeline)
         watch()
 
     @classmethod
@@ -213,55 +210,12 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
         """Return the name in LlamaIndex's serialised settings."""
         return "LateInteractionVectorStore"
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._pipeline!r})"
-
-    __str__ = __repr__
-
-    def __copy__(self) -> Self:
-        """Return the same store: it stands for an index, and there is only one."""
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        return self
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            f"{type(self).__name__} holds an open index and cannot be pickled: make a new one in the other process."
-        )
+    __str__ = PipelineHolder.__repr__
 
     @property
     def client(self) -> SyncPipeline:
         """Return the index, for what LlamaIndex has no method for. It is open after the store's first use."""
         return self._pipeline
-
-    # --- opening and closing
-
-    def close(self) -> None:
-        """Close the index, unless you gave the pipeline. May be called twice."""
-        if self._owns_pipeline:
-            self._connection.close()
-
-    async def aclose(self) -> None:
-        """Await `close` on any event loop."""
-        if self._owns_pipeline:
-            await self._connection.aclose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     # --- an index on top
 
@@ -280,11 +234,11 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
 
     def document_hash(self, ref_doc_id: str) -> str | None:
         """Return the hash that a document had when its nodes were made, or None if the store has no nodes of it."""
-        return self._connection.run(lambda pipeline: _document_hash(pipeline, ref_doc_id))
+        return self._pipeline.run(lambda pipeline: _document_hash(pipeline, ref_doc_id))
 
     async def adocument_hash(self, ref_doc_id: str) -> str | None:
         """Await `document_hash` on any event loop."""
-        return await self._connection.arun(lambda pipeline: _document_hash(pipeline, ref_doc_id))
+        return await self._pipeline.arun(lambda pipeline: _document_hash(pipeline, ref_doc_id))
 
     # --- writing
 
@@ -306,16 +260,16 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
         """
         _refuse("add", add_kwargs)
         checked = _checked(nodes)
-        return self._connection.run(lambda pipeline: self._add(pipeline, checked))
+        return self._pipeline.run(lambda pipeline: self._add(pipeline, checked))
 
     async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> IndexedIds:
         """Await `add` on any event loop."""
         _refuse("async_add", kwargs)
         checked = _checked(nodes)
-        return await self._connection.arun(lambda pipeline: self._add(pipeline, checked))
+        return await self._pipeline.arun(lambda pipeline: self._add(pipeline, checked))
 
     async def _add(self, pipeline: LateInteractionPipeline, nodes: Sequence[BaseNode]) -> IndexedIds:
-        images, stored = pipeline.model.supports_images, pipeline.store_images
+        images, stored = pipeline.model.supports_images, pipeline.settings.store_images
 
         def prepare() -> list[Encodable]:
             return [encodable_node(node, images=images, store_images=stored) for node in nodes]
@@ -330,12 +284,12 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
         this id is deleted.
         """
         _refuse("delete", delete_kwargs)
-        self._connection.run(lambda pipeline: _delete_document(pipeline, ref_doc_id))
+        self._pipeline.run(lambda pipeline: _delete_document(pipeline, ref_doc_id))
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Await `delete` on any event loop."""
         _refuse("adelete", delete_kwargs)
-        await self._connection.arun(lambda pipeline: _delete_document(pipeline, ref_doc_id))
+        await self._pipeline.arun(lambda pipeline: _delete_document(pipeline, ref_doc_id))
 
     def delete_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
@@ -347,7 +301,7 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
         """
         _refuse("delete_nodes", delete_kwargs)
         selection = _to_delete(node_ids, filters)
-        self._connection.run(lambda pipeline: _delete(pipeline, selection))
+        self._pipeline.run(lambda pipeline: _delete(pipeline, selection))
 
     async def adelete_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
@@ -355,15 +309,7 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
         """Await `delete_nodes` on any event loop."""
         _refuse("adelete_nodes", delete_kwargs)
         selection = _to_delete(node_ids, filters)
-        await self._connection.arun(lambda pipeline: _delete(pipeline, selection))
-
-    def clear(self) -> None:
-        """Delete every node and keep the index."""
-        self._connection.run(lambda pipeline: pipeline.clear())
-
-    async def aclear(self) -> None:
-        """Await `clear` on any event loop."""
-        await self._connection.arun(lambda pipeline: pipeline.clear())
+        await self._pipeline.arun(lambda pipeline: _delete(pipeline, selection))
 
     # --- reading
 
@@ -372,14 +318,14 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
     ) -> list[BaseNode]:
         """Return nodes by id (each once, in this order), by metadata, or by both; all nodes by default."""
         selection = Selection.of(filters, node_ids)
-        return self._connection.run(lambda pipeline: _nodes(pipeline, selection))
+        return self._pipeline.run(lambda pipeline: _nodes(pipeline, selection))
 
     async def aget_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
     ) -> list[BaseNode]:
         """Await `get_nodes` on any event loop."""
         selection = Selection.of(filters, node_ids)
-        return await self._connection.arun(lambda pipeline: _nodes(pipeline, selection))
+        return await self._pipeline.arun(lambda pipeline: _nodes(pipeline, selection))
 
     # --- searching
 
@@ -408,12 +354,12 @@ class LateInteractionVectorStore(BasePydanticVectorStore):
             TypeError: an argument is unknown.
         """
         search = Search.of(query, **kwargs)
-        return self._connection.run(lambda pipeline: self._query(pipeline, search))
+        return self._pipeline.run(lambda pipeline: self._query(pipeline, search))
 
     async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """Await `query` on any event loop."""
         search = Search.of(query, **kwargs)
-        return await self._connection.arun(lambda pipeline: self._query(pipeline, search))
+        return await self._pipeline.arun(lambda pipeline: self._query(pipeline, search))
 
     async def _query(self, pipeline: LateInteractionPipeline, search: Search) -> VectorStoreQueryResult:
         found = await search.run(pipeline)

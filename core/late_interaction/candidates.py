@@ -1,4 +1,4 @@
-"""Stage 1, the part that all engines share: how its parameters grow with k.
+"""How stage 1's parameters grow with k, on all engines.
 
 The form is the field's: `max(k, int(a + b·k + c·k·ln k))`, from colbert-live and astra-multivector.
 """
@@ -9,38 +9,15 @@ import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+from late_interaction.validation import LARGEST
 
 Coefficients: TypeAlias = tuple[float, float, float]
 
 
 def expand(k: int, coefficients: Coefficients) -> int:
-    """`max(k, int(a + b·k + c·k·ln k))` for `coefficients` (a, b, c) and k ≥ 1."""
+    """Return `max(k, int(a + b·k + c·k·ln k))` for `coefficients` (a, b, c) and k ≥ 1."""
     a, b, c = coefficients
     return max(k, int(a + b * k + c * k * math.log(k)))
-
-
-_ERROR_SPREAD = 2.35
-"""Standard deviations; benchmarks/local.py shows the recall that comes of it."""
-
-
-def hopeful(
-    approximate: NDArray[np.float32], to_beat: float, errors: NDArray[np.float32]
-) -> NDArray[np.bool_]:
-    """Which candidates may well reach a score, judged by how stage 1 was wrong about those already scored.
-
-    Args:
-        approximate: (n,) approximate scores of candidates not scored yet.
-        to_beat: the k-th best exact score so far.
-        errors: (m,) exact minus approximate score of candidates like them, m ≥ 1.
-
-    Returns:
-        (n,) bool: the approximate score, plus the errors' mean and 2.35 of their standard deviations, reaches
-        `to_beat`.
-    """
-    chances: NDArray[np.bool_] = approximate >= to_beat - errors.mean() - _ERROR_SPREAD * errors.std()
-    return chances
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +27,8 @@ class Scaling:
     Attributes:
         ann_tokens: coefficients of `n_ann_tokens`.
         maxsim_candidates: coefficients of `n_maxsim_candidates`.
-        first_candidates: coefficients of how many of them are scored first, to tell by these which of the others are
-            `hopeful` and worth scoring too; None where all are scored at once.
+        first_candidates: coefficients of how many of them are scored first, to tell by these which of the others may
+            reach the top k (`searching.may_reach_top_k`) and are worth scoring too; None where all are scored at once.
         max_ann_tokens: the engine's limit on `n_ann_tokens`, None where it has none.
         bounded: the engine bounds the scores of what it does not hand over, so that a deeper search can make the top
             k certain without scoring every document.
@@ -64,17 +41,17 @@ class Scaling:
     bounded: bool = False
 
     def n_ann_tokens(self, k: int) -> int:
-        """Stored tokens to look at for each query vector."""
+        """Return how many stored tokens to look at for each query vector."""
         return self.clamp_ann_tokens(expand(k, self.ann_tokens))
 
     def n_maxsim_candidates(self, k: int) -> int:
-        """Documents to score exactly, at most."""
+        """Return how many documents to score exactly, at most."""
         return expand(k, self.maxsim_candidates)
 
     def n_first_candidates(self, k: int) -> int | None:
-        """Documents to score exactly before the others are judged by them; None where all are scored at once."""
+        """Return how many documents to score before the others are judged by them; None to score all at once."""
         return None if self.first_candidates is None else expand(k, self.first_candidates)
 
     def clamp_ann_tokens(self, n: int) -> int:
-        """`n`, within the engine's limit."""
-        return n if self.max_ann_tokens is None else min(n, self.max_ann_tokens)
+        """Return `n`, within the engine's limit."""
+        return min(n, LARGEST if self.max_ann_tokens is None else self.max_ann_tokens)

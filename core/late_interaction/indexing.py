@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Iterator,
+    Sequence,
+    Sized,
+)
 from contextlib import aclosing, asynccontextmanager
 
 from numpy.typing import ArrayLike
+from tqdm.auto import tqdm
 
 from late_interaction.encoders.base import LateInteractionModel, encode_checked, warn_of_cut_documents
 from late_interaction.errors import DocumentError, RowFailure, StoreError, StoreWriteError
 from late_interaction.images.loading import open_image
-from late_interaction.images.storing import (
-    StoreImages,
-    describe_image,
-    fit_for,
-    image_reference,
-    stored_image,
-)
+from late_interaction.images.storing import describe_image, fit_for, image_reference, stored_image
+from late_interaction.options import IndexSettings, WriteSettings
+from late_interaction.pacing import Items, Rows, batches, each, paced_batches
 from late_interaction.pooling import pool_document
 from late_interaction.rows import Pending, Row, check_row, row_id
 from late_interaction.stores.base import Store
@@ -39,10 +42,8 @@ class IndexingRun:
         model: encodes the rows that come without vectors.
         store: where to write; open.
         in_flight: held while a batch is pooled and written.
-        doc_pool_factor: documents keep about one vector in so many.
-        skip_existing: leave rows alone whose id is in the store.
-        store_images: what is stored of images.
-        allow_urls: fetch images from URLs.
+        settings: how documents are pooled, and what is stored of images.
+        options: how many rows go together, and whether those in the store already are left alone.
     """
 
     def __init__(
@@ -50,19 +51,14 @@ class IndexingRun:
         model: LateInteractionModel,
         store: Store,
         in_flight: asyncio.Semaphore,
-        *,
-        doc_pool_factor: float,
-        skip_existing: bool = False,
-        store_images: StoreImages = "reference",
-        allow_urls: bool = False,
+        settings: IndexSettings,
+        options: WriteSettings,
     ) -> None:
         self._model = model
         self._store = store
         self._in_flight = in_flight
-        self._doc_pool_factor = doc_pool_factor
-        self._skip_existing = skip_existing
-        self._store_images = store_images
-        self._allow_urls = allow_urls
+        self._settings = settings
+        self._options = options
         self._accepted: list[tuple[int, str]] = []
         self._failures: dict[int, RowFailure] = {}
         self._n_rows = 0
@@ -71,8 +67,34 @@ class IndexingRun:
         self._n_being_written = 0
         self._n_written = 0
 
+    async def index(self, rows: Rows, matrices: Items[ArrayLike] | None = None) -> IndexedIds:
+        """Index rows, a batch at a time, and return the id of each row, in order.
+
+        Args:
+            rows: what to index.
+            matrices: the token vectors of each row, where they were made elsewhere.
+
+        Raises:
+            DocumentError: some rows failed; the others are in the index.
+            StoreError: the store failed; its `.indexed` says what was written.
+            ValueError: there are more rows than matrices, or fewer.
+        """
+        total = len(rows) if isinstance(rows, Sized) else None
+        show_progress = self._options.show_progress
+        with tqdm(desc="Indexing", total=total, unit="doc", disable=not show_progress) as bar:
+            async with self._writes():
+                if matrices is None:
+                    async for batch in paced_batches(rows, self._options.batch_size):
+                        await self._add(batch)
+                        bar.update(len(batch))
+                else:
+                    async for pairs in batches(_pairs(rows, matrices), self._options.batch_size):
+                        await self._add([row for row, _ in pairs], [matrix for _, matrix in pairs])
+                        bar.update(len(pairs))
+        return await self._finish()
+
     @asynccontextmanager
-    async def writing(self) -> AsyncIterator[None]:
+    async def _writes(self) -> AsyncIterator[None]:
         """Wait for the write under way, however the block ends; a store's error then says what was written."""
         try:
             yield
@@ -87,7 +109,7 @@ class IndexingRun:
             if self._writing is not None:
                 await asyncio.wait([self._writing])
 
-    async def add(self, rows: Sequence[Row], matrices: Sequence[ArrayLike] | None = None) -> None:
+    async def _add(self, rows: Sequence[Row], matrices: Sequence[ArrayLike] | None = None) -> None:
         """Check and encode a batch while the last one is written; then begin to write it."""
         batch: dict[str, Pending] = {}
         for position, row in enumerate(rows):
@@ -105,7 +127,7 @@ class IndexingRun:
                 self._accepted.append((number, doc_id))
                 batch.pop(doc_id, None)  # so that the last one takes the last place too
                 batch[doc_id] = pending
-        if self._skip_existing:
+        if self._options.skip_existing:
             for doc_id in await self._store.existing(list(batch)):
                 del batch[doc_id]
         encoded = await self._encode(list(batch.values()))
@@ -114,7 +136,7 @@ class IndexingRun:
             self._writing = asyncio.ensure_future(self._write(encoded))
             self._n_being_written = self._n_rows
 
-    async def finish(self, *, show_progress: bool = False) -> IndexedIds:
+    async def _finish(self) -> IndexedIds:
         """Bring the store's search structures up to date and return the id of each row, in order.
 
         Raises:
@@ -123,7 +145,7 @@ class IndexingRun:
         doc_ids = self._indexed(self._n_rows)
         warn_of_cut_documents(self._model, doc_ids.truncated, self._n_rows)
         try:
-            await self._store.optimize(show_progress=show_progress)
+            await self._store.optimize(show_progress=self._options.show_progress)
         except StoreError as error:
             error.indexed = doc_ids
             raise
@@ -185,19 +207,19 @@ class IndexingRun:
         if source is None:
             return 0
         reference = image_reference(source)
-        as_reference = self._store_images == "reference" and reference is not None
+        as_reference = self._settings.store_images == "reference" and reference is not None
         encodes_image = pending.matrix is None and pending.item is None
         if not encodes_image and (as_reference or not pending.has_pending_image):
-            loaded = None  # Its vectors, or another text, were given, and nothing of its pixels is stored.
+            loaded = None  # Nothing of its pixels is encoded or stored.
         else:
             loaded = open_image(
                 source,
-                allow_urls=self._allow_urls,
-                fit=fit_for(self._store_images, self._model.scaled_size),
+                allow_urls=self._settings.allow_urls,
+                fit=fit_for(self._settings.store_images, self._model.scaled_size),
             )
         if pending.has_pending_image:
             description = reference or (describe_image(loaded) if loaded else "")
-            pending.complete(stored_image(source, loaded, self._store_images), description)
+            pending.complete(stored_image(source, loaded, self._settings.store_images), description)
         if loaded is None or not encodes_image:
             return 0
         pending.item = loaded.image
@@ -234,7 +256,7 @@ class IndexingRun:
             return [
                 EncodedDocument(
                     pending.document,
-                    pool_document(pending.matrix, self._doc_pool_factor, protected_tokens=protected),
+                    pool_document(pending.matrix, self._settings.doc_pool_factor, protected_tokens=protected),
                 )
                 for pending in batch
                 if pending.matrix is not None
@@ -256,7 +278,7 @@ class IndexingRun:
             self._n_written = self._n_being_written
 
     def _being_written(self) -> list[tuple[int, str]]:
-        """The numbers and ids of the accepted rows that were not written yet when the last write began."""
+        """Return the numbers and ids of the accepted rows that were not written yet when the last write began."""
         return [row for row in self._accepted if self._n_written <= row[0] < self._n_being_written]
 
     def _indexed(self, n_rows: int) -> IndexedIds:
@@ -270,3 +292,18 @@ class IndexingRun:
 
     def _fail(self, number: int, doc_id: str | None, error: Exception) -> None:
         self._failures[number] = RowFailure(number, doc_id, str(error))
+
+
+async def _pairs(rows: Rows, matrices: Items[ArrayLike]) -> AsyncIterator[tuple[Row, ArrayLike]]:
+    """Yield each row with its matrix; raise a ValueError where one of them has no more and the other has."""
+    n = 0
+    async with aclosing(each(rows)) as each_row, aclosing(each(matrices)) as each_matrix:
+        async for row in each_row:
+            async for matrix in each_matrix:
+                yield row, matrix
+                n += 1
+                break
+            else:
+                raise ValueError(f"there are more rows than matrices: the matrices end after {n}.")
+        async for _ in each_matrix:
+            raise ValueError(f"there are more matrices than rows: the rows end after {n}.")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
-from typing import TypeVar
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
+from typing import TypeAlias, TypeVar
 
 from late_interaction.rows import Row, row_text
+from late_interaction.validation import shown
 
 T = TypeVar("T")
+Items: TypeAlias = Iterable[T] | AsyncIterable[T]
+Rows: TypeAlias = Items[Row]
 
 _FIRST = 16
 _FEWEST = 4
@@ -18,7 +21,7 @@ _CHARACTERS = 500_000
 """Text of rows that is encoded together: some 200 MB of vectors at 384 dimensions, before they are pooled."""
 
 
-async def paced_batches(rows: Iterable[Row] | AsyncIterable[Row], most: int) -> AsyncIterator[list[Row]]:
+async def paced_batches(rows: Rows, most: int) -> AsyncIterator[list[Row]]:
     """Yield the rows in lists of at most `most`.
 
     A list is twice as long as the one before it where that took less than 0.3 s until the next one was asked for, and
@@ -27,7 +30,7 @@ async def paced_batches(rows: Iterable[Row] | AsyncIterable[Row], most: int) -> 
     size = min(_FIRST, most)
     batch: list[Row] = []
     characters = 0
-    async for row in _each(rows):
+    async for row in each(rows):
         batch.append(row)
         characters += len(row_text(row))
         if len(batch) < size and characters < _CHARACTERS:
@@ -45,10 +48,10 @@ async def paced_batches(rows: Iterable[Row] | AsyncIterable[Row], most: int) -> 
         yield batch
 
 
-async def batches(items: Iterable[T] | AsyncIterable[T], size: int) -> AsyncIterator[list[T]]:
+async def batches(items: Items[T], size: int) -> AsyncIterator[list[T]]:
     """Yield lists of `size` items, the last one shorter; no item is taken ahead."""
     batch: list[T] = []
-    async for item in _each(items):
+    async for item in each(items):
         batch.append(item)
         if len(batch) == size:
             yield batch
@@ -57,10 +60,17 @@ async def batches(items: Iterable[T] | AsyncIterable[T], size: int) -> AsyncIter
         yield batch
 
 
-async def _each(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
+async def each(items: Items[T]) -> AsyncGenerator[T, None]:
+    """Yield the items of an iterable or an async iterable.
+
+    Raises:
+        TypeError: it is neither, or a str or a mapping, which would be taken for its letters or keys.
+    """
     if isinstance(items, AsyncIterable):
         async for item in items:
             yield item
+    elif isinstance(items, str | Mapping) or not isinstance(items, Iterable):
+        raise TypeError(f"pass a list of rows or another iterable, not {shown(items)}.")
     else:
         for item in items:
             yield item

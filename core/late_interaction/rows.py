@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, TypeAlias
@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from late_interaction.encoders.base import Item
 from late_interaction.images.loading import ImageSource
 from late_interaction.images.storing import IMAGE_KEY
-from late_interaction.types import Document, FloatMatrix
+from late_interaction.types import DocId, Document, FloatMatrix
 from late_interaction.validation import check_unicode, shown
 
 RESERVED = ("content", "doc_id", "content_type", "image")
@@ -187,6 +187,20 @@ def check_doc_id(doc_id: object) -> str:
     if not doc_id:
         raise ValueError("a doc_id must not be empty.")
     return check_unicode(doc_id, "doc_id")
+
+
+def check_doc_ids(doc_ids: Iterable[DocId]) -> list[str]:
+    """Return documents' ids as strs.
+
+    Raises:
+        TypeError: it is a bare str or not a collection, or an id is neither a str nor a UUID.
+        ValueError: an id is empty, or not valid Unicode.
+    """
+    if isinstance(doc_ids, str):
+        raise TypeError(f"pass a list of ids, not a bare str: [{shown(doc_ids)}].")
+    if not isinstance(doc_ids, Iterable) or isinstance(doc_ids, Mapping):
+        raise TypeError(f"pass a list of ids, not {shown(doc_ids)}.")
+    return [check_doc_id(doc_id) for doc_id in doc_ids]
 
 
 def check_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:

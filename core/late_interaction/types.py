@@ -142,7 +142,7 @@ class SearchResult:
         return iter((self.doc_id, self.score, self.content))
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class SearchStats:
     """What a search did.
 

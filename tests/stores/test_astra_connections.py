@@ -17,7 +17,6 @@ from late_interaction import (
     StoreError,
     SyncPipeline,
 )
-from late_interaction.connection import Connection
 from tests.stores.astra import QUICK, pipeline_on, rows
 from tests.support.answers import ids
 from tests.support.models import HashModel
@@ -38,21 +37,21 @@ def test_a_sync_database_is_taken_too():
 
 
 @pytest.mark.parametrize("engine", ["folder", "astra"])
-def test_an_index_that_was_built_otherwise_can_be_dropped_through_a_connection(engine, tmp_path):
+def test_an_index_that_was_built_otherwise_can_be_dropped(engine, tmp_path):
     with run_in_thread() as server:
         database = tmp_path if engine == "folder" else server.database()
         with SyncPipeline(database, HashModel(), "things") as pipeline:
             pipeline.index_documents(rows(3))
-        connection = Connection(SyncPipeline(database, HashModel(name="another"), "things"))
+        other = SyncPipeline(database, HashModel(name="another"), "things")
         with pytest.raises(IndexMismatchError, match="drop it"):
-            connection.run(lambda opened: opened.count())
-        connection.drop()
+            other.count()
+        other.drop()
         if engine == "astra":
             assert server.database().list_table_names() == []
-        assert connection.run(lambda opened: opened.count()) == 0
-        connection.drop()
-        connection.drop()
-        connection.close()
+        assert other.count() == 0
+        other.drop()
+        other.drop()
+        other.close()
 
 
 def test_each_loop_after_another_but_not_beside_it():

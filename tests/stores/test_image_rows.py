@@ -107,7 +107,7 @@ async def test_a_text_model_refuses_images_and_says_which(tmp_path: Path) -> Non
             )
         assert [document.doc_id for document in await pipeline.find()] == ["a"]
         with pytest.raises(
-            ValueError, match="query at position 1 is no str but Image, and hash encodes text"
+            ValueError, match="query at position 1 is not a str but Image, and hash encodes text"
         ):
             await pipeline.search_many(["text", picture("red")])
 

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from late_interaction.errors import DocumentError, LateInteractionError, StoreError
+from late_interaction.errors import DocumentError, LateInteractionError
 from late_interaction.pipeline import LateInteractionPipeline
-from late_interaction.sync import LoopPortal, SyncPipeline
+from late_interaction.portal import LoopPortal
+from late_interaction.sync import SyncPipeline
 from tests.support.models import HashModel
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
@@ -386,7 +387,7 @@ def test_a_fork_with_the_lock_held(portal: LoopPortal) -> None:
 def test_the_interpreter_ends_with_a_call_running() -> None:
     script = """
 import asyncio
-from late_interaction.sync import LoopPortal
+from late_interaction.portal import LoopPortal
 
 async def endless():
     try:
@@ -433,26 +434,28 @@ def public_methods(of: type) -> dict[str, Any]:
 
 def test_it_has_the_methods_of_the_async_pipeline() -> None:
     ours, theirs = public_methods(SyncPipeline), public_methods(LateInteractionPipeline)
-    assert ours.keys() - theirs.keys() == {"close", "ainitialize", "run", "arun"}
+    assert ours.keys() - theirs.keys() == {"close", "run", "arun"}
     assert theirs.keys() <= ours.keys()
-    differ = {"index_documents": {"rows"}, "bulk_index_documents": {"rows"}, "copy_to": {"other"}}
-    for name in theirs:
-        mine, async_ones = (inspect.signature(methods[name]) for methods in (ours, theirs))
-        assert list(mine.parameters) == list(async_ones.parameters)
-        assert mine.return_annotation == async_ones.return_annotation
-        for parameter in mine.parameters.keys() - differ.get(name, set()):
-            assert mine.parameters[parameter] == async_ones.parameters[parameter], name
-    *same, portal = inspect.signature(SyncPipeline).parameters.values()
-    assert same == list(inspect.signature(LateInteractionPipeline).parameters.values())
-    assert portal.name == "portal"
+    for name in theirs.keys() - {"copy_to", "aclose"}:
+        assert inspect.signature(ours[name]) == inspect.signature(theirs[name])
+        assert ours[name].__doc__ == theirs[name].__doc__ is not None
+        assert ours[name].__qualname__ == f"SyncPipeline.{name}"
+        assert not inspect.iscoroutinefunction(ours[name])
+    (other, options), (others, _) = (
+        list(inspect.signature(methods["copy_to"]).parameters.values())[1:] for methods in (ours, theirs)
+    )
+    assert (other.name, options.name) == (others.name, "options")
+    ours_made, theirs_made = (
+        dict(inspect.signature(of).parameters) for of in (SyncPipeline, LateInteractionPipeline)
+    )
+    assert ours_made.pop("portal").kind is inspect.Parameter.KEYWORD_ONLY
+    assert ours_made == theirs_made
 
 
 def test_every_method(pipeline: SyncPipeline, tmp_path: Path) -> None:
     assert pipeline.index_document({"doc_id": "a", "content": "alpha beta", "n": 1}) == "a"
     assert pipeline.index_documents([{"doc_id": "b", "content": "beta gamma", "n": 2}], batch_size=5) == ["b"]
-    assert pipeline.bulk_index_documents(iter([{"doc_id": "c", "content": "delta"}]), skip_existing=True) == [
-        "c"
-    ]
+    assert pipeline.index_documents(iter([{"doc_id": "c", "content": "delta"}]), skip_existing=True) == ["c"]
     (vectors,) = HashModel().encode_documents(["epsilon zeta"])
     assert pipeline.index_embeddings(iter([{"doc_id": "e", "content": "given"}]), iter([vectors])) == ["e"]
     pipeline.optimize()
@@ -479,9 +482,7 @@ def test_every_method(pipeline: SyncPipeline, tmp_path: Path) -> None:
     pipeline.clear()
     assert pipeline.count() == 0
     pipeline.drop()
-    with pytest.raises(StoreError, match="not open"):
-        pipeline.count()
-    pipeline.initialize()
+    assert not list(tmp_path.glob("*/documents.sqlite3"))[1:]
     assert pipeline.count() == 0
 
 
@@ -509,10 +510,8 @@ def test_from_threads_and_other_loops(filled: SyncPipeline) -> None:
 
 
 async def test_opened_and_closed_by_async_code(tmp_path: Path) -> None:
-    pipeline = make(tmp_path)
-    await pipeline.ainitialize()
-    assert await pipeline.arun(lambda pipeline: pipeline.count()) == 0
-    await pipeline.aclose()
+    async with make(tmp_path) as pipeline:
+        assert await pipeline.arun(lambda pipeline: pipeline.count()) == 0
     await pipeline.aclose()
     with pytest.raises(LateInteractionError, match="closed"):
         await pipeline.arun(lambda pipeline: pipeline.count())
@@ -679,12 +678,9 @@ def test_a_child_opens_the_index_anew(filled: SyncPipeline) -> None:
 def test_a_child_of_a_pipeline_that_was_not_open(tmp_path: Path) -> None:
     pipeline = make(tmp_path)
 
-    def use() -> list[str]:
-        with pytest.raises(StoreError, match="not open"):
-            pipeline.count()
-        with pipeline:
-            return pipeline.index_documents(iter(ROWS[:2]))
+    def use() -> list[object]:
+        return [*pipeline.index_documents(iter(ROWS[:2])), pipeline.count()]
 
-    assert in_child(use) == "['d0', 'd1']"
+    assert in_child(use) == "['d0', 'd1', 2]"
     with pipeline:
         assert pipeline.count() == 2

@@ -48,6 +48,16 @@ async def test_when_the_store_fails_its_error_says_what_was_written(tmp_path: Pa
         assert [document.doc_id for document in await pipeline.find()] == ["a", "c", "d"]
 
 
+async def test_an_image_may_be_stored_beside_a_text_that_is_encoded(tmp_path: Path) -> None:
+    """As of a page with its text, by a model that encodes text only."""
+    row = Encodable(Document("a", "shown"), "s3://bucket/page.png", "hidden words")
+    async with LateInteractionPipeline(tmp_path, HashModel(), doc_pool_factor=1) as pipeline:
+        await pipeline.index_documents([row])
+        [result] = await pipeline.search("hidden words", k=1)
+        assert result.score == pytest.approx(2, abs=0.02)
+        assert (result.content_type, result.metadata) == ("image", {"image": "s3://bucket/page.png"})
+
+
 async def test_what_is_encoded_may_differ_from_what_is_stored(tmp_path: Path) -> None:
     model = HashModel()
     rows = [

@@ -33,7 +33,7 @@ from late_interaction.cli._shared import (
 )
 from late_interaction.errors import DocumentError, RowFailure
 from late_interaction.images.loading import IMAGE_SUFFIXES
-from late_interaction.pipeline import DEFAULT_NAME
+from late_interaction.options import WriteSettings
 from late_interaction.reading.files import (
     PDF_SUFFIX,
     SUFFIXES,
@@ -45,6 +45,7 @@ from late_interaction.reading.files import (
 from late_interaction.rows import Row, row_id
 from late_interaction.stores.base import Store
 from late_interaction.stores.copying import copy_index, verify_copy
+from late_interaction.stores.opening import DEFAULT_NAME
 
 SkipExistingOption = Annotated[
     bool, typer.Option("--skip-existing", help="Leave documents that are there already as they are.")
@@ -210,7 +211,7 @@ def copy(
             target_store = store_at(target, to_name or name)
             try:
                 written = await copy_index(
-                    store, target_store, show_progress=True, skip_existing=skip_existing
+                    store, target_store, WriteSettings(show_progress=True, skip_existing=skip_existing)
                 )
                 await verify_copy(store, target_store)
             finally:

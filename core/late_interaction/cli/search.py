@@ -23,7 +23,7 @@ from late_interaction.cli._shared import (
     print_json,
 )
 from late_interaction.encoders.base import LateInteractionModel
-from late_interaction.pipeline import DEFAULT_NAME
+from late_interaction.stores.opening import DEFAULT_NAME
 from late_interaction.types import SearchResults
 
 

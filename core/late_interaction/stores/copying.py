@@ -9,41 +9,31 @@ from tqdm.auto import tqdm
 
 from late_interaction.errors import IndexNotFoundError, StoreError
 from late_interaction.maxsim import maxsim
+from late_interaction.options import WriteSettings
 from late_interaction.stores.base import Store
-from late_interaction.validation import check_positive
 
 _SAMPLED_FROM = 1000
 _QUERY_TOKENS = 8
 _SCORE_TOLERANCE = 1e-3
+DEFAULTS = WriteSettings()
 
 
-async def copy_index(
-    source: Store,
-    target: Store,
-    *,
-    batch_size: int = 100,
-    show_progress: bool = False,
-    skip_existing: bool = False,
-) -> int:
+async def copy_index(source: Store, target: Store, options: WriteSettings = DEFAULTS) -> int:
     """Copy every document of `source`, which is open, into `target`, which is opened or created.
 
     Args:
         source: where from.
         target: where to; documents of the same ids are replaced, others stay. It is left open.
-        batch_size: documents read and written together.
-        show_progress: show a progress bar.
-        skip_existing: leave documents alone whose id is there already, to go on with a copy that was
-            interrupted.
+        options: how many documents go together, and whether those in the target already are left alone.
 
     Returns:
         How many documents were written.
 
     Raises:
         IndexNotFoundError: there is nothing to copy from.
-        IndexMismatchError: the target is there and was built otherwise.
-        ValueError: source and target are the same, or `batch_size` is below 1.
+        IndexMismatchError: the target exists and was built with other settings.
+        ValueError: source and target are the same.
     """
-    check_positive("batch_size", batch_size)
     if source.location == target.location:
         raise ValueError(f"The index {source.location} would be copied onto itself.")
     spec = await source.spec()
@@ -51,17 +41,21 @@ async def copy_index(
         raise IndexNotFoundError(f"There is no index {source.location}.")
     await target.open(spec)
     written = 0
-    with tqdm(desc="Copying", total=await source.count(), unit="doc", disable=not show_progress) as bar:
-        async for batch in source.scan(batch_size=batch_size):
+    with tqdm(
+        desc="Copying", total=await source.count(), unit="doc", disable=not options.show_progress
+    ) as bar:
+        async for batch in source.scan(batch_size=options.batch_size):
             there = (
-                await target.existing([item.document.doc_id for item in batch]) if skip_existing else set()
+                await target.existing([item.document.doc_id for item in batch])
+                if options.skip_existing
+                else set()
             )
             missing = [item for item in batch if item.document.doc_id not in there]
             if missing:
                 await target.upsert(missing)
             written += len(missing)
             bar.update(len(batch))
-    await target.optimize(show_progress=show_progress)
+    await target.optimize(show_progress=options.show_progress)
     return written
 
 

@@ -1,0 +1,171 @@
+"""The options of searches, of indexes and of writes: documented here once, checked here once.
+
+Every search, constructor and write takes its options whole, as `**options: Unpack[SearchOptions]`, and hands them on
+whole. So a new option is a field of one of these classes, its check and its use; the pipelines, the adapters and the
+command line offer it without a change (`tests/unit/test_options.py` sees to that).
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, TypeAlias, TypedDict
+
+from late_interaction.filters import Filter
+from late_interaction.images.storing import StoreImages, check_store_images
+from late_interaction.packing import check_packing
+from late_interaction.types import DocId, PackingDtype
+from late_interaction.validation import check_positive, shown
+
+FilterSpec: TypeAlias = Mapping[str, Any] | Filter
+
+
+class SearchOptions(TypedDict, total=False):
+    """Options of a search. None is the default of each but `exact`.
+
+    Attributes:
+        n_ann_tokens: stored tokens to look at for each query vector; by default it grows with `k`.
+        n_maxsim_candidates: documents to score exactly; by default it grows with `k`. The defaults are the store's,
+            fitted so that at least 97 % of the exact top k are found.
+        filter: only documents whose metadata match, for example `{"year": {"$gte": 2000}, "lang": "en"}`
+            (`late_interaction.filters` has the language).
+        ids: only the documents of these ids; each of them is scored exactly.
+        exact: search on until the top k is certain, however long it takes; False by default.
+    """
+
+    n_ann_tokens: int | None
+    n_maxsim_candidates: int | None
+    filter: FilterSpec | None
+    ids: Sequence[DocId] | None
+    exact: bool
+
+
+class IndexOptions(TypedDict, total=False):
+    """Options of an index and of the pipeline on it.
+
+    Attributes:
+        doc_pool_factor: documents keep about one vector in so many (≥ 1; 1 keeps every vector), 2 by default. Part of
+            the index.
+        query_pool_distance: query vectors closer than this cosine distance are pooled, 0.03 by default; 0 keeps every
+            vector.
+        packing: how token matrices are stored: "int8" (the default), "float16" or "float32". Part of the index.
+        concurrency: how many searches and writes of this pipeline are in flight at a time, 16 by default.
+        filterable: metadata fields that a database looks up, and their types, such as `{"year": int}`; see
+            `AstraStore`. A folder looks up every field, declared or not. Not with a `Store`, which has its own.
+        store_images: what is stored of an image beside its vectors. "reference" (the default) is its path or URL under
+            the metadata key "image"; "thumbnail" is that and a JPEG of at most 512 pixels as a data URI under
+            "thumbnail"; "full" is the image itself as a data URI under "image", refused above 6 MB. An image that has
+            no path or URL leaves nothing with "reference".
+        allow_urls: fetch images of rows that give a URL, from public addresses only (see `load_image`); False by
+            default.
+    """
+
+    doc_pool_factor: float
+    query_pool_distance: float
+    packing: PackingDtype
+    concurrency: int
+    filterable: Mapping[str, Any] | None
+    store_images: StoreImages
+    allow_urls: bool
+
+
+class WriteOptions(TypedDict, total=False):
+    """Options of a call that writes many documents.
+
+    Attributes:
+        batch_size: most documents that are encoded and written together, 128 by default. There are fewer where rows
+            take long to encode, so that progress shows and an interruption loses little, or hold much text.
+        show_progress: show a progress bar; False by default.
+        skip_existing: leave documents alone whose id is in the index already; False by default. With stable ids, a run
+            that was interrupted then does only what is missing.
+    """
+
+    batch_size: int
+    show_progress: bool
+    skip_existing: bool
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSettings:
+    """`IndexOptions` with the defaults filled in, checked. The fields are documented there."""
+
+    doc_pool_factor: float = 2
+    query_pool_distance: float = 0.03
+    packing: PackingDtype = "int8"
+    concurrency: int = 16
+    filterable: Mapping[str, Any] | None = None
+    store_images: StoreImages = "reference"
+    allow_urls: bool = False
+
+    @classmethod
+    def of(cls, options: IndexOptions) -> IndexSettings:
+        """Check options and fill in the defaults.
+
+        Raises:
+            TypeError: there is no such option, or a value is of another type.
+            ValueError: a value is out of range.
+        """
+        check_names(IndexOptions, options)
+        return cls(**options)
+
+    def __post_init__(self) -> None:
+        _check_number("doc_pool_factor", self.doc_pool_factor, 1)
+        _check_number("query_pool_distance", self.query_pool_distance, 0, finite=False)
+        check_packing(self.packing)
+        check_positive("concurrency", self.concurrency)
+        check_store_images(self.store_images)
+        check_flag("allow_urls", self.allow_urls)
+
+
+@dataclass(frozen=True, slots=True)
+class WriteSettings:
+    """`WriteOptions` with the defaults filled in, checked. The fields are documented there."""
+
+    batch_size: int = 128
+    show_progress: bool = False
+    skip_existing: bool = False
+
+    @classmethod
+    def of(cls, options: WriteOptions) -> WriteSettings:
+        """Check options and fill in the defaults; raises as `IndexSettings.of`."""
+        check_names(WriteOptions, options)
+        return cls(**options)
+
+    def __post_init__(self) -> None:
+        check_positive("batch_size", self.batch_size)
+        check_flag("show_progress", self.show_progress)
+        check_flag("skip_existing", self.skip_existing)
+
+
+def check_names(of: type, given: Mapping[str, object]) -> None:
+    """Check that the given options are fields of an options class.
+
+    Raises:
+        TypeError: one is not; the message names the nearest one and all that there are.
+    """
+    known = list(of.__annotations__)
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            suggestion = f" Did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"there is no option {name!r}.{suggestion} The options are {', '.join(known)}.")
+
+
+def _check_number(name: str, value: object, least: float, *, finite: bool = True) -> None:
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number, not {shown(value)}.")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not number >= least or (finite and number == math.inf):
+        raise ValueError(f"{name} must be a number of at least {least}, not {shown(value)}.")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise a TypeError unless the value is True or False; `name` is the argument's."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {shown(value)}.")

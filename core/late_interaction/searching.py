@@ -1,0 +1,291 @@
+"""One search: candidates by their token vectors, exact scores, and further rounds where that is not enough.
+
+Stage 1 (`Store.candidates`) proposes documents by their token vectors, stage 2 (`Store.score`) scores the proposed ones
+exactly. Where fewer than `k` documents come of it, or `exact=True` and the top k is not certain, stage 1 is done again
+with larger parameters (`deeper`). With `ids=` there is no stage 1: each of these documents is scored.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.candidates import Scaling
+from late_interaction.filters import Filter, matches, parse_filter
+from late_interaction.options import SearchOptions, check_flag, check_names
+from late_interaction.pooling import pool_query
+from late_interaction.rows import check_doc_ids
+from late_interaction.stores.base import Candidates, Store
+from late_interaction.types import (
+    FloatMatrix,
+    QueryVectors,
+    SearchResult,
+    SearchResults,
+    SearchStats,
+)
+from late_interaction.validation import LARGEST, check_positive
+
+_ESCALATION = 4
+"""How much larger stage 1's parameters are in the next round."""
+_SCORED_TOGETHER = 1000
+"""Documents of `ids=` that are scored at a time, so that memory is bounded however many there are."""
+_READ_TOGETHER = 100
+"""Documents read at least at a time while a filter decides which of `ids=` count."""
+_ERROR_SPREAD = 2.35
+"""Standard deviations; benchmarks/local.py shows the recall that comes of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How far stage 1 looks.
+
+    Attributes:
+        n_candidates: documents that it hands over.
+        n_ann_tokens: stored tokens that it looks at for each query vector; None to score every document.
+    """
+
+    n_candidates: int
+    n_ann_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchPlan:
+    """What a search does, checked.
+
+    Attributes:
+        k: how many documents.
+        depth: how far stage 1 looks in the first round.
+        n_first: how many candidates are scored before the others are judged by them; None to score all.
+        filter: only documents whose metadata match.
+        ids: only these documents, each of which is scored.
+        exact: search on until the top k is certain.
+    """
+
+    k: int
+    depth: Depth
+    n_first: int | None = None
+    filter: Filter | None = None
+    ids: Sequence[str] | None = None
+    exact: bool = False
+
+    @classmethod
+    def of(cls, k: int, options: SearchOptions, scaling: Scaling) -> SearchPlan:
+        """Check what a search is asked for, and fill in the store's defaults.
+
+        Raises:
+            TypeError: there is no such option, or a value is of another type.
+            ValueError: a number is out of range, or options exclude each other.
+            FilterError: the filter is not well formed.
+        """
+        check_names(SearchOptions, options)
+        k = check_positive("k", k)
+        n_ann_tokens, n_candidates = options.get("n_ann_tokens"), options.get("n_maxsim_candidates")
+        ids, exact = options.get("ids"), options.get("exact", False)
+        check_flag("exact", exact)
+        if n_ann_tokens is not None:
+            n_ann_tokens = check_positive("n_ann_tokens", n_ann_tokens)
+        if n_candidates is not None:
+            n_candidates = check_positive("n_maxsim_candidates", n_candidates)
+        if ids is not None and (n_ann_tokens, n_candidates) != (None, None):
+            raise ValueError(
+                "with ids each of these documents is scored: leave n_ann_tokens and n_maxsim_candidates out."
+            )
+        ann_tokens = (
+            scaling.n_ann_tokens(k) if n_ann_tokens is None else scaling.clamp_ann_tokens(n_ann_tokens)
+        )
+        return cls(
+            k,
+            Depth(
+                min(
+                    LARGEST, max(k, scaling.n_maxsim_candidates(k) if n_candidates is None else n_candidates)
+                ),
+                None if exact and not scaling.bounded else ann_tokens,
+            ),
+            scaling.n_first_candidates(k) if n_candidates is None else None,
+            parse_filter(options.get("filter")),
+            None if ids is None else list(dict.fromkeys(check_doc_ids(ids))),
+            exact,
+        )
+
+
+@dataclass(slots=True)
+class Ranking:
+    """Exact scores of documents, and how they were found.
+
+    Attributes:
+        best: ids and scores, best first.
+        depth: how far stage 1 looked in the last round.
+        n_candidates: documents that it handed over in that round.
+        n_scored: documents scored exactly, over all rounds.
+        rounds: how often stage 1 was done.
+        certain: the top k is proved to be exact.
+        seconds: by stage.
+    """
+
+    best: list[tuple[str, float]] = field(default_factory=list)
+    depth: Depth | None = None
+    n_candidates: int = 0
+    n_scored: int = 0
+    rounds: int = 0
+    certain: bool = False
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the seconds that the block takes to those of a stage."""
+        started = time.perf_counter()
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
+
+
+async def search(
+    store: Store, matrix: FloatMatrix, plan: SearchPlan, *, query_pool_distance: float, encode_s: float = 0.0
+) -> SearchResults:
+    """Search a store for a query's (n_tokens, dim) vectors."""
+    query = pool_query(matrix, query_pool_distance)
+    ranking = await (rank(store, query, plan) if plan.ids is None else rank_ids(store, query, plan.ids))
+    with ranking.timed("documents"):
+        results = await _read(store, ranking.best, plan)
+    stats = SearchStats(
+        n_query_tokens=len(matrix),
+        n_query_vectors=len(query.vectors),
+        n_ann_tokens=None if ranking.depth is None else ranking.depth.n_ann_tokens,
+        n_candidates=ranking.n_candidates,
+        n_scored=ranking.n_scored,
+        escalations=max(0, ranking.rounds - 1),
+        certain=ranking.certain,
+        encode_s=encode_s,
+        candidates_s=ranking.seconds.get("candidates", 0.0),
+        maxsim_s=ranking.seconds.get("maxsim", 0.0),
+        documents_s=ranking.seconds["documents"],
+    )
+    return SearchResults(results, stats)
+
+
+async def rank(store: Store, query: QueryVectors, plan: SearchPlan) -> Ranking:
+    """Find the top k by stages 1 and 2, in as many rounds as it takes."""
+    ranking, scores = Ranking(), dict[str, float]()
+    depth: Depth | None = plan.depth
+    while depth is not None:
+        with ranking.timed("candidates"):
+            candidates = await store.candidates(
+                query, depth.n_candidates, n_ann_tokens=depth.n_ann_tokens, filter=plan.filter
+            )
+        with ranking.timed("maxsim"):
+            await _score(store, query, candidates, plan, scores)
+        ranking.rounds += 1
+        ranking.depth = Depth(depth.n_candidates, candidates.n_ann_tokens)
+        ranking.n_candidates, ranking.n_scored = len(candidates.doc_ids), len(scores)
+        ranking.best = sorted(scores.items(), key=lambda item: -item[1])[: plan.k]
+        kth_best = ranking.best[-1][1] if len(ranking.best) == plan.k else -math.inf
+        ranking.certain = kth_best >= candidates.bound
+        enough = ranking.certain if plan.exact else len(ranking.best) == plan.k
+        if enough or candidates.exhausted:
+            break
+        depth = deeper(depth, len(candidates.doc_ids), store.scaling, exact=plan.exact)
+    return ranking
+
+
+def deeper(depth: Depth, n_found: int, scaling: Scaling, *, exact: bool) -> Depth | None:
+    """Return how far the next round looks.
+
+    Args:
+        depth: how far the last round looked.
+        n_found: how many candidates it handed over.
+        scaling: the engine's limits.
+        exact: score every document rather than give up.
+
+    Returns:
+        The next depth; None where the engine looks no deeper, and has handed over all that it found.
+    """
+    if depth.n_ann_tokens is None:
+        return None
+    n_ann_tokens = scaling.clamp_ann_tokens(depth.n_ann_tokens * _ESCALATION)
+    if n_ann_tokens > depth.n_ann_tokens or n_found >= depth.n_candidates:
+        return Depth(min(LARGEST, depth.n_candidates * _ESCALATION), n_ann_tokens)
+    return Depth(depth.n_candidates, None) if exact else None
+
+
+async def rank_ids(store: Store, query: QueryVectors, doc_ids: Sequence[str]) -> Ranking:
+    """Score each of these documents; their order is certain."""
+    ranking, scores = Ranking(certain=True), dict[str, float]()
+    with ranking.timed("maxsim"):
+        for first in range(0, len(doc_ids), _SCORED_TOGETHER):
+            scores |= await _score_exactly(store, query, doc_ids[first : first + _SCORED_TOGETHER])
+    ranking.best = sorted(scores.items(), key=lambda item: -item[1])
+    ranking.n_candidates = ranking.n_scored = len(scores)
+    return ranking
+
+
+def may_reach_top_k(
+    approximate: NDArray[np.float32], to_beat: float, errors: NDArray[np.float32]
+) -> NDArray[np.bool_]:
+    """Return which candidates may reach a score, judged by how wrong stage 1 was about those already scored.
+
+    Args:
+        approximate: (n,) approximate scores of candidates not scored yet.
+        to_beat: the k-th best exact score so far.
+        errors: (m,) exact minus approximate score of candidates like them, m ≥ 1.
+
+    Returns:
+        (n,) bool: the approximate score, plus the errors' mean and 2.35 of their standard deviations, reaches
+        `to_beat`.
+    """
+    may: NDArray[np.bool_] = approximate >= to_beat - errors.mean() - _ERROR_SPREAD * errors.std()
+    return may
+
+
+async def _score(
+    store: Store, query: QueryVectors, candidates: Candidates, plan: SearchPlan, scores: dict[str, float]
+) -> None:
+    """Add each candidate's exact score to `scores`, without those that cannot be expected in the top k."""
+    approximate = dict(zip(candidates.doc_ids, candidates.scores.tolist(), strict=True))
+    exact = list(itertools.compress(candidates.doc_ids, candidates.exact.tolist()))
+    scores.update((doc_id, approximate[doc_id]) for doc_id in exact)
+    unscored = [doc_id for doc_id in candidates.doc_ids if doc_id not in scores]
+    first, others = unscored[: plan.n_first], unscored[plan.n_first :] if plan.n_first else []
+    scored = await _score_exactly(store, query, first)
+    scores.update(scored)
+    if others and scored and len(scores) >= plan.k:
+        errors = np.array([score - approximate[doc_id] for doc_id, score in scored.items()], np.float32)
+        may = may_reach_top_k(
+            np.array([approximate[doc_id] for doc_id in others], np.float32),
+            heapq.nlargest(plan.k, scores.values())[-1],
+            errors,
+        )
+        others = list(itertools.compress(others, may.tolist()))
+    scores.update(await _score_exactly(store, query, others))
+
+
+async def _score_exactly(store: Store, query: QueryVectors, doc_ids: Sequence[str]) -> dict[str, float]:
+    """Return the MaxSim of those of the documents that are in the index."""
+    if not doc_ids:
+        return {}
+    there, scores = await store.score(query, doc_ids)
+    return dict(zip(there, scores.tolist(), strict=True))
+
+
+async def _read(store: Store, ranked: Sequence[tuple[str, float]], plan: SearchPlan) -> list[SearchResult]:
+    """Read the first k of the ranked documents that are in the index and match."""
+    results: list[SearchResult] = []
+    scores, doc_ids = dict(ranked), [doc_id for doc_id, _ in ranked]
+    first = 0
+    while first < len(doc_ids) and len(results) < plan.k:
+        size = plan.k if plan.filter is None else max(plan.k, _READ_TOGETHER)
+        documents = await store.documents(doc_ids[first : first + size])
+        results += [
+            SearchResult(d.doc_id, scores[d.doc_id], d.content, d.content_type, d.metadata)
+            for d in documents
+            # Asked again: metadata may have changed since the store looked at them.
+            if plan.filter is None or matches(plan.filter, d.metadata)
+        ]
+        first += size
+    return results[: plan.k]
