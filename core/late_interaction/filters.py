@@ -155,21 +155,6 @@ def fields(filter: Filter) -> set[str]:
     return {leaf.field for leaf in _leaves(filter)}
 
 
-def to_spec(filter: Filter) -> dict[str, Any]:
-    """The filter as a mapping again: `parse_filter(to_spec(parsed)) == parsed`."""
-    match filter:
-        case And(filters):
-            return {"$and": [to_spec(one) for one in filters]}
-        case Or(filters):
-            return {"$or": [to_spec(one) for one in filters]}
-        case Not(negated):
-            return {"$not": to_spec(negated)}
-        case Exists(field):
-            return {field: {"$exists": True}}
-        case Comparison():
-            return {filter.field: {filter.op: _thaw(filter.value)}}
-
-
 _MISSING = object()
 _ORDER: dict[str, Callable[[Any, Any], bool]] = {
     "$gt": operator.gt,
@@ -345,10 +330,6 @@ def _freeze(value: Any, place: str, depth: int) -> Value:
     if isinstance(value, list):
         return tuple(_freeze(element, place, depth + 1) for element in value)
     return cast("Value", value)
-
-
-def _thaw(value: Value) -> Any:
-    return [_thaw(element) for element in value] if isinstance(value, tuple) else value
 
 
 def _check_depth(depth: int, place: str) -> None:

@@ -2,6 +2,7 @@ import json
 import sqlite3
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -21,9 +22,9 @@ from late_interaction.filters import (
     fields,
     matches,
     parse_filter,
-    to_spec,
 )
-from late_interaction.stores.local.filters import to_json, to_sql
+from late_interaction.stores.local import filters as local
+from late_interaction.stores.local.filters import Verdict, matching, to_json
 
 
 def parse(spec: Any) -> Filter:
@@ -215,17 +216,85 @@ def test_meaning(spec: Any, expected: bool) -> None:
 
 
 def select(parsed: Filter, documents: list[Any]) -> list[bool]:
-    """What the SQL says of each document."""
-    connection = sqlite3.connect(":memory:")
-    try:
-        connection.execute("CREATE TABLE documents (metadata TEXT NOT NULL)")
-        connection.executemany("INSERT INTO documents VALUES (?)", [(to_json(one),) for one in documents])
-        where, parameters = to_sql(parsed)
-        rows = connection.execute(f"SELECT {where} FROM documents ORDER BY rowid", parameters).fetchall()
-    finally:
-        connection.close()
-    assert {value for (value,) in rows} <= {0, 1}
-    return [bool(value) for (value,) in rows]
+    """Which documents are found in SQLite; what SQL says for sure is so."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        fill(connection, documents)
+        found = {row_id for (row_id,) in matching(connection, parsed, "rid")}
+        for document, verdict in zip(documents, verdicts(connection, parsed), strict=True):
+            assert verdict in (None, matches(parsed, document))
+    return [row_id in found for row_id in range(1, len(documents) + 1)]
+
+
+def fill(connection: sqlite3.Connection, documents: list[Any]) -> None:
+    connection.execute("CREATE TABLE documents (rid INTEGER PRIMARY KEY, metadata TEXT NOT NULL)")
+    connection.executemany(
+        "INSERT INTO documents (metadata) VALUES (?)", [(to_json(one),) for one in documents]
+    )
+
+
+def verdicts(connection: sqlite3.Connection, parsed: Filter) -> list[int | None]:
+    sql = Verdict(parsed)
+    rows = connection.execute(f"SELECT {sql.expression} FROM documents ORDER BY rid", sql.parameters)
+    return [verdict for (verdict,) in rows]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"lang": "en"},
+        {"lang": {"$ne": "en"}},
+        {"lang": {"$in": ["en", "de", None]}},
+        {"lang": {"$gte": "e", "$lt": "f"}},
+        {"year": 7},
+        {"year": {"$gte": 3, "$lt": 8.5}},
+        {"share": {"$gt": 0.45}},
+        {"flag": True},
+        {"missing": None},
+        {"tags": {"$nin": ["x", "y"]}},
+        {"author.name": "Ada 3"},
+        {"author.name": {"$exists": False}},
+        {"$or": [{"year": 1}, {"$not": {"lang": "de", "year": {"$lte": 5}}}]},
+    ],
+)
+def test_what_people_ask_is_decided_in_sql(spec: Any) -> None:
+    documents: list[Any] = [
+        {
+            "lang": ["en", "de", "fr"][i % 3],
+            "year": i,
+            "share": i / 10,
+            "flag": i % 2 == 0,
+            "tags": [f"t{i}", "all"],
+            "author": {"name": f"Ada {i}"},
+        }
+        for i in range(10)
+    ]
+    with closing(sqlite3.connect(":memory:")) as connection:
+        fill(connection, documents)
+        assert verdicts(connection, parse(spec)) == [matches(parse(spec), one) for one in documents]
+
+
+def test_what_sql_cannot_judge_leaves_open_only_what_hangs_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a new operator needs nothing in SQL."""
+    documents = [{"lang": "en" if i % 4 else "de", 'odd"key': i} for i in range(12)]
+    read = []
+    monkeypatch.setattr(local, "matches", lambda *args: read.append(args) or matches(*args))
+    with closing(sqlite3.connect(":memory:")) as connection:
+        fill(connection, documents)
+        both = parse({"lang": "de", 'odd"key': {"$gt": 3}})
+        assert [row_id for (row_id,) in matching(connection, both, "rid")] == [5, 9]
+        assert len(read) == 3
+        either = parse({"$or": [{"lang": "en"}, {'odd"key': 4}]})
+        assert [row_id for (row_id,) in matching(connection, either, "rid", above=4)] == [
+            5,
+            6,
+            7,
+            8,
+            10,
+            11,
+            12,
+        ]
+        assert len(read) == 5
+        assert [row_id for (row_id,) in matching(connection, either, "rid", among=[1, 2, 5])] == [2, 5]
 
 
 # Corners of JSON, of SQLite's paths and of floats; alike, so that filters and documents meet.
@@ -384,19 +453,16 @@ def test_sql_selects_what_matches(data: st.DataObject) -> None:
     parsed = parse(spec)
     expected = [matches(parsed, document) for document in documents]
     assert select(parsed, documents) == expected
-    assert parse_filter(to_spec(parsed)) == parsed
     assert select(parse({"$not": spec}), documents) == [not one for one in expected]
 
 
-def test_sql_in_a_where_clause() -> None:
+def test_filters_as_long_and_as_deep_as_they_may_be() -> None:
     connection = sqlite3.connect(":memory:")
-    connection.execute("CREATE TABLE d (metadata TEXT NOT NULL)")
-    rows = [{"n": n, "tags": [n % 3, str(n)]} for n in range(30)] + [{}]
-    connection.executemany("INSERT INTO d VALUES (?)", [(to_json(row),) for row in rows])
+    rows: list[Any] = [{"n": n, "tags": [n % 3, str(n)]} for n in range(30)] + [{}]
+    fill(connection, rows)
 
     def count(spec: Any) -> int:
-        where, parameters = to_sql(parse(spec), "d.metadata")
-        return int(connection.execute(f"SELECT count(*) FROM d WHERE {where}", parameters).fetchone()[0])
+        return sum(1 for _ in matching(connection, parse(spec), "1"))
 
     assert count({"n": {"$lt": 10}}) == 10
     assert count({"n": {"$not": {"$lt": 10}}}) == 21
@@ -418,9 +484,8 @@ def test_sql_in_a_where_clause() -> None:
 )
 def test_nothing_of_a_filter_is_in_the_sql(text: str) -> None:
     for condition in ({"$eq": text}, {"$gt": text}, {"$in": [text, [text]]}, {"$exists": True}):
-        plain, _ = to_sql(parse({'a"': condition} if '"' in text else {"a": condition}))
-        sql, _ = to_sql(parse({text: condition}))
-        assert sql == plain
+        plain = Verdict(parse({'a"': condition} if '"' in text else {"a": condition}))
+        assert Verdict(parse({text: condition})).expression == plain.expression
 
 
 def test_to_json_refuses_what_sqlite_cannot_look_up() -> None:

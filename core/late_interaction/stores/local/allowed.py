@@ -6,7 +6,6 @@ After a write only the documents that were written, or whose metadata changed, a
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -51,23 +50,18 @@ class Allowed:
         """Return what is known once all documents were asked for; `indexed` are the row ids of the index."""
         if self.last_row_id >= last_row_id and not len(self.stale):
             return self
-        found = _matching(connection, self.filter, "rid > ?", [self.last_row_id])
+        found = list(matching(connection, self.filter, "rid", above=self.last_row_id))
         others, mask = self.others, self.indexed.copy()
         if len(self.stale):
             others = np.setdiff1d(others, self.stale, assume_unique=True)
             mask[_positions(indexed, self.stale)] = False
             old = self.stale[self.stale <= self.last_row_id].tolist()
-            marks = ", ".join("?" * len(old))
-            found += _matching(connection, self.filter, f"rid IN ({marks})", old)
-        row_ids = np.array(sorted(found), np.int64)
+            found += matching(connection, self.filter, "rid", among=old)
+        row_ids = np.array(sorted(row_id for (row_id,) in found), np.int64)
         positions = _positions(indexed, row_ids)
         mask[positions] = True
         new = np.setdiff1d(row_ids, indexed[positions], assume_unique=True)
         return Allowed(self.filter, mask, np.union1d(others, new), last_row_id, _NONE)
-
-
-def _matching(connection: sqlite3.Connection, filter: Filter, where: str, values: Sequence[int]) -> list[int]:
-    return [row_id for (row_id,) in matching(connection, filter, "rid", where, values)]
 
 
 def _positions(ascending: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.int64]:

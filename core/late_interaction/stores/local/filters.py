@@ -1,34 +1,37 @@
-r"""Metadata filters as SQL over a column of JSON text, for SQLite's built-in JSON functions (3.38 or later).
+r"""Metadata filters in SQLite: SQL decides what is simple, and `filters.matches` has the last word.
 
-The expression selects exactly the rows whose metadata `filters.matches`. Where SQLite's own reading of JSON
-loses something, it is not relied on:
+A filter becomes an SQL expression over the column of JSON text that is 1 (the document matches), 0 (it does not) or
+NULL (SQL cannot tell). SQL's three-valued logic carries the NULLs through AND, OR and NOT, so one condition that SQL
+cannot judge leaves open only what hangs on it. Whatever is left open is read, and `matches` judges it. So there is one
+meaning of a filter, and a new operator needs nothing here: its NULL is right, only slower.
 
-- Equality compares JSON text (`->`), not values: an integer beyond 64 bits is read as a float, and a string
-  may end at its first NUL. A scalar has one text, a number two or three: 1 is `1` or `1.0`.
-- Order compares values, and guards against the same two losses.
-- A path finds a key by the key's JSON text, but no path can hold a `"`. A key with one is looked up in the
-  document with every `"` inside a string written as `\u0022`.
+SQL judges with care, since SQLite's reading of JSON loses something:
+
+- Equality compares JSON text (`->`), not values: an integer beyond 64 bits is read as a float, and a string may end
+  at its first NUL. A scalar has one text, a number two or three: 1 is `1` or `1.0`.
+- Order compares values, but not of strings with a NUL or a surrogate, nor of floats very near to the bound.
+- In a list, SQL only says that no element can be equal. A field's name with a `"` fits in no path.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 import sqlite3
-import string
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from late_interaction.filters import And, Comparison, Exists, Filter, Not, Or, Value
+from late_interaction.filters import And, Comparison, Exists, Filter, Not, Or, Value, matches
 
-Fragment: TypeAlias = tuple[str, list[Any]]
-"""An SQL expression, and the values of its `?` in their order."""
+_UNKNOWN = "NULL"
+_ORDER = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
+_FEW = 8
+_NEAR = 1e-12
+"""SQLite reads a float from its text with a relative error below this."""
 
 
 def to_json(metadata: Mapping[str, Any]) -> str:
-    """Metadata as the text that `to_sql` reads: in ASCII, with numbers as Python writes them.
+    """Return metadata as the text that `matching` reads: in ASCII, with numbers as Python writes them.
 
     Raises:
         TypeError: a value is not a JSON value.
@@ -47,272 +50,153 @@ _KEY_WITH_NUL = re.compile(r'(?<!\\)(?:\\\\)*\\u0000(?:[^"\\]|\\.)*":')
 
 def matching(
     connection: sqlite3.Connection,
-    filter: Filter | None,
+    filter: Filter,
     columns: str,
-    where: str = "1",
-    values: Sequence[Any] = (),
+    *,
+    above: int = 0,
+    among: Sequence[int] | None = None,
 ) -> Iterator[tuple[Any, ...]]:
-    """Yield these columns of the documents that match, in the order they were written."""
-    condition, bound = ("1", []) if filter is None else to_sql(filter)
-    query = f"SELECT {columns} FROM documents WHERE {where} AND {condition} ORDER BY rid"
-    yield from connection.execute(query, [*values, *bound])
-
-
-def to_sql(filter: Filter, column: str = "metadata") -> Fragment:
-    """A filter as a WHERE expression.
+    """Yield columns of the documents whose metadata match, in the order they were written.
 
     Args:
-        filter: the parsed filter.
-        column: the column of JSON text that `to_json` wrote, never NULL. It becomes part of the SQL as it is;
-            everything that comes from the filter is a bound parameter.
-
-    Returns:
-        The expression, which is 1 or 0 and never NULL, and the values of its `?` in their order.
+        connection: sees the documents.
+        filter: the filter.
+        columns: what to select. It becomes part of the SQL as it is.
+        above: only documents with larger row ids.
+        among: only documents with these row ids.
     """
-    match filter:
-        case And(filters):
-            return _join("AND", [to_sql(one, column) for one in filters])
-        case Or(filters):
-            return _join("OR", [to_sql(one, column) for one in filters])
-        case Not(negated):
-            return _fill("(NOT {negated})", negated=to_sql(negated, column))
-        case Exists(field):
-            return _fill("({type} IS NOT NULL)", type=_node(field, column).type)
-        case Comparison():
-            node = _node(filter.field, column)
-            return _fill(
-                "CASE WHEN {itself} THEN 1 WHEN {type} IS 'array' THEN"
-                " EXISTS (SELECT 1 FROM json_each({document}, {path}) AS item WHERE {element}) ELSE 0 END",
-                document=node.document,
-                path=node.path,
-                type=node.type,
-                itself=_holds(filter, node),
-                element=_holds(filter, node.below("'[' || item.key || ']'")),
-            )
+    sql = Verdict(filter)
+    where = f"rid > {int(above)}"
+    if among is not None:
+        where += f" AND rid IN ({', '.join(str(int(row_id)) for row_id in among)})"
+    # The limit keeps SQLite from judging twice: it does not merge a query that has one with the one around it.
+    judged = (
+        f"SELECT {columns}, metadata AS text, {sql.expression} AS verdict FROM documents WHERE {where} "
+        "ORDER BY rid LIMIT -1"
+    )
+    query = (
+        f"SELECT {columns}, CASE WHEN verdict THEN NULL ELSE text END FROM ({judged}) WHERE verdict IS NOT 0"
+    )
+    for row in connection.execute(query, sql.parameters):
+        if row[-1] is None or matches(filter, json.loads(row[-1])):
+            yield row[:-1]
 
 
-@dataclass(frozen=True, slots=True)
-class _Node:
-    """A place in a JSON document, as SQL expressions.
+class Verdict:
+    """A filter as an SQL expression over the column `metadata`, which holds what `to_json` wrote.
 
     Attributes:
-        document: the document's text.
-        path: the path of the place.
-        dumps: gives the JSON text that a scalar has in this document.
+        expression: 1, 0, or NULL if SQL cannot tell.
+        parameters: the values of its named parameters. All that comes from the filter is among them.
     """
 
-    document: Fragment
-    path: Fragment
-    dumps: Callable[[Value], str]
+    def __init__(self, filter: Filter) -> None:
+        self.parameters: dict[str, Any] = {}
+        self.expression = self._judge(filter)
 
-    def below(self, suffix: str) -> _Node:
-        """The place whose path has this SQL expression appended."""
-        return replace(self, path=_fill(f"({{path}} || {suffix})", path=self.path))
+    def _judge(self, filter: Filter) -> str:
+        match filter:
+            case And(filters):
+                return _join("AND", [self._judge(one) for one in filters])
+            case Or(filters):
+                return _join("OR", [self._judge(one) for one in filters])
+            case Not(negated):
+                return f"(NOT {self._judge(negated)})"
+            case Exists(field) | Comparison(field) if '"' in field:
+                return _UNKNOWN
+            case Exists(field):
+                return f"(json_type(metadata, {self._path(field)}) IS NOT NULL)"
+            case Comparison():
+                return self._compare(filter, self._path(filter.field))
+        return _UNKNOWN
 
-    @property
-    def type(self) -> Fragment:
-        """Its JSON type; NULL where there is no such place."""
-        return _fill("json_type({document}, {path})", document=self.document, path=self.path)
+    def _compare(self, comparison: Comparison, path: str) -> str:
+        match comparison.op, comparison.value:
+            case "$in", tuple(values):
+                return self._equals_one_of(values, path)
+            case "$eq", value:
+                return self._equals_one_of((value,), path)
+            case op, str(bound) if op in _ORDER and bound.isprintable():
+                return self._string_order(_ORDER[op], bound, path)
+            case op, (int() | float()) as bound if op in _ORDER and abs(bound) < 2**63:
+                return self._number_order(_ORDER[op], bound, path)
+        return _UNKNOWN
 
-    @property
-    def text(self) -> Fragment:
-        """Its JSON text; NULL where there is no such place."""
-        return _fill("({document} -> {path})", document=self.document, path=self.path)
+    def _equals_one_of(self, values: tuple[Value, ...], path: str) -> str:
+        """Compare texts; a missing field is null. Many values are one parameter: SQLite limits their number."""
+        texts = [text for value in values if not isinstance(value, tuple) for text in _texts(value)]
+        found = f"(metadata -> {path})"
+        if len(texts) <= _FEW:
+            names = [self._bind(text) for text in texts]
+            among = ", ".join(names)
+            holds = " OR ".join(f"instr({found}, {name})" for name in names) or "0"
+        else:
+            among = f"SELECT value FROM json_each({self._bind(json.dumps(texts))})"
+            holds = f"EXISTS (SELECT 1 FROM ({among}) AS text WHERE instr({found}, text.value))"
+        if any(isinstance(value, tuple) for value in values):
+            holds = "1"
+        return (
+            f"CASE WHEN ifnull({found}, 'null') IN ({among}) THEN 1 "
+            f"WHEN json_type(metadata, {path}) IS 'array' AND ({holds}) THEN NULL ELSE 0 END"
+        )
 
-    @property
-    def value(self) -> Fragment:
-        """Its value as SQLite reads it; NULL where there is no such place."""
-        return _fill("json_extract({document}, {path})", document=self.document, path=self.path)
+    def _string_order(self, operator: str, bound: str, path: str) -> str:
+        """Compare by code point, as SQLite does by the bytes of UTF-8."""
+        found = f"(metadata -> {path})"
+        return (
+            f"CASE json_type(metadata, {path}) WHEN 'array' THEN NULL WHEN 'text' THEN "
+            rf"CASE WHEN instr({found}, '\u000') OR instr({found}, '\ud') THEN NULL "
+            f"ELSE json_extract(metadata, {path}) {operator} {self._bind(bound)} END ELSE 0 END"
+        )
 
+    def _number_order(self, operator: str, bound: float, path: str) -> str:
+        """Compare numbers. SQLite reads an integer beyond 64 bits as a float, which is beyond the bound as well."""
+        value, name = f"json_extract(metadata, {path})", self._bind(bound)
+        near = self._bind(abs(bound) * _NEAR)
+        return (
+            f"CASE json_type(metadata, {path}) WHEN 'array' THEN NULL WHEN 'integer' THEN {value} {operator} {name} "
+            f"WHEN 'real' THEN CASE WHEN abs({value} - {name}) <= {near} THEN NULL ELSE {value} {operator} {name} END "
+            "ELSE 0 END"
+        )
 
-def _node(field: str, column: str) -> _Node:
-    dumps: Callable[[Value], str] = json.dumps
-    if '"' in field:
-        column = rf"replace(replace({column}, '\\', '\u005c'), '\"', '\u0022')"
-        dumps = _dumps_without_quotes
-    whole, nested = (
-        "$" + "".join(f'."{dumps(key)[1:-1]}"' for key in keys) for keys in ([field], field.split("."))
-    )
-    path: Fragment = ("?", [whole])
-    if nested != whole:
-        path = (f"CASE WHEN json_type({column}, ?) IS NULL THEN ? ELSE ? END", [whole, nested, whole])
-    return _Node((column, []), path, dumps)
+    def _path(self, field: str) -> str:
+        """Return the path of a field: a top-level one of that name comes before one inside of objects."""
+        whole = self._bind(_path_of([field]))
+        if "." not in field:
+            return whole
+        nested = self._bind(_path_of(field.split(".")))
+        return f"(CASE WHEN json_type(metadata, {whole}) IS NULL THEN {nested} ELSE {whole} END)"
 
-
-def _dumps_without_quotes(scalar: Value) -> str:
-    # Backslashes first, and from the left: the one before a quote may be half of an escaped backslash.
-    return json.dumps(scalar).replace(r"\\", r"\u005c").replace(r"\"", r"\u0022")
-
-
-def _holds(comparison: Comparison, node: _Node) -> Fragment:
-    """Whether the comparison holds for a place, without looking into a list."""
-    match comparison.op, comparison.value:
-        case "$in", tuple(values):
-            return _is_one_of(values, node)
-        case "$eq", value:
-            return _is_one_of((value,), node)
-        case op, str(bound):
-            return _string_order(_ORDER[op], bound, node)
-        case op, int() | float() as bound:
-            return _number_order(_ORDER[op], bound, node)
-    raise TypeError(f"{comparison} was not made by parse_filter.")
-
-
-_ORDER = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
-_MIRRORED = {">": "<", ">=": "<=", "<": ">", "<=": ">="}
-
-
-def _is_one_of(values: tuple[Value, ...], node: _Node) -> Fragment:
-    """The place equals one of the values; one that is not there is null.
-
-    All values together are two parameters at most: SQLite limits the number of parameters.
-    """
-    texts = [text for value in values if not isinstance(value, tuple) for text in _texts(value, node)]
-    lists = [dict(_texts_by_path(value, node)) for value in values if isinstance(value, tuple)]
-    scalar = _fill(
-        "ifnull({text}, 'null') IN (SELECT value FROM json_each({texts}))",
-        text=node.text,
-        texts=_parameter(json.dumps(texts)),
-    )
-    if not lists:
-        return scalar
-    # A list is equal when nothing in it, itself included, is other than it should be.
-    inner = node.below("inner.key")
-    return _fill(
-        "CASE WHEN {scalar} THEN 1 WHEN {type} IS 'array' THEN"
-        " EXISTS (SELECT 1 FROM json_each({lists}) AS list WHERE NOT EXISTS"
-        " (SELECT 1 FROM json_each(list.value) AS inner WHERE ifnull({found}, '') NOT IN"
-        " (SELECT value FROM json_each(inner.value)))) ELSE 0 END",
-        scalar=scalar,
-        type=node.type,
-        lists=_parameter(json.dumps(lists)),
-        found=_fill(
-            "CASE {type} WHEN 'array' THEN 'array of ' || json_array_length({document}, {path}) ELSE {text} END",
-            type=inner.type,
-            document=inner.document,
-            path=inner.path,
-            text=inner.text,
-        ),
-    )
+    def _bind(self, value: Any) -> str:
+        name = f"p{len(self.parameters)}"
+        self.parameters[name] = value
+        return f":{name}"
 
 
-def _texts(scalar: Value, node: _Node) -> list[str]:
-    """The JSON texts of everything that equals the scalar."""
+def _path_of(keys: list[str]) -> str:
+    return "$" + "".join(f'."{json.dumps(key)[1:-1]}"' for key in keys)
+
+
+def _texts(scalar: Value) -> list[str]:
+    """Return the JSON texts of everything that equals the scalar."""
     if isinstance(scalar, bool) or not isinstance(scalar, int | float):
-        return [node.dumps(scalar)]
+        return [json.dumps(scalar)]
     equal = {"0.0", "-0.0"} if scalar == 0 else set()
     if int(scalar) == scalar:
         equal.add(repr(int(scalar)))
-    if _nearest_float(scalar) == scalar:
-        equal.add(repr(float(scalar)))
+    try:
+        if float(scalar) == scalar:
+            equal.add(repr(float(scalar)))
+    except OverflowError:
+        pass
     return sorted(equal)
 
 
-def _texts_by_path(value: Value, node: _Node, path: str = "") -> Iterator[tuple[str, list[str]]]:
-    """What each place in a list must be, the list itself first."""
-    if isinstance(value, tuple):
-        yield path, [f"array of {len(value)}"]
-        for index, element in enumerate(value):
-            yield from _texts_by_path(element, node, f"{path}[{index}]")
-    else:
-        yield path, _texts(value, node)
-
-
-def _string_order(operator: str, bound: str, node: _Node) -> Fragment:
-    r"""The place is a string that compares so with the bound, by code point, as UTF-8 does by byte.
-
-    SQLite may read a string only up to its first NUL. So where there may be one, the bound and the string are
-    compared with NUL written as two \u0001, and \u0001 as \u0001\u0002, which keeps their order.
-    """
-    without_nul = bound.replace("\1", "\1\2").replace("\0", "\1\1")
-    return _fill(
-        "CASE WHEN {type} IS NOT 'text' THEN 0"
-        rf" WHEN instr({{text}}, '\u000') = 0 THEN {{value}} {operator} CAST({{bound}} AS TEXT)"
-        r" ELSE json_extract(replace(replace(replace({text}, '\\', '\u005c'), '\u0001', '\u0001\u0002'),"
-        rf" '\u0000', '\u0001\u0001'), '$') {operator} CAST({{without_nul}} AS TEXT) END",
-        type=node.type,
-        text=node.text,
-        value=node.value,
-        bound=_parameter(_utf8(bound)),
-        without_nul=_parameter(_utf8(without_nul)),
-    )
-
-
-def _utf8(text: str) -> bytes:
-    # A lone surrogate (Python has them in file names) cannot be bound as text.
-    return text.encode("utf-8", "surrogatepass")
-
-
-def _number_order(operator: str, bound: float, node: _Node) -> Fragment:
-    """The place is a number that compares so with the bound.
-
-    SQLite reads an integer beyond 64 bits as a float near it, which is good enough next to a bound within
-    64 bits.
-    """
-    value = _fill(f"{{value}} {operator} {{bound}}", value=node.value, bound=_parameter(bound))
-    integer = value
-    if abs(bound) >= 2**63:
-        integer, value = _large_order(operator, int(bound), node)
-    return _fill(
-        "CASE {type} WHEN 'integer' THEN {integer} WHEN 'real' THEN {value} ELSE 0 END",
-        type=node.type,
-        integer=integer,
-        value=value,
-    )
-
-
-def _large_order(operator: str, bound: int, node: _Node) -> tuple[Fragment, Fragment]:
-    """How a place that holds an integer, and one that holds a float, compares with a bound beyond 64 bits."""
-    # Integers of the bound's sign compare by their number of digits, then by their digits; the others are 0.
-    negative = bound < 0
-    digits = str(abs(bound))
-    integer = _fill(
-        f"(CASE WHEN {{text}} < '0' THEN {{negative}} ELSE {{positive}} END, ltrim({{text}}, '-'))"
-        f" {_MIRRORED[operator] if negative else operator} ({{length}}, {{digits}})",
-        text=node.text,
-        negative=_fill("length({text}) - 1", text=node.text) if negative else ("0", []),
-        positive=("0", []) if negative else _fill("length({text})", text=node.text),
-        length=_parameter(len(digits)),
-        digits=_parameter(digits),
-    )
-    # A float compares with the bound as with the float beside it, on the side where the answer is the same.
-    beside = _nearest_float(bound)
-    if operator in (">", "<=") and beside > bound:
-        beside = math.nextafter(beside, -math.inf)
-    if operator in (">=", "<") and beside < bound:
-        beside = math.nextafter(beside, math.inf)
-    return integer, _fill(f"{{value}} {operator} {{beside}}", value=node.value, beside=_parameter(beside))
-
-
-def _nearest_float(number: float) -> float:
-    try:
-        return float(number)
-    except OverflowError:
-        return math.inf if number > 0 else -math.inf
-
-
-def _parameter(value: Any) -> Fragment:
-    return "?", [value]
-
-
-def _fill(template: str, **parts: Fragment) -> Fragment:
-    """The template with each `{name}` replaced by that fragment."""
-    sql, parameters = "", []
-    for text, name, _, _ in string.Formatter().parse(template):
-        sql += text
-        if name is not None:
-            sql += parts[name][0]
-            parameters += parts[name][1]
-    return sql, parameters
-
-
-def _join(conjunction: str, conditions: list[Fragment]) -> Fragment:
-    """All conditions joined, as a balanced tree: SQLite limits the depth of an expression."""
+def _join(conjunction: str, conditions: list[str]) -> str:
+    """Join the conditions as a balanced tree: SQLite limits the depth of an expression."""
     if len(conditions) == 1:
         return conditions[0]
     middle = len(conditions) // 2
-    return _fill(
-        f"({{left}} {conjunction} {{right}})",
-        left=_join(conjunction, conditions[:middle]),
-        right=_join(conjunction, conditions[middle:]),
+    return (
+        f"({_join(conjunction, conditions[:middle])} {conjunction} {_join(conjunction, conditions[middle:])})"
     )

@@ -408,7 +408,11 @@ class LocalStore(Store):
     def find(self, filter: Filter | None = None, *, limit: int | None = None) -> list[Document]:
         """Documents whose metadata match, in the order they were written."""
         with self._file.reading() as connection:
-            rows = matching(connection, filter, DOCUMENT)
+            rows: Iterator[tuple[Any, ...]]
+            if filter is None:
+                rows = connection.execute(f"SELECT {DOCUMENT} FROM documents ORDER BY rid")
+            else:
+                rows = matching(connection, filter, DOCUMENT)
             return [to_document(row) for row in itertools.islice(rows, limit)]
 
     @_in_thread
