@@ -131,6 +131,7 @@ class IndexBuilder:
                     path.unlink(missing_ok=True)
                 return
             with written_index(index, path) as temporary, self._naming(state, index):
+                temporary.chmod(self._file.mode)  # those who may read the documents may read their index
                 temporary.replace(path)
         except OSError as error:
             raise StoreError(

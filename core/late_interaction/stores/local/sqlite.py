@@ -17,7 +17,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,25 +161,19 @@ class SQLiteFile:
             self._end(held)
 
     @contextmanager
-    def writing(self, *, create: bool = False) -> Iterator[sqlite3.Connection]:
+    def writing(self) -> Iterator[sqlite3.Connection]:
         """Make one transaction: committed when the block ends, undone when it raises.
-
-        Args:
-            create: make the file, and its folder, where there is none.
 
         Raises:
             StoreLockedError: others were writing for as long as `lock_timeout`.
             ChangedMeanwhileError: the file was replaced during the block, and nothing was written.
             StoreError: there is no file at the path, or it cannot be written.
         """
-        with self.turn(create=create):
-            if create:
-                self._create_file()
+        with self.turn():
             held = self._begin("BEGIN IMMEDIATE", "PRAGMA journal_mode = WAL")
             try:
-                if not create:
-                    self._announce(held)
-                count_write(held.connection, secrets.randbelow(2**31 - 1) + 1)
+                self._announce(held)
+                count_write(held.connection, _new_application())
                 yield held.connection
                 self._check_same(held)
                 held.connection.execute("COMMIT")
@@ -188,6 +182,42 @@ class SQLiteFile:
                 raise self._unusable(error) from error
             finally:
                 self._end(held)
+
+    def create(self, fill: Callable[[sqlite3.Connection], None]) -> None:
+        """Make the file, and its folder, unless another process does it first.
+
+        It gets its place when it is complete, so that nobody ever sees an empty one.
+
+        Args:
+            fill: makes the tables.
+
+        Raises:
+            StoreLockedError: others were writing for as long as `lock_timeout`.
+            StoreError: it cannot be written.
+        """
+        with self.turn(create=True):
+            if self.exists() and self._look().size:
+                return
+            new = self.path.with_name(self.path.name + ".new")
+            try:
+                new.unlink(missing_ok=True)
+                mode = 0o666 if self.shared else 0o600
+                os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode))
+                with closing(sqlite3.connect(new, isolation_level=None)) as connection:
+                    connection.execute("PRAGMA synchronous = FULL")
+                    connection.execute("BEGIN")
+                    fill(connection)
+                    count_write(connection, _new_application())
+                    connection.execute("COMMIT")
+                new.replace(self.path)
+                _sync_folder(self.folder)
+            except sqlite3.Error as error:
+                raise self._unusable(error) from error
+            except OSError as error:
+                raise StoreError(f"The index in {self.folder} cannot be written: {error}") from error
+            finally:
+                with suppress(OSError):
+                    new.unlink(missing_ok=True)
 
     @contextmanager
     def alone(self) -> Iterator[sqlite3.Connection]:
@@ -319,6 +349,12 @@ class SQLiteFile:
                 if held is not None:
                     held.connection.close()
                 raise
+        if failure is not None and not _may_write(self.path) and Path(self._log).exists():
+            raise StoreError(
+                f"The index in {self.folder} cannot be read without permission to write it ({failure}): a writer left "
+                f"{Path(self._log).name}, which SQLite reads only beside its -shm file. Open it once with permission "
+                "to write, or copy the folder with all of its files."
+            ) from failure
         if failure is not None:
             raise self._unusable(failure) from failure
         raise StoreError(
@@ -530,16 +566,6 @@ class SQLiteFile:
                 self._away.replace(self.path)
         return self.path.stat()
 
-    def _create_file(self) -> None:
-        """Make an empty file with the right permissions, which SQLite gives to the files beside it too."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
-        try:
-            os.close(os.open(self.path, flags, 0o666 if self.shared else 0o600))
-        except FileExistsError:
-            pass
-        except OSError as error:
-            raise StoreError(f"The index in {self.folder} cannot be written: {error}") from error
-
     def _check_process(self) -> None:
         """After a fork, leave what the parent owns alone and begin anew."""
         if self._pid != os.getpid():
@@ -569,6 +595,20 @@ def _may_write(path: Path) -> bool:
     """Return whether this process may write the file and, as SQLite must, create files beside it."""
     effective = os.access in os.supports_effective_ids
     return all(os.access(each, os.W_OK, effective_ids=effective) for each in (path, path.parent))
+
+
+def _new_application() -> int:
+    return secrets.randbelow(2**31 - 1) + 1
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make sure that a new name in a folder survives a power cut; where folders are no files, the system does it."""
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _close_all(pid: int, connected: list[_Connected]) -> None:

@@ -230,13 +230,16 @@ class LocalStore(Store):
         )
 
     def _create(self, spec: IndexSpec) -> IndexSpec:
-        """Create the tables, unless another process did it meanwhile; return the spec in the file."""
+        """Create the index, unless another process does it first; return the spec in the file."""
         properties = {"spec": json.dumps(spec.to_dict()), "index_id": uuid.uuid4().hex}
-        with self._file.writing(create=True) as connection:
-            have = self._stored_spec(connection)
-            if have is None:
-                create_tables(connection, properties)
-            return have or spec
+        self._file.create(lambda connection: create_tables(connection, properties))
+        have = self._read_spec()
+        if have is None:
+            raise StoreError(
+                f"{self.location} holds an SQLite file without the tables of an index. Move it away, or choose another "
+                "folder."
+            )
+        return have
 
     def _attach(self, connection: sqlite3.Connection) -> None:
         """Look at the begin of each transaction which index it sees; at another one, drop what is known of the last.
