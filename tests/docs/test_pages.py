@@ -1,0 +1,83 @@
+"""The pages of the documentation: every link leads somewhere, every page is found, every name in the map exists."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from late_interaction.cli import app
+from tests.support.paths import ROOT
+
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
+MAP = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+SOURCES = ["core", "langchain_lateint", "llamaindex_lateint", "tools", "tests", "benchmarks"]
+
+
+def links(page: Path) -> list[tuple[Path, str]]:
+    """The files that a page links to in this checkout, and the heading in each, or "" for none."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    targets = re.findall(r"\]\(([^)\s]+)\)", text)
+    local = [target.partition("#") for target in targets if "://" not in target]
+    return [((page.parent / path).resolve() if path else page, heading) for path, _, heading in local]
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target, heading in links(page):
+        assert target.exists(), f"{page.name} links to {target}"
+        assert not heading or heading in anchors(target), f"{page.name} links to {target.name}#{heading}"
+
+
+def test_every_page_is_found_from_the_index() -> None:
+    found, new = set(), {ROOT / "docs" / "index.md"}
+    while new:
+        found |= new
+        new = {target for page in new for target, _ in links(page) if target.suffix == ".md"} - found
+    assert set(PAGES) <= found
+    assert (ROOT / "docs" / "index.md") in {target for target, _ in links(ROOT / "README.md")}
+
+
+@cache
+def words() -> set[str]:
+    """Every name in the code and the tests."""
+    files = [file for folder in SOURCES for file in (ROOT / folder).rglob("*.py")]
+    return {word for file in files for word in re.findall(r"\w+", file.read_text(encoding="utf-8"))}
+
+
+def exists(name: str) -> bool:
+    first, *rest = name.split()
+    if first == "late-interaction":
+        return not rest or rest[0] in {
+            command.name or command.callback.__name__ for command in app.registered_commands
+        }
+    if first == "just":
+        recipes = (ROOT / "justfile").read_text(encoding="utf-8")
+        return not rest or re.search(rf"^{rest[0]}( [^:]*)?:", recipes, re.MULTILINE) is not None
+    if "/" in first or first.endswith((".py", ".md")):
+        return any((ROOT / base / first).exists() for base in ("", "core/late_interaction"))
+    if re.fullmatch(r"(late_interaction|langchain_lateint|llamaindex_lateint)\.[a-z_.]+", first):
+        return importlib.util.find_spec(first) is not None or set(first.split(".")) <= words()
+    return set(re.findall(r"[A-Za-z_]\w*", name)) <= words()
+
+
+def test_every_name_in_the_map_exists() -> None:
+    text = re.sub(r"```.*?```", "", MAP, flags=re.DOTALL)
+    names = set(re.findall(r"`([^`]+)`", text))
+    assert len(names) > 100
+    assert [name for name in sorted(names) if not exists(name)] == []
+
+
+def test_every_module_in_the_pictures_of_the_map_exists() -> None:
+    pictures = "\n".join(re.findall(r"```mermaid\n(.*?)```", MAP, flags=re.DOTALL))
+    modules = re.findall(r"[\w/]+\.py|\w+/(?!\w)", pictures)
+    assert len(modules) > 5
+    assert [module for module in modules if not exists(module)] == []
