@@ -1,4 +1,4 @@
-"""The older way to search by token vectors on Astra, for comparison: what colbert-live and astra-multivector do.
+"""Search by token vectors on Astra the older way, for comparison: as colbert-live and astra-multivector do.
 
 Stage 1 finds token rows with their vectors; stage 2 fetches every token row of every candidate. It runs on the same
 tables through `AsyncTable.find`, with the same stage-1 parameters.
@@ -19,7 +19,7 @@ from late_interaction.types import QueryVectors
 async def search(
     database: AsyncDatabase, name: str, query: QueryVectors, k: int, *, n_ann_tokens: int, n_candidates: int
 ) -> list[tuple[str, float, str]]:
-    """The `k` best documents: id, score and content."""
+    """Return the `k` best documents: id, score and content."""
     tokens, docs = database.get_table(f"{name}_tokens"), database.get_table(f"{name}_docs")
     async with tokens, docs:
 

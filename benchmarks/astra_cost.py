@@ -1,8 +1,8 @@
-"""What searching and indexing on Astra cost: requests, rows, bytes on the wire, CPU of the client.
+"""Count what searching and indexing on Astra cost: requests, rows, bytes on the wire, CPU of the client.
 
     python benchmarks/astra_cost.py [--documents 2000] [--queries 10] [--matrices ../shared/data/tokens_5k.npz]
 
-The local Data API (tools/data_api) runs in a process of its own, so that the CPU is the client's alone. The older
+The local Data API (tools/data_api) runs in a process of its own, so the CPU time is the client's alone. The older
 scheme is benchmarks/astra_baseline.py, with the same stage 1 and as many candidates. The last table is arithmetic.
 """
 
@@ -13,7 +13,6 @@ import asyncio
 import itertools
 import math
 import multiprocessing
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 from astrapy import AsyncDatabase, DataAPIClient
 
+import benchmarks.astra_baseline as baseline
 from late_interaction import (
     AstraStore,
     LateInteractionPipeline,
@@ -35,16 +35,13 @@ from late_interaction import (
 from late_interaction.pooling import pool_query
 from late_interaction.stores.astra.limits import Limits
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import benchmarks.astra_baseline as baseline
-
 COUNTS = ("requests", "rows", "of them in ANN lists", "other rows", "KB sent", "KB received", "CPU ms")
 K = 10
 LIMITS = Limits()
 
 
 def serve(pipe: Connection) -> None:
-    """The local Data API; answers each message with what was asked of it since the last one."""
+    """Run the local Data API, and answer each message with the counts since the last one."""
     from tools.data_api import DataApiServer
 
     async def run() -> None:
@@ -63,7 +60,7 @@ def serve(pipe: Connection) -> None:
 
 
 async def measured(pipe: Connection, n: int, work: Callable[[], Awaitable[Any]]) -> tuple[list[float], Any]:
-    """What the work cost, per each of `n`, and what it returned."""
+    """Return the cost of the work divided by `n`, and what the work returned."""
     pipe.send(True)
     pipe.recv()
     started = time.process_time()
@@ -85,10 +82,10 @@ def table(title: str, lines: dict[str, list[float]]) -> None:
 
 
 def growth() -> None:
-    """What follows from the defaults at k = 10, for 40 stored tokens of 128 dims a document and 32 query vectors.
+    """Print what follows from the defaults at k = 10, for 40 stored tokens of 128 dims a document and 32 query vectors.
 
-    Units are those of the metering that DataStax documented for Astra's serverless plans: a read for each 4 KB that
-    a request returns, a write for each 1 KB of a row, and one more for each index on it.
+    Units are those that DataStax documented for Astra's serverless plans: a read for each 4 KB that a request
+    returns, a write for each 1 KB of a row, and one more write for each index on it.
     """
     tokens, vectors, scaling = 40, 32, AstraStore.scaling
     depth, candidates = scaling.n_ann_tokens(K), scaling.n_maxsim_candidates(K)
@@ -120,7 +117,7 @@ async def ours(pipeline: LateInteractionPipeline, queries: np.ndarray) -> list[S
 async def theirs(
     database: AsyncDatabase, name: str, queries: np.ndarray, stats: SearchStats
 ) -> list[list[tuple[str, float, str]]]:
-    """The same with the baseline, one query after the other, with as many tokens and candidates."""
+    """Run the same queries with the baseline, one after the other, with as many tokens and candidates."""
     return [
         await baseline.search(
             database,

@@ -1,10 +1,10 @@
-"""How many candidates Astra needs: recall of the exact top k by the parameters of stage 1.
+"""Find how many candidates Astra needs: recall of the exact top k by the parameters of stage 1.
 
     python benchmarks/astra_recall.py ../shared/data/tokens_5k.npz [--pool-factor 2] [--queries 100]
 
 Token ANN is computed exactly, in numpy, over the stored (pooled) token vectors; the lists then go through the store's
-own arithmetic. Two ways to stand in for a similarity that is in no list are compared: 0, and the list's last one.
-The last lines are the defaults. `python benchmarks/token_matrices.py` makes larger sets.
+own arithmetic. Two values for a similarity that no list has are compared: 0, and the last similarity of the list. The
+last lines printed are the defaults. `python benchmarks/token_matrices.py` makes larger sets.
 """
 
 from __future__ import annotations

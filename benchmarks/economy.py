@@ -1,16 +1,15 @@
-"""What quality costs in storage: pooling, packing and a projection, for a plain encoder of 384 dimensions.
+"""Measure quality by storage: pooling, packing and a projection, for a plain encoder of 384 dimensions.
 
     python benchmarks/economy.py CACHE [--collections cranfield cisi]
 
 all-MiniLM-L6-v2 (the demo extra) encodes each collection once, and CACHE keeps the matrices. Each setting is
-measured on what it would store: projected, pooled, packed, and searched by exact MaxSim over the packed matrices.
+measured on what it would store: projected, pooled and packed matrices, searched by exact MaxSim.
 The projection is fitted on the collection's documents. Writes docs/figures/economy.svg.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,15 +17,13 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from benchmarks.encoded import collection, demo_model, encoded
 from late_interaction import RaggedTokens
 from late_interaction.encoders.projection import Moments, ProjectedModel
 from late_interaction.evaluation import JudgedCollection, evaluate, exact_run
 from late_interaction.packing import pack, unpack
 from late_interaction.pooling import pool_document
 from late_interaction.types import FloatMatrix, PackingDtype
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks.encoded import collection, demo_model, encoded
 
 FACTORS = (1, 2, 3, 4, 5, 6)
 DIMS = (None, 192, 128, 96, 64)
@@ -35,7 +32,7 @@ FIGURE = Path(__file__).resolve().parents[1] / "docs" / "figures" / "economy.svg
 
 @dataclass(frozen=True)
 class Point:
-    """A setting and what it reached."""
+    """A setting, and the quality and size that it gave."""
 
     dim: int | None
     factor: int
@@ -45,7 +42,7 @@ class Point:
 
 
 def packings(dim: int | None, factor: int) -> list[PackingDtype]:
-    """float16 beside int8 where nothing is projected, and at the default pooling."""
+    """Return int8, and float16 too if nothing is projected or the pooling is the default."""
     return ["int8", "float16"] if dim is None or factor == 2 else ["int8"]
 
 

@@ -1,4 +1,4 @@
-"""Judged collections with their token matrices, encoded once and kept in a folder for the next benchmark."""
+"""Load judged collections with their token matrices, which are encoded once and kept for the next benchmark."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def collection(name: str) -> JudgedCollection:
 
 
 def demo_model(**options: object) -> ColBERTModel:
-    """all-MiniLM-L6-v2, a plain encoder of 384 dimensions, from the demo extra."""
+    """Load all-MiniLM-L6-v2, a plain encoder of 384 dimensions, from the demo extra."""
     return ColBERTModel(model_folder(), device="cpu", **options)
 
 
 def encoded(
     judged: JudgedCollection, model: ColBERTModel, cache: Path, backend: str = "torch"
 ) -> tuple[RaggedTokens, dict[str, FloatMatrix]]:
-    """The documents' matrices in their order, and the queries' by id; from the cache where they are there."""
+    """Return the documents' matrices in their order, and the queries' by id; from the cache if they are in it."""
     fingerprint = json.dumps(dict(model.fingerprint), sort_keys=True)
     digest = hashlib.sha256(fingerprint.encode()).hexdigest()[:12]
     cache.mkdir(parents=True, exist_ok=True)

@@ -1,20 +1,20 @@
-"""What encoding costs on a CPU, with all-MiniLM-L6-v2 (the demo extra) on Cranfield.
+"""Measure encoding on a CPU, with all-MiniLM-L6-v2 (the demo extra) on Cranfield.
 
     python benchmarks/encoding.py padding
     python benchmarks/encoding.py speed [--documents 96] [--rounds 5]
     python benchmarks/encoding.py overlap [--documents 512]     # writes docs/figures/overlap.svg
     python benchmarks/encoding.py backends --cache FOLDER       # needs sentence-transformers[openvino]
 
-`speed` runs the contenders in turn, in one process, and compares medians: MultiVectorEncoder.encode_document with
-its own batches of 32 texts, ours at several budgets of tokens, and the pooling of what came out. `overlap` shows
-when the pipeline encodes and when it pools and writes. `backends` encodes the collection with each backend.
+`padding` counts the padding tokens. `speed` runs its contenders in turn, in one process, and compares medians:
+MultiVectorEncoder.encode_document with its own batches of 32 texts, ours at several budgets of tokens, and pooling.
+`overlap` shows when the pipeline encodes and when it pools and writes. `backends` encodes the collection with
+each backend.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -25,15 +25,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.encoded import collection, demo_model, encoded
 from late_interaction import ColBERTModel, LateInteractionPipeline
 from late_interaction.encoders.batching import token_batches
 from late_interaction.encoders.colbert import BATCH_TOKENS_CPU
 from late_interaction.evaluation import evaluate, exact_run
 from late_interaction.pooling import pool_document
 from late_interaction.types import FloatMatrix
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks.encoded import collection, demo_model, encoded
 
 DTYPES = ("float16", "bfloat16")
 ROWS = 32
@@ -56,7 +54,7 @@ def sample(n: int) -> list[str]:
 
 
 def padding(model: ColBERTModel) -> None:
-    """How much of what goes through the model is padding."""
+    """Print which share of the tokens that go through the model is padding."""
     texts = list(collection("cranfield").documents.values())
     lengths = model._lengths(texts, "document")  # noqa: SLF001
     by_characters = np.argsort([-len(text) for text in texts], kind="stable").tolist()
@@ -74,7 +72,7 @@ def padding(model: ColBERTModel) -> None:
 
 
 def speed(model: ColBERTModel, n: int, rounds: int) -> None:
-    """Documents per second of each way, the ways in turn."""
+    """Print the documents per second of each contender."""
     texts = sample(n)
     encoder = model._encoder  # noqa: SLF001
     matrices = model.encode_documents(texts)
@@ -117,7 +115,7 @@ def speed(model: ColBERTModel, n: int, rounds: int) -> None:
 
 
 class Timed(LateInteractionPipeline):
-    """Notes when it writes."""
+    """A pipeline that notes when it writes."""
 
     spans: list[tuple[float, float]]
 
@@ -128,7 +126,7 @@ class Timed(LateInteractionPipeline):
 
 
 async def timeline(model: ColBERTModel, texts: Sequence[str]) -> tuple[list[tuple[float, float]], ...]:
-    """When a batch was encoded, and when one was pooled and written, in seconds from the start."""
+    """Return when batches were encoded, and when they were pooled and written, in seconds from the start."""
     encoding: list[tuple[float, float]] = []
     encode = model.encode_documents
 
@@ -151,7 +149,7 @@ async def timeline(model: ColBERTModel, texts: Sequence[str]) -> tuple[list[tupl
 
 
 def overlap(model: ColBERTModel, n: int) -> None:
-    """The timeline of indexing, as numbers and as a figure."""
+    """Draw the timeline of indexing, and print it."""
     encoding, writing, ((_, total),) = asyncio.run(timeline(model, sample(n)))
     spent = [sum(end - begin for begin, end in spans) for spans in (encoding, writing)]
     hidden = sum(
@@ -180,7 +178,7 @@ def overlap(model: ColBERTModel, n: int) -> None:
 
 
 def backends(names: Sequence[str], cache: Path, n: int, rounds: int) -> None:
-    """Speed of each backend or dtype, and nDCG@10 of the whole collection encoded with it."""
+    """Print the speed of each backend or dtype, and nDCG@10 of the whole collection encoded with it."""
     judged, texts = collection("cranfield"), sample(n)
     models = {name: demo_model(dtype=name) if name in DTYPES else demo_model(backend=name) for name in names}
     seconds: dict[str, list[float]] = {name: [] for name in names}

@@ -1,9 +1,9 @@
-"""Encoding on a GPU: speed by batch and dtype, memory, agreement with the CPU. Under five minutes.
+"""Measure encoding on a GPU: speed by batch and dtype, memory, agreement with the CPU. Under five minutes.
 
     python benchmarks/gpu_encode.py [--documents 4000]
     python benchmarks/gpu_encode.py --device cpu --documents 32    # a smoke test; the times mean little
 
-all-MiniLM-L6-v2 (the demo extra) on docstrings of the standard library. Without CUDA it says so and exits with 2.
+all-MiniLM-L6-v2 (the demo extra) on docstrings of the standard library. Without CUDA it says so and exits with code 2.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ out = Console(width=100)
 
 
 def measure(model: ColBERTModel, texts: list[str], budget: int) -> tuple[float, float, float | None]:
-    """Documents and tokens per second, and the peak of the GPU's memory in MiB."""
+    """Return documents and tokens per second, and the peak of the GPU's memory in MiB."""
     on_gpu = model.device.startswith("cuda")
     model.batch_tokens = budget
     model.encode_documents(texts[:COMPARED])  # the first pass makes kernels and buffers
@@ -42,7 +42,7 @@ def measure(model: ColBERTModel, texts: list[str], budget: int) -> tuple[float, 
 
 
 def agreement(model: ColBERTModel, texts: list[str], expected: list[np.ndarray]) -> tuple[float, float]:
-    """Largest difference of a number from the CPU's, and smallest cosine of a vector with it."""
+    """Return the largest difference of a number from the CPU's, and the smallest cosine of a vector with the CPU's."""
     pairs = list(zip(model.encode_documents(texts), expected, strict=True))
     difference = max(float(np.abs(ours - theirs).max()) for ours, theirs in pairs)
     return difference, min(float((ours * theirs).sum(axis=1).min()) for ours, theirs in pairs)

@@ -1,4 +1,4 @@
-"""What one more document costs as the embedded store grows: writing it, and the first search afterwards.
+"""Measure what one more document costs as the embedded store grows: its write, and the first search afterwards.
 
     python benchmarks/growth.py --documents 1000 8000 40000 80000
 

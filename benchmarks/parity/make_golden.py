@@ -1,29 +1,26 @@
-"""Golden token matrices for tests/unit/test_parity.py, by the libraries that the formats come from.
+"""Make the golden token matrices of tests/unit/test_parity.py with the libraries that the formats come from.
 
     python benchmarks/parity/make_golden.py
 
 Writes the tiny checkpoints of tests/support/parity.py to a temporary folder, has PyLate and colbert-ai encode the same
 texts in environments of their own (they need other releases of transformers than we do; uv makes them), and keeps the
 matrices in tests/support/golden/parity.npz, with the hash of the weights that they belong to. Prints how far ours are
-from them. Nothing comes from the Hugging Face hub.
+from them. Nothing is downloaded from the Hugging Face Hub.
 
-colbert-ai 0.2.22 names no release of transformers, and does not load under transformers 5: it gets the last one of
-before that knows the tokenizer files. Its scoring extension in C++ is not compiled: only encoding is compared.
+colbert-ai 0.2.22 names no release of transformers, and does not load under transformers 5: it gets the last release
+before that reads the tokenizer files. Its scoring extension in C++ is not compiled: only encoding is compared.
 """
 
 from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from late_interaction import ColBERTModel
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.support import parity
 
 ENVIRONMENTS = {
@@ -33,7 +30,7 @@ ENVIRONMENTS = {
 
 
 def encode(reference: str, folders: dict[str, Path], scratch: Path) -> dict[str, np.ndarray]:
-    """The matrices of all texts by a library in its own environment, and the versions of it and its like."""
+    """Encode all texts with a library in its own environment; return the matrices and the versions of its packages."""
     packages = [requirement.partition("==")[0] for requirement in ENVIRONMENTS[reference]]
     job, out = scratch / f"{reference}.json", scratch / f"{reference}.npz"
     paths = {name: str(folder) for name, folder in folders.items()}
@@ -77,7 +74,7 @@ def main() -> None:
 
 
 def difference(ours: list[np.ndarray], theirs: list[np.ndarray]) -> str:
-    """The largest absolute difference, and which texts have another number of vectors."""
+    """Return the largest absolute difference, and the texts that have another number of vectors."""
     pairs = list(zip(ours, theirs, strict=True))
     other = [i for i, (one, two) in enumerate(pairs) if one.shape != two.shape]
     largest = max(np.abs(one - two).max() for one, two in pairs if one.shape == two.shape)

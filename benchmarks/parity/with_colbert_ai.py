@@ -1,4 +1,4 @@
-"""Token matrices by colbert-ai, in an environment of its own: `with_colbert_ai.py JOB OUT`. See make_golden.py."""
+"""Make token matrices with colbert-ai, in its own environment: `with_colbert_ai.py JOB OUT`. See make_golden.py."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Token matrices by PyLate, in an environment of its own: `with_pylate.py JOB OUT`. See make_golden.py."""
+"""Make token matrices with PyLate, in an environment of its own: `with_pylate.py JOB OUT`. See make_golden.py."""
 
 import json
 import sys
