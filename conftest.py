@@ -1,14 +1,25 @@
-"""The examples in docstrings run in a folder of their own, and without the Hugging Face Hub."""
+"""What holds for every test, and for the examples in docstrings."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# pytest-xdist sets these; a Console of rich that is made at import keeps them, whatever a test sets later.
+for _name in ("COLUMNS", "LINES"):
+    os.environ.pop(_name, None)
+
+# On a busy machine, drawing examples is slow now and then, which says nothing about the code.
+settings.register_profile("busy", suppress_health_check=[HealthCheck.too_slow], deadline=None)
+settings.load_profile("busy")
 
 
 @pytest.fixture(autouse=True)
 def _scratch_folder_for_doctests(request: pytest.FixtureRequest) -> None:
+    """Run an example in a folder of its own, and without the Hugging Face Hub."""
     if isinstance(request.node, pytest.DoctestItem):
         monkeypatch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
         folder: Path = request.getfixturevalue("tmp_path")

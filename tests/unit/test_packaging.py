@@ -53,9 +53,12 @@ def test_imports_load_nothing_heavy(statement: str) -> None:
 
 
 def test_import_takes_less_than_a_third_of_a_second() -> None:
-    report = python("import late_interaction", "-X", "importtime").stderr
-    cumulative = [line.split("|")[1] for line in report.splitlines() if line.endswith("| late_interaction")]
-    assert int(cumulative[0]) < 300_000  # microseconds; it takes about a thousand
+    def microseconds() -> int:
+        report = python("import late_interaction", "-X", "importtime").stderr
+        (line,) = (line for line in report.splitlines() if line.endswith("| late_interaction"))
+        return int(line.split("|")[1])
+
+    assert min(microseconds() for _ in range(3)) < 300_000  # It takes about a thousand on a quiet machine.
 
 
 def test_public_names_are_the_same_for_type_checkers_and_at_run_time() -> None:
