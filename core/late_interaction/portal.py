@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from types import TracebackType
-from typing import ParamSpec, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
 
 from late_interaction.errors import LateInteractionError
 
@@ -48,6 +48,7 @@ class LoopPortal:
     def _renew(self) -> None:
         self._lock = threading.Lock()
         self._running: _Running | None = None
+        self._unfinished: set[Future[Any]] = set()
 
     def submit(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Call `function(*args, **kwargs)` on the portal's loop, without waiting for what it returns.
@@ -61,8 +62,11 @@ class LoopPortal:
 
         # The lock puts this before or after `close`: what is submitted before it is there to be cancelled.
         with self._lock:
-            loop = self._start().loop
-            return asyncio.run_coroutine_threadsafe(call(), loop)
+            future = asyncio.run_coroutine_threadsafe(call(), self._start().loop)
+            # A loop holds its tasks weakly: one that nobody waits for could be collected as garbage.
+            self._unfinished.add(future)
+        future.add_done_callback(self._unfinished.discard)
+        return future
 
     def run(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `function(*args, **kwargs)` on the portal's loop and wait for what it returns.

@@ -1,5 +1,6 @@
 import asyncio
 import contextvars
+import gc
 import inspect
 import os
 import signal
@@ -382,6 +383,24 @@ def test_a_fork_with_the_lock_held(portal: LoopPortal) -> None:
     portal.run(asyncio.sleep, 0)
     with portal._lock:
         assert in_child(lambda: portal.run(asyncio.sleep, 0, "child")) == "'child'"
+
+
+def test_a_call_that_nobody_waits_for_runs_on(portal: LoopPortal) -> None:
+    ended: list[str] = []
+
+    async def waits() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("cancelled")
+
+    portal.submit(waits)
+    portal.run(asyncio.sleep, 0.01)
+    gc.collect()
+    portal.run(asyncio.sleep, 0)
+    assert ended == []
+    portal.close()
+    assert ended == ["cancelled"]
 
 
 def test_the_interpreter_ends_with_a_call_running() -> None:

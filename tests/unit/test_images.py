@@ -359,7 +359,8 @@ def test_an_image_is_fetched(server: str) -> None:
 def test_an_answer_that_is_refused(
     server: str, path: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetching, "TIMEOUT_S", 0.5)
+    if message == "did not answer within":  # The others must be answered, on a busy machine too.
+        monkeypatch.setattr(fetching, "TIMEOUT_S", 0.5)
     with pytest.raises(ValueError, match=message) as caught:
         load_image(f"{server.replace('//', '//user:pass@')}{path}?token=secret", allow_urls=True)
     assert not {"user", "pass", "secret"} & set(str(caught.value).replace("=", " ").split())
