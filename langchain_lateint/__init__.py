@@ -6,8 +6,9 @@ langchain-core: `pip install 'late-interaction[langchain]'`.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from late_interaction.lazy import lazy_names
 
 if TYPE_CHECKING:
     from langchain_lateint.embeddings import EmbeddingsModel
@@ -16,12 +17,12 @@ if TYPE_CHECKING:
     from langchain_lateint.self_query import LateInteractionTranslator
     from langchain_lateint.vectorstores import LateInteractionVectorStore
 
-_HOME_OF = {
-    "EmbeddingsModel": "embeddings",
-    "LateInteractionReranker": "reranker",
-    "LateInteractionRetriever": "retrievers",
-    "LateInteractionTranslator": "self_query",
-    "LateInteractionVectorStore": "vectorstores",
+_HOMES = {
+    "langchain_lateint.embeddings": ("EmbeddingsModel",),
+    "langchain_lateint.reranker": ("LateInteractionReranker",),
+    "langchain_lateint.retrievers": ("LateInteractionRetriever",),
+    "langchain_lateint.self_query": ("LateInteractionTranslator",),
+    "langchain_lateint.vectorstores": ("LateInteractionVectorStore",),
 }
 
 __all__ = [
@@ -33,21 +34,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    """Import a public name from its module on first use."""
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        value: object = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "langchain_core":
-            raise
-        from late_interaction import MissingExtraError
-
-        raise MissingExtraError(f"{__name__}.{name}", "langchain", "langchain-core") from error
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(globals().keys() | set(__all__))
+__getattr__, __dir__ = lazy_names(__name__, _HOMES, needs="langchain_core", extra="langchain")

@@ -29,12 +29,8 @@ from late_interaction import (
     SearchResults,
     SyncPipeline,
 )
+from late_interaction.adapting import IMAGE_KEY, Encodable, FloatMatrix, Query, check_mmr, diversify
 from late_interaction.explain import explained
-from late_interaction.images.storing import IMAGE_KEY
-from late_interaction.pipeline import Query
-from late_interaction.ranking import check_mmr, diversify
-from late_interaction.rows import Encodable
-from late_interaction.types import FloatMatrix
 
 T = TypeVar("T")
 Operation: TypeAlias = Callable[[LateInteractionPipeline], Awaitable[T]]

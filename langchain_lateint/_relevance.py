@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeAlias, cast
 
-from late_interaction.ranking import relevance
+from late_interaction.adapting import relevance
 
 RelevanceFn: TypeAlias = Callable[[float], float] | Callable[[float, int], float]
 ScaleFn: TypeAlias = Callable[[float, int], float]

@@ -20,8 +20,7 @@ from langchain_lateint._operations import (
 )
 from langchain_lateint._relevance import ScaleFn
 from late_interaction import SearchResults, SyncPipeline
-from late_interaction.pipeline import Query
-from late_interaction.types import FloatMatrix
+from late_interaction.adapting import FloatMatrix, Query
 
 
 class SearchMethods(VectorStore):

@@ -12,8 +12,7 @@ from numpy.typing import ArrayLike
 from typing_extensions import override
 
 from late_interaction import LateInteractionModel, load_model
-from late_interaction.encoders.base import check_texts
-from late_interaction.types import FloatMatrix
+from late_interaction.adapting import FloatMatrix, check_texts
 
 Model: TypeAlias = LateInteractionModel | Embeddings | str
 

@@ -13,9 +13,7 @@ from typing_extensions import override
 
 from langchain_lateint.embeddings import as_model
 from late_interaction import LateInteractionModel
-from late_interaction.maxsim import maxsim
-from late_interaction.ranking import relevance
-from late_interaction.types import FloatMatrix
+from late_interaction.adapting import FloatMatrix, maxsim, relevance
 
 
 class LateInteractionReranker(BaseDocumentCompressor):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import langchain_core
 from langchain_core.documents import Document
@@ -29,14 +29,10 @@ from langchain_lateint._operations import (
 from langchain_lateint._relevance import RelevanceFn, scale_function
 from langchain_lateint._searches import SearchMethods
 from langchain_lateint.embeddings import EmbeddingsModel, Model, as_model
-from late_interaction import IndexedIds, SyncPipeline
-from late_interaction.images.storing import StoreImages
-from late_interaction.lifecycle import PipelineHolder
-from late_interaction.stores.astra.database import astra_database
-from late_interaction.types import PackingDtype
+from late_interaction import IndexedIds, IndexOptions, SyncPipeline
+from late_interaction.adapting import AstraPlace, PipelineHolder, place_of, shown
 
 if TYPE_CHECKING:
-    from astrapy import AsyncDatabase
     from astrapy.authentication import TokenProvider
 
 
@@ -113,16 +109,10 @@ class LateInteractionVectorStore(PipelineHolder, SearchMethods):
         namespace: another name of keyspace.
         environment: astrapy's ("prod", "hcd", "dse", …), by default ASTRA_DB_ENVIRONMENT, or else the one that the
             endpoint shows.
-        filterable: metadata fields that Astra indexes, and their types, such as `{"year": int}`. Filters on other
-            fields are applied client-side, which takes more requests. A folder can look up every field.
-        doc_pool_factor: as for `LateInteractionPipeline`, like the three after it.
-        query_pool_distance: query vectors closer than this are pooled.
-        packing: how token matrices are stored.
-        concurrency: searches and writes in flight at a time.
-        store_images: what is stored of an image, "reference", "thumbnail" or "full", as for `LateInteractionPipeline`.
-        allow_urls: fetch images that are given as URLs.
         relevance_score_fn: makes a relevance score of a raw score, or of a raw score and the number of query tokens.
             By default it is the mean similarity per query token, rescaled from [-1, 1] to [0, 1].
+        **options: the index's own (`doc_pool_factor`, `packing`, `filterable`, `store_images`, …); see
+            `late_interaction.IndexOptions`.
     """
 
     def __init__(
@@ -137,54 +127,28 @@ class LateInteractionVectorStore(PipelineHolder, SearchMethods):
         keyspace: str | None = None,
         namespace: str | None = None,
         environment: str | None = None,
-        filterable: Mapping[str, Any] | None = None,
-        doc_pool_factor: float = 2,
-        query_pool_distance: float = 0.03,
-        packing: PackingDtype = "int8",
-        concurrency: int = 16,
-        store_images: StoreImages = "reference",
-        allow_urls: bool = False,
         relevance_score_fn: RelevanceFn | None = None,
+        **options: Unpack[IndexOptions],
     ) -> None:
         self._owns_pipeline = pipeline is None
-        of_images = (store_images, allow_urls) != ("reference", False)
+        callers = (("langchain", langchain_core.__version__),)
+        astra = AstraPlace(token, api_endpoint, _one_of(keyspace, namespace), environment, callers)
         if pipeline is None:
             if model is None:
                 raise ValueError(
                     "give model=…: a store is made from a model and a place, or from a pipeline."
                 )
             model = as_model(model)
-            if of_images and not model.supports_images:
+            if not model.supports_images and options.keys() & {"store_images", "allow_urls"}:
                 raise ValueError(
                     f"store_images and allow_urls are for images, and {model.model_name} encodes text only."
                 )
-            pipeline = SyncPipeline(
-                _database(path, token, api_endpoint, _one_of(keyspace, namespace), environment),
-                model,
-                table_name,
-                doc_pool_factor=doc_pool_factor,
-                query_pool_distance=query_pool_distance,
-                packing=packing,
-                concurrency=concurrency,
-                filterable=filterable,
-                store_images=store_images,
-                allow_urls=allow_urls,
-            )
+            pipeline = SyncPipeline(place_of(path, astra), model, table_name, **options)
         elif not isinstance(pipeline, SyncPipeline):
             raise TypeError(
-                f"pipeline must be a SyncPipeline, not {pipeline!r:.60}; give a model as model=…, a folder as path=…."
+                f"pipeline must be a SyncPipeline, not {shown(pipeline)}; give a model as model=…, a folder as path=…."
             )
-        elif (
-            of_images
-            or any(
-                part is not None
-                for part in (
-                    *(model, table_name, path, token, api_endpoint),
-                    *(keyspace, namespace, environment, filterable),
-                )
-            )
-            or (doc_pool_factor, query_pool_distance, packing, concurrency) != (2, 0.03, "int8", 16)
-        ):
+        elif options or (model, table_name, path, astra) != (None, None, None, AstraPlace(callers=callers)):
             raise ValueError(
                 "a pipeline has its own model, place and settings: leave the other arguments out."
             )
@@ -462,28 +426,6 @@ class LateInteractionVectorStore(PipelineHolder, SearchMethods):
     ) -> Self:
         """Await `from_documents` on any event loop."""
         return await cls.afrom_texts(embedding=embedding, **(_parts(documents) | kwargs))
-
-
-def _database(
-    path: str | Path | None,
-    token: str | TokenProvider | None,
-    api_endpoint: str | None,
-    keyspace: str | None,
-    environment: str | None,
-) -> str | Path | AsyncDatabase:
-    if path is None:
-        return astra_database(
-            token,
-            api_endpoint,
-            keyspace=keyspace,
-            environment=environment,
-            callers=[("langchain", langchain_core.__version__)],
-        )
-    if any(part is not None for part in (token, api_endpoint, keyspace, environment)):
-        raise ValueError(
-            "path is for a folder, and the other arguments are for Astra: give one or the other."
-        )
-    return path
 
 
 def _one_of(keyspace: str | None, namespace: str | None) -> str | None:

@@ -5,10 +5,9 @@ The names below are imported on first use, so that `import llamaindex_lateint` c
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
-from late_interaction.errors import MissingExtraError
+from late_interaction.lazy import lazy_names
 
 if TYPE_CHECKING:
     from llamaindex_lateint._watching import DroppedNodesWarning
@@ -17,12 +16,12 @@ if TYPE_CHECKING:
     from llamaindex_lateint.retriever import LateInteractionRetriever
     from llamaindex_lateint.vector_store import LateInteractionVectorStore
 
-_HOME_OF = {
-    "DroppedNodesWarning": "llamaindex_lateint._watching",
-    "LateInteractionRerank": "llamaindex_lateint.rerank",
-    "LateInteractionRetriever": "llamaindex_lateint.retriever",
-    "LateInteractionVectorStore": "llamaindex_lateint.vector_store",
-    "NoEmbedding": "llamaindex_lateint.no_embedding",
+_HOMES = {
+    "llamaindex_lateint._watching": ("DroppedNodesWarning",),
+    "llamaindex_lateint.rerank": ("LateInteractionRerank",),
+    "llamaindex_lateint.retriever": ("LateInteractionRetriever",),
+    "llamaindex_lateint.vector_store": ("LateInteractionVectorStore",),
+    "llamaindex_lateint.no_embedding": ("NoEmbedding",),
 }
 
 __all__ = [
@@ -34,20 +33,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    """Import a public name from its module on first use."""
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        module = importlib.import_module(_HOME_OF[name])
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "llama_index":
-            raise
-        raise MissingExtraError("The LlamaIndex adapter", "llamaindex", "llama-index-core") from error
-    value: object = getattr(module, name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(globals().keys() | set(__all__))
+__getattr__, __dir__ = lazy_names(__name__, _HOMES, needs="llama_index", extra="llamaindex")

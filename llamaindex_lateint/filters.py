@@ -29,7 +29,7 @@ from llama_index.core.vector_stores.types import (
     MetadataFilters,
 )
 
-from late_interaction.errors import FilterError
+from late_interaction import FilterError
 from late_interaction.filters import And, Filter, Or, parse_filter
 from llamaindex_lateint.nodes import IMAGE_NAMES, PARENT, PARENT_NAMES, is_node, stored_key
 

@@ -27,10 +27,8 @@ from llama_index.core.schema import (
 from llama_index.core.schema import Document as LlamaDocument
 from llama_index.core.schema import ImageDocument as LlamaImageDocument
 
-from late_interaction.images.loading import ImageSource, load_image
-from late_interaction.images.storing import IMAGE_KEY, THUMBNAIL_KEY, StoreImages
-from late_interaction.rows import Encodable
-from late_interaction.types import Document
+from late_interaction import Document, load_image
+from late_interaction.adapting import IMAGE_KEY, THUMBNAIL_KEY, Encodable, ImageSource, StoreImages
 
 if TYPE_CHECKING:
     from PIL import Image

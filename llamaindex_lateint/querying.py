@@ -5,21 +5,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from llama_index.core.vector_stores.types import MetadataFilters, VectorStoreQuery, VectorStoreQueryMode
 from numpy.typing import ArrayLike
 
-from late_interaction import LateInteractionPipeline
+from late_interaction import (
+    Document,
+    LateInteractionPipeline,
+    SearchOptions,
+    SearchResults,
+    load_image,
+)
+from late_interaction.adapting import (
+    DocId,
+    ImageSource,
+    check_mmr,
+    check_names,
+    check_positive,
+    diversify,
+)
 from late_interaction.filters import And, Filter, parse_filter
 from late_interaction.filters import matches as matches_core
-from late_interaction.images.loading import ImageSource, load_image
-from late_interaction.maxsim import maxsim
-from late_interaction.pooling import pool_query
-from late_interaction.ranking import check_mmr, diversify
-from late_interaction.types import Document, FloatMatrix, SearchResult, SearchResults, SearchStats
-from late_interaction.validation import check_matrix, check_positive
 from llamaindex_lateint.filters import check_filters, matches, push_down
 from llamaindex_lateint.no_embedding import QueryEmbedding
 from llamaindex_lateint.nodes import PARENT
@@ -33,11 +41,11 @@ _MMR_LAMBDA = 0.5
 _OF_OTHER_MODES = ("alpha", "sparse_top_k", "hybrid_top_k", "output_fields", "embedding_field")
 
 
-def id_list(name: str, ids: Sequence[str] | None) -> list[str] | None:
+def id_list(name: str, ids: Sequence[DocId] | None) -> list[str] | None:
     """Return the ids, each once; raise a TypeError for a bare str, which would be taken for a list of its letters."""
     if isinstance(ids, str):
         raise TypeError(f"{name} takes a list of ids, not a bare str: [{ids!r:.40}].")
-    return None if ids is None else list(dict.fromkeys(ids))
+    return None if ids is None else list(dict.fromkeys(map(str, ids)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +125,7 @@ class Search:
     n: int
     mmr_lambda: float | None
     selection: Selection
-    options: dict[str, Any]
+    options: SearchOptions
 
     @classmethod
     def of(
@@ -126,15 +134,13 @@ class Search:
         *,
         query_image: ImageSource | None = None,
         query_matrix: ArrayLike | None = None,
-        filter: Mapping[str, Any] | Filter | None = None,
         node_ids: Sequence[str] | None = None,
         mmr_threshold: float | None = None,
         mmr_prefetch_k: int | None = None,
-        n_ann_tokens: int | None = None,
-        n_maxsim_candidates: int | None = None,
-        exact: bool = False,
+        **options: Unpack[SearchOptions],
     ) -> Search:
         """Check the arguments of `LateInteractionVectorStore.query`, which documents them."""
+        check_names(SearchOptions, options)
         k = query.similarity_top_k
         check_positive("similarity_top_k", k)
         is_mmr = _is_mmr(query)
@@ -146,9 +152,9 @@ class Search:
         doc_ids = id_list("doc_ids", query.doc_ids)
         parents = None if doc_ids is None else {PARENT: {"$in": doc_ids}}
         # LlamaIndex gives an empty list where it has no ids to give.
-        node_ids = _both(query.node_ids or None, node_ids)
-        selection = Selection.of(query.filters, node_ids, parents, filter)
-        if node_ids is not None and (n_ann_tokens, n_maxsim_candidates) != (None, None):
+        node_ids = _both(query.node_ids or None, _both(node_ids, id_list("ids", options.pop("ids", None))))
+        selection = Selection.of(query.filters, node_ids, parents, options.pop("filter", None))
+        if node_ids is not None and options.keys() & {"n_ann_tokens", "n_maxsim_candidates"}:
             raise ValueError(
                 "With node_ids every one of these nodes is scored: n_ann_tokens and n_maxsim_candidates have no effect."
             )
@@ -166,7 +172,7 @@ class Search:
             _prefetch(k, mmr_prefetch_k) if is_mmr else k,
             _mmr_lambda(query, mmr_threshold) if is_mmr else None,
             selection,
-            {"n_ann_tokens": n_ann_tokens, "n_maxsim_candidates": n_maxsim_candidates, "exact": exact},
+            options,
         )
 
     async def run(self, pipeline: LateInteractionPipeline) -> SearchResults | list[Document]:
@@ -177,10 +183,7 @@ class Search:
             query = np.concatenate(await pipeline.encode_queries(items))
         else:
             return (await self.selection.documents(pipeline))[: self.k]
-        if self.selection.node_ids is None:
-            results = await self._search(pipeline, query)
-        else:
-            results = await self._score(pipeline, check_matrix(query, pipeline.model.dim))
+        results = await self._search(pipeline, query)
         if self.mmr_lambda is None:
             return results
         return await diversify(pipeline, results, self.k, self.mmr_lambda)
@@ -196,28 +199,17 @@ class Search:
     async def _search(self, pipeline: LateInteractionPipeline, query: ArrayLike) -> SearchResults:
         """Search for more until enough documents pass the filters, or the store has no more."""
         asked = self.n
+        options: SearchOptions = {
+            **self.options,
+            "filter": self.selection.pushed,
+            "ids": self.selection.node_ids,
+        }
         while True:
-            found = await pipeline.search_with_embeddings(
-                query, asked, filter=self.selection.pushed, **self.options
-            )
+            found = await pipeline.search_with_embeddings(query, asked, **options)
             accepted = [result for result in found if self.selection.accepts(result.metadata)]
             if len(accepted) >= self.n or len(found) < asked:
                 return SearchResults(accepted[: self.n], found.stats)
             asked *= _OVERFETCH
-
-    async def _score(self, pipeline: LateInteractionPipeline, query: FloatMatrix) -> SearchResults:
-        """Score all documents that may be found."""
-        documents = await self.selection.documents(pipeline)
-        matrices = await pipeline.get_matrices([document.doc_id for document in documents])
-        there = [document for document in documents if document.doc_id in matrices]
-        pooled = pool_query(query, pipeline.settings.query_pool_distance)
-        scores = await asyncio.to_thread(maxsim, pooled.vectors, list(matrices.values()), pooled.weights)
-        results = [
-            SearchResult(d.doc_id, score, d.content, d.content_type, d.metadata)
-            for d, score in zip(there, scores.tolist(), strict=True)
-        ]
-        results.sort(key=lambda result: -result.score)
-        return SearchResults(results[: self.n], SearchStats(n_query_tokens=len(query)))
 
 
 def _is_mmr(query: VectorStoreQuery) -> bool:

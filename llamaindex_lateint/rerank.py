@@ -11,9 +11,7 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
 from late_interaction import LateInteractionModel, load_image, load_model
-from late_interaction.encoders.base import Item
-from late_interaction.maxsim import maxsim
-from late_interaction.types import FloatMatrix
+from late_interaction.adapting import FloatMatrix, Item, maxsim
 from llamaindex_lateint.nodes import image_source
 
 

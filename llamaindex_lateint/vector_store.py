@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.schema import BaseNode
@@ -21,19 +21,23 @@ from llama_index.core.vector_stores.types import (
 )
 
 from late_interaction import (
+    Document,
     IndexedIds,
+    IndexOptions,
     LateInteractionModel,
     LateInteractionPipeline,
     SearchResults,
     SyncPipeline,
     load_model,
 )
-from late_interaction.images.storing import StoreImages
-from late_interaction.lifecycle import PipelineHolder
-from late_interaction.ranking import relevance
-from late_interaction.rows import Encodable
-from late_interaction.stores.astra.database import astra_database
-from late_interaction.types import Document, PackingDtype
+from late_interaction.adapting import (
+    AstraPlace,
+    Encodable,
+    PipelineHolder,
+    place_of,
+    relevance,
+    shown,
+)
 from llamaindex_lateint._watching import watch
 from llamaindex_lateint.index import LateInteractionIndex, StoredHashes
 from llamaindex_lateint.no_embedding import NoEmbedding
@@ -41,13 +45,9 @@ from llamaindex_lateint.nodes import PARENT, encodable_node, node_of
 from llamaindex_lateint.querying import Search, Selection
 
 if TYPE_CHECKING:
-    from astrapy import AsyncDatabase
     from astrapy.authentication import TokenProvider
 
 logger = logging.getLogger(__name__)
-
-_SETTINGS = (2, 0.03, "int8", 16, "reference", False)
-"""The defaults of a pipeline's settings."""
 
 
 class LateInteractionVectorStore(PipelineHolder, BasePydanticVectorStore):
@@ -118,20 +118,13 @@ class LateInteractionVectorStore(PipelineHolder, BasePydanticVectorStore):
         keyspace: for Astra, by default ASTRA_DB_KEYSPACE, or else "default_keyspace".
         environment: astrapy's ("prod", "hcd", "dse", …), by default ASTRA_DB_ENVIRONMENT, or else the one that the
             endpoint shows.
-        filterable: metadata fields that Astra indexes, and their types, such as `{"year": int}`, eight at most besides
-            the parent's id. Filters on other fields are applied client-side, which takes more requests. A folder can
-            look up every field.
-        doc_pool_factor: as for `LateInteractionPipeline`, like the three after it.
-        query_pool_distance: query vectors closer than this are pooled.
-        packing: how token matrices are stored.
-        concurrency: searches and writes in flight at a time.
-        store_images: what is stored of a node's image beside its path and URL. "reference" stores nothing more, so that
-            an image given as bytes alone is refused. "full" stores the image, as base64 in the node, which comes back
-            unchanged. "thumbnail" stores a JPEG of at most 512 pixels in its place.
-        allow_urls: fetch images that are given as URLs.
         batch_size: nodes encoded and written together.
         normalize_scores: rescale scores to [0, 1], `(MaxSim / n_query_tokens + 1) / 2`, as a
             `SimilarityPostprocessor(similarity_cutoff=…)` expects them.
+        **options: the index's own (`doc_pool_factor`, `packing`, `filterable`, `store_images`, …); see
+            `late_interaction.IndexOptions`. `filterable` takes eight fields at most besides the parent's id. With
+            `store_images="full"` an image comes back as base64 in the node, unchanged; with "thumbnail" a JPEG of at
+            most 512 pixels does; with "reference" an image given as bytes alone is refused.
     """
 
     encodes_itself: ClassVar[bool] = True
@@ -158,49 +151,30 @@ class LateInteractionVectorStore(PipelineHolder, BasePydanticVectorStore):
         api_endpoint: str | None = None,
         keyspace: str | None = None,
         environment: str | None = None,
-        filterable: Mapping[str, Any] | None = None,
-        doc_pool_factor: float = 2,
-        query_pool_distance: float = 0.03,
-        packing: PackingDtype = "int8",
-        concurrency: int = 16,
-        store_images: StoreImages = "reference",
-        allow_urls: bool = False,
         batch_size: int = 128,
         normalize_scores: bool = False,
+        **options: Unpack[IndexOptions],
     ) -> None:
         fields: dict[str, Any] = {"batch_size": batch_size, "normalize_scores": normalize_scores}
         super().__init__(**fields)
         self._owns_pipeline = pipeline is None
-        of_astra = (token, api_endpoint, keyspace, environment)
-        settings = (doc_pool_factor, query_pool_distance, packing, concurrency, store_images, allow_urls)
+        callers = (("llama-index", version("llama-index-core")),)
+        astra = AstraPlace(token, api_endpoint, keyspace, environment, callers)
         if pipeline is None:
             if model is None:
                 raise ValueError(
                     "Give model=…: a store is made from a model and a place, or from a pipeline."
                 )
-            if path is not None and of_astra != (None,) * 4:
-                raise ValueError(
-                    "path is for a folder, and the other arguments are for Astra: give one or the other."
-                )
-            pipeline = SyncPipeline(
-                _database(*of_astra) if path is None else path,
-                load_model(model) if isinstance(model, str) else model,
-                table_name,
-                doc_pool_factor=doc_pool_factor,
-                query_pool_distance=query_pool_distance,
-                packing=packing,
-                concurrency=concurrency,
-                filterable={PARENT: str} | dict(filterable or {}),
-                store_images=store_images,
-                allow_urls=allow_urls,
-            )
-        elif (model, table_name, path, filterable, *of_astra) != (None,) * 8 or settings != _SETTINGS:
+            options["filterable"] = {PARENT: str} | dict(options.get("filterable") or {})
+            model = load_model(model) if isinstance(model, str) else model
+            pipeline = SyncPipeline(place_of(path, astra), model, table_name, **options)
+        elif options or (model, table_name, path, astra) != (None, None, None, AstraPlace(callers=callers)):
             raise ValueError(
                 "A pipeline has its own model, place and settings: leave the other arguments out."
             )
         elif not isinstance(pipeline, SyncPipeline):
             raise TypeError(
-                f"pipeline must be a SyncPipeline, not {pipeline!r:.60}; give a model as model=…, a folder as path=…."
+                f"pipeline must be a SyncPipeline, not {shown(pipeline)}; give a model as model=…, a folder as path=…."
             )
         self._pipeline = pipeline
         watch()
@@ -373,13 +347,6 @@ class LateInteractionVectorStore(PipelineHolder, BasePydanticVectorStore):
         return VectorStoreQueryResult(
             nodes=nodes, similarities=scores, ids=[document.doc_id for document in documents]
         )
-
-
-def _database(
-    token: str | TokenProvider | None, api_endpoint: str | None, keyspace: str | None, environment: str | None
-) -> AsyncDatabase:
-    callers = [("llama-index", version("llama-index-core"))]
-    return astra_database(token, api_endpoint, keyspace=keyspace, environment=environment, callers=callers)
 
 
 def _checked(nodes: Iterable[BaseNode]) -> list[BaseNode]:

@@ -1,13 +1,18 @@
 """Late-interaction retrieval (ColBERT, ColPali): from a folder on a laptop to Astra DB.
 
-The names below are imported on first use, so that `import late_interaction` costs nothing: torch,
+Public are the names in `__all__`, and the modules `late_interaction.explain`, `late_interaction.filters`,
+`late_interaction.evaluation` and, for adapters to frameworks, `late_interaction.adapting`. Everything else is private
+and may change without notice.
+
+The names below are imported at their first use, so that `import late_interaction` costs nothing: torch,
 transformers and astrapy are loaded when something needs them.
 """
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from late_interaction.lazy import lazy_names
 
 if TYPE_CHECKING:
     from late_interaction.encoders.auto import load_model
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
     )
     from late_interaction.images.loading import load_image
     from late_interaction.images.pdf import pdf_pages
+    from late_interaction.options import IndexOptions, SearchOptions, WriteOptions
     from late_interaction.pipeline import LateInteractionPipeline
     from late_interaction.stores.astra.store import AstraStore
     from late_interaction.stores.base import Candidates, Store
@@ -47,8 +53,7 @@ if TYPE_CHECKING:
         SearchResults,
         SearchStats,
     )
-
-    __version__: str
+    from late_interaction.version import __version__
 
 _HOMES = {
     "late_interaction.encoders.auto": ("load_model",),
@@ -72,6 +77,7 @@ _HOMES = {
         "StoreWriteError",
     ),
     "late_interaction.images.pdf": ("pdf_pages",),
+    "late_interaction.options": ("IndexOptions", "SearchOptions", "WriteOptions"),
     "late_interaction.pipeline": ("LateInteractionPipeline",),
     "late_interaction.stores.astra.store": ("AstraStore",),
     "late_interaction.stores.base": ("Candidates", "Store"),
@@ -88,9 +94,8 @@ _HOMES = {
         "SearchResults",
         "SearchStats",
     ),
+    "late_interaction.version": ("__version__",),
 }
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-
 __all__ = [
     "AstraStore",
     "Candidates",
@@ -102,6 +107,7 @@ __all__ = [
     "FilterError",
     "IndexMismatchError",
     "IndexNotFoundError",
+    "IndexOptions",
     "IndexSpec",
     "IndexedIds",
     "LateInteractionError",
@@ -115,6 +121,7 @@ __all__ = [
     "QueryVectors",
     "RaggedTokens",
     "RowFailure",
+    "SearchOptions",
     "SearchResult",
     "SearchResults",
     "SearchStats",
@@ -123,6 +130,7 @@ __all__ = [
     "StoreLockedError",
     "StoreWriteError",
     "SyncPipeline",
+    "WriteOptions",
     "__version__",
     "fit_projection",
     "load_image",
@@ -131,19 +139,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    """Import a public name from its home on first use."""
-    if name == "__version__":
-        from importlib.metadata import version
-
-        value: object = version("late-interaction")
-    elif name in _HOME_OF:
-        value = getattr(importlib.import_module(_HOME_OF[name]), name)
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(globals().keys() | set(__all__))
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

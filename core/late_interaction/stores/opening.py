@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,65 +18,94 @@ DEFAULT_NAME = "late_interaction"
 ASTRA = "astra:"
 """What begins a place in the database that the environment names, as in "astra:my_index"."""
 
-Place: TypeAlias = "str | Path | Store | AsyncDatabase | Database"
+
+@dataclass(frozen=True, slots=True)
+class AstraPlace:
+    """A database of Astra, HCD or DSE, by what is needed to connect to it; what is None comes from the environment.
+
+    It can be pickled, but for the token, which is then looked up in the environment again.
+
+    Attributes:
+        token: by default ASTRA_DB_APPLICATION_TOKEN of the environment.
+        api_endpoint: by default ASTRA_DB_API_ENDPOINT.
+        keyspace: by default ASTRA_DB_KEYSPACE, or else "default_keyspace".
+        environment: astrapy's ("prod", "hcd", "dse", …), by default ASTRA_DB_ENVIRONMENT, or else what the endpoint
+            shows.
+        callers: names and versions of what calls us, for Astra's statistics.
+    """
+
+    token: str | TokenProvider | None = field(default=None, repr=False)
+    api_endpoint: str | None = None
+    keyspace: str | None = None
+    environment: str | None = None
+    callers: tuple[tuple[str, str], ...] = ()
+
+    def database(self) -> AsyncDatabase:
+        """Return astrapy's database; nothing is asked of it yet.
+
+        Raises:
+            StoreError: there is no token or no endpoint.
+        """
+        from late_interaction.stores.astra.database import astra_database
+
+        return astra_database(
+            self.token,
+            self.api_endpoint,
+            keyspace=self.keyspace,
+            environment=self.environment,
+            callers=self.callers,
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return AstraPlace, (None, self.api_endpoint, self.keyspace, self.environment, self.callers)
+
+
+Place: TypeAlias = "str | Path | Store | AstraPlace | AsyncDatabase | Database"
+
+
+def place_of(path: str | Path | None, astra: AstraPlace) -> str | Path | AstraPlace:
+    """Return a folder, or where there is none the database, for constructors that take both by their parts.
+
+    Raises:
+        ValueError: a part of each is given.
+    """
+    if path is None:
+        return astra
+    if replace(astra, callers=()) != AstraPlace():
+        raise ValueError(
+            "path is for a folder, and the other arguments are for Astra: give one or the other."
+        )
+    return path
 
 
 def open_store(
-    where: Place | None,
-    name: str | None = None,
-    *,
-    filterable: Mapping[str, Any] | None = None,
-    token: str | TokenProvider | None = None,
-    api_endpoint: str | None = None,
-    keyspace: str | None = None,
-    environment: str | None = None,
-    callers: Sequence[tuple[str, str]] = (),
+    where: Place, name: str | None = None, *, filterable: Mapping[str, Any] | None = None
 ) -> Store:
     """Return the store of an index, which need not exist yet; nothing is read or written.
 
     Args:
-        where: a folder, "astra:NAME", a database of astrapy (async or not) or a `Store`; None for the database that
-            `token` and the arguments after it name, or else the environment.
+        where: a folder, "astra:NAME" in the database that the environment names, an `AstraPlace`, a database of
+            astrapy (async or not), or a `Store`.
         name: the index's name, "late_interaction" by default; not with a `Store` or "astra:NAME", which have their own.
         filterable: metadata fields that a database looks up, and their types, as for `AstraStore`; not with a `Store`.
-        token: for Astra, by default ASTRA_DB_APPLICATION_TOKEN of the environment.
-        api_endpoint: for Astra, by default ASTRA_DB_API_ENDPOINT.
-        keyspace: for Astra, by default ASTRA_DB_KEYSPACE, or else "default_keyspace".
-        environment: astrapy's ("prod", "hcd", "dse", …), by default ASTRA_DB_ENVIRONMENT, or else what the endpoint
-            shows.
-        callers: names and versions of what calls us, for Astra's statistics.
 
     Raises:
         ValueError: arguments exclude each other, or the name or `filterable` is not valid.
         TypeError: it is not a place.
-        StoreError: it is on Astra, and neither the arguments nor the environment say where.
+        StoreError: it is on Astra, and neither the place nor the environment says where.
     """
-    parts = (token, api_endpoint, keyspace, environment)
-    on_astra = where is None or (isinstance(where, str) and where.startswith(ASTRA))
-    if not on_astra and any(part is not None for part in parts):
-        raise ValueError(
-            "token, api_endpoint, keyspace and environment say where in Astra an index is: give them, or another place."
-        )
     if isinstance(where, Store):
         if name is not None:
             raise ValueError("a Store has a name of its own: leave base_table_name out.")
         if filterable is not None:
             raise ValueError("a Store has declarations of its own: leave filterable out.")
         return where
-    if isinstance(where, str) and on_astra:
+    if isinstance(where, str) and where.startswith(ASTRA):
         if name is not None:
             raise ValueError(f"{where!r} names the index already: leave the other name out.")
         name = where.removeprefix(ASTRA)
-    elif name is None:
-        name = DEFAULT_NAME
-    if on_astra:
-        from late_interaction.stores.astra.database import astra_database
-        from late_interaction.stores.astra.store import AstraStore
-
-        database = astra_database(
-            token, api_endpoint, keyspace=keyspace, environment=environment, callers=callers
-        )
-        return AstraStore(database, name, filterable=filterable)
+        where = AstraPlace()
+    name = DEFAULT_NAME if name is None else name
     if isinstance(where, str | Path):
         from late_interaction.stores.local.store import LocalStore
 
@@ -84,13 +114,14 @@ def open_store(
 
             type_names(filterable)  # What a database would refuse is refused here too.
         return LocalStore(where, name)
-    if type(where).__module__.partition(".")[0] == "astrapy":
+    database = where.database() if isinstance(where, AstraPlace) else where
+    if type(database).__module__.partition(".")[0] == "astrapy":
         from astrapy import AsyncDatabase, Database
 
         from late_interaction.stores.astra.store import AstraStore
 
-        if isinstance(where, AsyncDatabase | Database):
-            return AstraStore(where, name, filterable=filterable)
+        if isinstance(database, AsyncDatabase | Database):
+            return AstraStore(database, name, filterable=filterable)
     raise TypeError(
         f"db must be a folder (str or Path), {ASTRA}NAME, an astrapy database or a Store, not {type(where).__name__}."
     )

@@ -1,0 +1,52 @@
+"""What an adapter to a framework may import, beside the names of `late_interaction` itself.
+
+The adapters to LangChain and LlamaIndex import from `late_interaction`, its modules `explain`, `filters` and
+`evaluation`, and from here (and `lazy` in their `__init__`); so may yours. Everything else is private and may change
+without notice.
+
+An adapter's store derives from `PipelineHolder`, which holds a `SyncPipeline` made of a model and `place_of(…)`. Its
+methods run operations on that pipeline: `self._pipeline.run(operation)` in a sync method, and
+`await self._pipeline.arun(operation)` in its async twin. It indexes `Encodable` rows, and takes the options of the
+pipeline whole, as `**options: Unpack[SearchOptions]`.
+"""
+
+from late_interaction.encoders.base import Item, check_texts
+from late_interaction.images.loading import ImageSource
+from late_interaction.images.storing import IMAGE_KEY, THUMBNAIL_KEY, StoreImages
+from late_interaction.lifecycle import PipelineHolder
+from late_interaction.maxsim import maxsim
+from late_interaction.options import FilterSpec, check_names
+from late_interaction.pipeline import Query
+from late_interaction.ranking import check_mmr, diversify, mmr, relevance
+from late_interaction.rows import Encodable
+from late_interaction.stores.opening import AstraPlace, open_store, place_of
+from late_interaction.types import DocId, FloatMatrix
+from late_interaction.validation import check_matrix, check_not_negative, check_positive, shown
+
+__all__ = [
+    "IMAGE_KEY",
+    "THUMBNAIL_KEY",
+    "AstraPlace",
+    "DocId",
+    "Encodable",
+    "FilterSpec",
+    "FloatMatrix",
+    "ImageSource",
+    "Item",
+    "PipelineHolder",
+    "Query",
+    "StoreImages",
+    "check_matrix",
+    "check_mmr",
+    "check_names",
+    "check_not_negative",
+    "check_positive",
+    "check_texts",
+    "diversify",
+    "maxsim",
+    "mmr",
+    "open_store",
+    "place_of",
+    "relevance",
+    "shown",
+]
