@@ -107,13 +107,20 @@ class LateInteractionPipeline:
     @property
     def spec(self) -> IndexSpec:
         """The spec that this pipeline builds an index with."""
+        return self._spec_with(self.model)
+
+    def _spec_with(self, model: LateInteractionModel) -> IndexSpec:
         factor = float(self.settings.doc_pool_factor)
         pooling = {
             "algorithm": POOLING_ALGORITHM if factor > 1 else "none",
             "factor": factor,
-            "protected_tokens": self.model.protected_tokens,
+            "protected_tokens": model.protected_tokens,
         }
-        return IndexSpec(self.model.dim, dict(self.model.fingerprint), pooling, self.settings.packing)
+        return IndexSpec(model.dim, dict(model.fingerprint), pooling, self.settings.packing)
+
+    def _model_for(self, spec: IndexSpec) -> LateInteractionModel:
+        """Return this pipeline's model as an index knows it, which may hold a projection of it."""
+        return restored(self.model.as_indexed(spec.encoder), spec.encoder)
 
     # --- opening and closing
 
@@ -134,9 +141,7 @@ class LateInteractionPipeline:
             await self.store.open(self.spec)
         except IndexMismatchError:
             spec = await self.store.spec()
-            model = (
-                self.model if spec is None else restored(self.model.as_indexed(spec.encoder), spec.encoder)
-            )
+            model = self.model if spec is None else self._model_for(spec)
             if model is self.model:
                 await self.store.close()
                 raise
@@ -273,6 +278,9 @@ class LateInteractionPipeline:
         settings = WriteSettings.of(options)
         source = await self._opened()
         if isinstance(other, LateInteractionPipeline):
+            spec = await source.spec()
+            if spec and (differences := spec.differences(other._spec_with(other._model_for(spec)))):
+                raise IndexMismatchError(source.location, differences)
             return await copy_index(source, other.store, settings)
         target = copy_target(other, source)
         try:

@@ -650,6 +650,18 @@ async def test_drop_and_begin_again(pipeline):
     assert await pipeline.index_documents(ROWS[:1]) == ["cats"]
 
 
+async def test_a_copy_that_the_other_pipeline_could_not_open_is_refused_before_it_is_made(tmp_path, model):
+    async with LateInteractionPipeline(tmp_path / "from", model) as pipeline:
+        await pipeline.index_documents(ROWS)
+        for other in (
+            LateInteractionPipeline(tmp_path / "to", HashModel(name="another")),
+            LateInteractionPipeline(tmp_path / "to", model, doc_pool_factor=3),
+        ):
+            with pytest.raises(IndexMismatchError, match=r"encoder\.model|pooling\.factor"):
+                await pipeline.copy_to(other)
+    assert not (tmp_path / "to").exists()
+
+
 # --- the fingerprint
 
 
