@@ -118,6 +118,15 @@ class LateInteractionPipeline:
         }
         return IndexSpec(model.dim, dict(model.fingerprint), pooling, self.settings.packing)
 
+    def check_spec(self, spec: IndexSpec, location: str) -> None:
+        """Check that this pipeline can open an index that was built with this spec, at `location`.
+
+        Raises:
+            IndexMismatchError: it cannot.
+        """
+        if differences := spec.differences(self._spec_with(self._model_for(spec))):
+            raise IndexMismatchError(location, differences)
+
     def _model_for(self, spec: IndexSpec) -> LateInteractionModel:
         """Return this pipeline's model as an index knows it, which may hold a projection of it."""
         return restored(self.model.as_indexed(spec.encoder), spec.encoder)
@@ -278,10 +287,7 @@ class LateInteractionPipeline:
         settings = WriteSettings.of(options)
         source = await self._opened()
         if isinstance(other, LateInteractionPipeline):
-            spec = await source.spec()
-            if spec and (differences := spec.differences(other._spec_with(other._model_for(spec)))):
-                raise IndexMismatchError(source.location, differences)
-            return await copy_index(source, other.store, settings)
+            return await copy_index(source, other.store, settings, check=other.check_spec)
         target = copy_target(other, source)
         try:
             return await copy_index(source, target, settings)

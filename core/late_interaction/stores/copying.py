@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -11,6 +12,7 @@ from late_interaction.errors import IndexNotFoundError, StoreError
 from late_interaction.maxsim import maxsim
 from late_interaction.options import WriteSettings
 from late_interaction.stores.base import Store
+from late_interaction.types import IndexSpec
 
 _SAMPLED_FROM = 1000
 _QUERY_TOKENS = 8
@@ -18,13 +20,20 @@ _SCORE_TOLERANCE = 1e-3
 DEFAULTS = WriteSettings()
 
 
-async def copy_index(source: Store, target: Store, options: WriteSettings = DEFAULTS) -> int:
+async def copy_index(
+    source: Store,
+    target: Store,
+    options: WriteSettings = DEFAULTS,
+    *,
+    check: Callable[[IndexSpec, str], None] | None = None,
+) -> int:
     """Copy every document of `source`, which is open, into `target`, which is opened or created.
 
     Args:
         source: where from.
         target: where to; documents of the same ids are replaced, others stay. It is left open.
         options: how many documents go together, and whether those in the target already are left alone.
+        check: raises where nobody who has the target could open it; called with the spec and the source's location.
 
     Returns:
         How many documents were written.
@@ -39,6 +48,8 @@ async def copy_index(source: Store, target: Store, options: WriteSettings = DEFA
     spec = await source.spec()
     if spec is None:
         raise IndexNotFoundError(f"There is no index {source.location}.")
+    if check is not None:
+        check(spec, source.location)
     await target.open(spec)
     written = 0
     with tqdm(
