@@ -25,6 +25,7 @@ from late_interaction import Document as StoredDocument
 from late_interaction import (
     IndexedIds,
     LateInteractionPipeline,
+    SearchOptions,
     SearchResult,
     SearchResults,
     SyncPipeline,
@@ -42,7 +43,7 @@ SCORE_KEY, ID_KEY, MATCHED_KEY = "score", "id", "matched"
 CONTENT_TYPE_KEY = "content_type"
 """The metadata key that tells images ("image") from texts, for chains and filters."""
 
-_OPTIONS = ("exact", "n_ann_tokens", "n_maxsim_candidates")
+_OPTIONS = tuple(name for name in SearchOptions.__annotations__ if name != "filter")
 _RESULTS = ("with_scores", "explain")
 SEARCH_ARGUMENTS = ("k", "filter", *_OPTIONS, *_RESULTS, "score_threshold", "fetch_k", "lambda_mult")
 """What a retriever's `search_kwargs` may hold."""

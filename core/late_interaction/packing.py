@@ -54,7 +54,7 @@ def pack(matrix: FloatMatrix, dtype: PackingDtype = "int8") -> bytes:
 
 def check_packing(dtype: str) -> None:
     """Raise `ValueError` unless `dtype` is one that `pack` knows."""
-    if dtype not in _CODES:
+    if dtype not in get_args(PackingDtype):
         raise ValueError(f"packing must be one of {', '.join(get_args(PackingDtype))}, not {dtype!r}.")
 
 

@@ -118,7 +118,7 @@ class LateInteractionPipeline:
         }
         return IndexSpec(model.dim, dict(model.fingerprint), pooling, self.settings.packing)
 
-    def check_spec(self, spec: IndexSpec, location: str) -> None:
+    def _check_spec(self, spec: IndexSpec, location: str) -> None:
         """Check that this pipeline can open an index that was built with this spec, at `location`.
 
         Raises:
@@ -287,7 +287,7 @@ class LateInteractionPipeline:
         settings = WriteSettings.of(options)
         source = await self._opened()
         if isinstance(other, LateInteractionPipeline):
-            return await copy_index(source, other.store, settings, check=other.check_spec)
+            return await copy_index(source, other.store, settings, check=other._check_spec)  # noqa: SLF001 - one of us
         target = copy_target(other, source)
         try:
             return await copy_index(source, target, settings)

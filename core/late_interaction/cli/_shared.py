@@ -8,7 +8,7 @@ import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Unpack
 
 import typer
 from rich.console import Console
@@ -22,9 +22,10 @@ from late_interaction.encoders.colbert import ColBERTModel
 from late_interaction.encoders.colpali import ColPaliModel
 from late_interaction.encoders.windows import LongDocuments
 from late_interaction.errors import IndexNotFoundError, LateInteractionError, MissingExtraError, ModelError
+from late_interaction.options import IndexOptions
 from late_interaction.pipeline import LateInteractionPipeline
 from late_interaction.stores.base import Store
-from late_interaction.stores.local.store import LocalStore
+from late_interaction.stores.opening import ASTRA, open_store
 from late_interaction.types import IndexSpec
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,6 @@ err = Console(stderr=True, highlight=False, markup=False)
 DEFAULT_MODEL = "answerdotai/answerai-colbert-small-v1"
 DEMO_MODEL = "demo"
 
-ASTRA = "astra:"
 PLACES = f"a folder, or {ASTRA}NAME in the database that the ASTRA_DB_… variables name"
 
 DbOption = Annotated[str, typer.Option("--db", help=f"Where the index is: {PLACES}.")]
@@ -82,17 +82,13 @@ def print_json(value: Mapping[str, Any]) -> None:
     typer.echo(json.dumps(value))
 
 
-def store_at(db: str, name: str) -> Store:
-    """The store of an index, which need not be there.
+def store_at(db: str, name: str, filterable: Mapping[str, Any] | None = None) -> Store:
+    """Return the store of an index, which need not exist yet.
 
     Raises:
         StoreError: it is on Astra, and the environment does not say where.
     """
-    if db.startswith(ASTRA):
-        from late_interaction.stores.astra.store import AstraStore
-
-        return AstraStore.from_environment(db.removeprefix(ASTRA))
-    return LocalStore(db, name)
+    return open_store(db, None if db.startswith(ASTRA) else name, filterable=filterable)
 
 
 @asynccontextmanager
@@ -118,15 +114,31 @@ async def attached(db: str, name: str) -> AsyncIterator[tuple[Store, IndexSpec]]
 
 
 def pipeline_for(
-    store: Store, model: LateInteractionModel, spec: IndexSpec | None, pool_factor: float | None = None
+    store: Store, model: LateInteractionModel, spec: IndexSpec | None, **options: Unpack[IndexOptions]
 ) -> LateInteractionPipeline:
-    """A pipeline with the index's own settings, or with the defaults for a new one."""
-    options: dict[str, Any] = {}
+    """Return a pipeline with the index's own settings, or with the defaults for a new one, and these options."""
+    own: IndexOptions = {}
     if spec is not None:
-        options = {"doc_pool_factor": spec.pooling["factor"], "packing": spec.packing}
-    if pool_factor is not None:
-        options["doc_pool_factor"] = pool_factor
-    return LateInteractionPipeline(db=store, model=model, **options)
+        own = {"doc_pool_factor": spec.pooling["factor"], "packing": spec.packing}
+    own.update(options)
+    return LateInteractionPipeline(store, model, **own)
+
+
+def json_object(text: str | None, option: str) -> dict[str, Any] | None:
+    """Return the JSON object that an option was given; None where it was not given.
+
+    Raises:
+        typer.BadParameter: it is not JSON, or not an object.
+    """
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise typer.BadParameter(f"not JSON: {error}", param_hint=option) from error
+    if not isinstance(value, dict):
+        raise typer.BadParameter("not a JSON object", param_hint=option)
+    return value
 
 
 def load_model(

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from late_interaction.cli._shared import ASTRA, JsonOption, errors_reported, out, print_json
+from late_interaction.cli._shared import JsonOption, errors_reported, out, print_json
 from late_interaction.stores.astra.doctor import Health, diagnose
 from late_interaction.stores.astra.store import AstraStore
+from late_interaction.stores.opening import ASTRA
 
 _SHOWN = 5
 

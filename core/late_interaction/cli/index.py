@@ -15,7 +15,6 @@ from rich.table import Table
 from tqdm import tqdm
 
 from late_interaction.cli._shared import (
-    ASTRA,
     PLACES,
     DbOption,
     DeviceOption,
@@ -24,6 +23,7 @@ from late_interaction.cli._shared import (
     NameOption,
     attached,
     errors_reported,
+    json_object,
     load_model,
     out,
     pipeline_for,
@@ -33,7 +33,8 @@ from late_interaction.cli._shared import (
 )
 from late_interaction.errors import DocumentError, RowFailure
 from late_interaction.images.loading import IMAGE_SUFFIXES
-from late_interaction.options import WriteSettings
+from late_interaction.images.storing import StoreImages
+from late_interaction.options import IndexOptions, WriteSettings
 from late_interaction.reading.files import (
     PDF_SUFFIX,
     SUFFIXES,
@@ -45,7 +46,8 @@ from late_interaction.reading.files import (
 from late_interaction.rows import Row, row_id
 from late_interaction.stores.base import Store
 from late_interaction.stores.copying import copy_index, verify_copy
-from late_interaction.stores.opening import DEFAULT_NAME
+from late_interaction.stores.opening import ASTRA, DEFAULT_NAME
+from late_interaction.types import PackingDtype
 
 SkipExistingOption = Annotated[
     bool, typer.Option("--skip-existing", help="Leave documents that are there already as they are.")
@@ -72,6 +74,16 @@ def index(
         float | None,
         typer.Option(min=1, help="Tokens per stored vector. By default the index's own; 2 for a new one."),
     ] = None,
+    packing: Annotated[
+        PackingDtype | None, typer.Option(help="How vectors are stored; the index's own, or else int8.")
+    ] = None,
+    store_images: Annotated[
+        StoreImages | None, typer.Option(help="What is stored of images beside their vectors.")
+    ] = None,
+    filterable: Annotated[
+        str | None,
+        typer.Option(help="""Fields that Astra looks up, and their types, such as '{"year": "int"}'."""),
+    ] = None,
     content_column: Annotated[
         str | None,
         typer.Option(help="Where the text of a CSV or JSON row is. By default content, else text."),
@@ -89,6 +101,14 @@ def index(
     as_json: JsonOption = False,
 ) -> None:
     """Index files; documents that are in the index already are replaced."""
+    declared = json_object(filterable, "--filterable")
+    options: IndexOptions = {}
+    if pool_factor is not None:
+        options["doc_pool_factor"] = pool_factor
+    if packing is not None:
+        options["packing"] = packing
+    if store_images is not None:
+        options["store_images"] = store_images
     with errors_reported(INTERRUPTED):
         files = find_files(paths)
         problems: list[ReadProblem] = []
@@ -101,7 +121,7 @@ def index(
         last = {f"{file}{'#' if file.suffix.lower() in chunked else ':'}": 0 for file in files}
 
         async def run() -> tuple[int, Mapping[str, float | None], list[RowFailure], int]:
-            store = store_at(db, name)
+            store = store_at(db, name, declared)
             spec = await store.spec()
             encoder = load_model(model, device, spec)
             rows = read_rows(
@@ -113,7 +133,7 @@ def index(
                 images=encoder.supports_images,
             )
             failures: list[RowFailure] = []
-            async with pipeline_for(store, encoder, spec, pool_factor) as pipeline:
+            async with pipeline_for(store, encoder, spec, **options) as pipeline:
                 try:
                     ids = await pipeline.index_documents(
                         _noting_numbers(rows, last), show_progress=True, skip_existing=skip_existing

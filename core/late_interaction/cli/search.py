@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -17,12 +16,14 @@ from late_interaction.cli._shared import (
     NameOption,
     attached,
     errors_reported,
+    json_object,
     load_model,
     out,
     pipeline_for,
     print_json,
 )
 from late_interaction.encoders.base import LateInteractionModel
+from late_interaction.options import SearchOptions
 from late_interaction.stores.opening import DEFAULT_NAME
 from late_interaction.types import SearchResults
 
@@ -38,18 +39,34 @@ def search(
             "--filter", help="""Only documents whose metadata match, such as '{"year": {"$gte": 2020}}'."""
         ),
     ] = None,
+    ids: Annotated[
+        list[str] | None, typer.Option("--id", help="Only the document of this id; may be given many times.")
+    ] = None,
+    n_ann_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Stored tokens to look at for each query vector.")
+    ] = None,
+    n_maxsim_candidates: Annotated[
+        int | None, typer.Option(min=1, help="Documents to score exactly.")
+    ] = None,
+    exact: Annotated[bool, typer.Option(help="Search on until the best ones are certain.")] = False,
     model: ModelOption = None,
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Search an index, and show which words of the documents answered the question."""
-    selection = _parse_filter(filter_json)
+    options: SearchOptions = {
+        "filter": json_object(filter_json, "--filter"),
+        "ids": ids or None,
+        "n_ann_tokens": n_ann_tokens,
+        "n_maxsim_candidates": n_maxsim_candidates,
+        "exact": exact,
+    }
 
     async def run() -> tuple[SearchResults, LateInteractionModel]:
         async with attached(db, name) as (store, spec):
             encoder = load_model(model, device, spec)
             async with pipeline_for(store, encoder, spec) as pipeline:
-                return await pipeline.search(query, k=k, filter=selection), encoder
+                return await pipeline.search(query, k, **options), encoder
 
     with errors_reported():
         results, encoder = asyncio.run(run())
@@ -59,15 +76,3 @@ def search(
             print_results(query, results, encoder, label=place, shown=excerpt)
         else:
             out.print("No document was found.")
-
-
-def _parse_filter(text: str | None) -> dict[str, Any] | None:
-    if text is None:
-        return None
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise typer.BadParameter(f"not JSON: {error}", param_hint="--filter") from error
-    if not isinstance(value, dict):
-        raise typer.BadParameter("not a JSON object", param_hint="--filter")
-    return value
