@@ -263,9 +263,13 @@ class LateInteractionPipeline:
             rows, matrices
         )
 
-    async def optimize(self, *, show_progress: bool = False) -> None:
-        """Bring the store's search structures up to date; `index_documents` does so at its end."""
-        await (await self._opened()).optimize(show_progress=show_progress)
+    async def optimize(self, *, show_progress: bool = False) -> dict[str, Any]:
+        """Bring the store's search structures up to date; `index_documents` does so at its end.
+
+        Returns:
+            What was done; a folder tells by how much it shrank (`freed_bytes`).
+        """
+        return await (await self._opened()).optimize(show_progress=show_progress)
 
     async def copy_to(
         self, other: LateInteractionPipeline | Store | str | Path, **options: Unpack[WriteOptions]

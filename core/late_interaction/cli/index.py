@@ -196,15 +196,16 @@ def optimize(db: DbOption, name: NameOption = DEFAULT_NAME, as_json: JsonOption 
 
     async def run() -> dict[str, Any]:
         async with attached(db, name) as (store, _):
-            await store.optimize(show_progress=True)
-            return await store.info()
+            done = await store.optimize(show_progress=True)
+            return {**await store.info(), **done}
 
     with errors_reported():
         state = asyncio.run(run())
     if as_json:
         print_json(state)
     else:
-        out.print(f"{state['location']} is up to date: {state['documents']:,} documents.")
+        freed = f" {state['freed_bytes'] / 1e6:,.1f} MB were given back." if state.get("freed_bytes") else ""
+        out.print(f"{state['location']} is up to date: {state['documents']:,} documents.{freed}")
 
 
 def copy(

@@ -165,5 +165,5 @@ class Store(ABC):
         """Counts, sizes and the state of the index, as JSON values by name."""
 
     @abstractmethod
-    async def optimize(self, *, show_progress: bool = False) -> None:
-        """Bring search structures up to date after a bulk load; nothing where they are already."""
+    async def optimize(self, *, show_progress: bool = False) -> dict[str, Any]:
+        """Bring search structures up to date after many writes; return what was done, as JSON values by name."""

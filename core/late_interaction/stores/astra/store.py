@@ -237,9 +237,10 @@ class AstraStore(Store):
         """Truncate both tables."""
         await self._opened().writer.clear()
 
-    async def optimize(self, *, show_progress: bool = False) -> None:
+    async def optimize(self, *, show_progress: bool = False) -> dict[str, Any]:
         """Do nothing: the service keeps its vector index up to date."""
         self._opened()
+        return {}
 
     # --- reading
 

@@ -15,40 +15,42 @@ behind, and it is brought up to date in the background once scoring the rest tak
 from __future__ import annotations
 
 import asyncio
-import functools
 import itertools
 import json
-import math
 import re
 import sqlite3
 import threading
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar, get_args
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.candidates import Scaling
-from late_interaction.errors import IndexMismatchError, StoreError
+from late_interaction.errors import DocumentError, IndexMismatchError, RowFailure, StoreError
 from late_interaction.filters import Filter
 from late_interaction.maxsim import maxsim
 from late_interaction.packing import pack, unpack_many
 from late_interaction.stores.base import Candidates, Store
 from late_interaction.stores.local.background import Background
 from late_interaction.stores.local.build import IndexBuilder
+from late_interaction.stores.local.calls import in_thread, in_writer_thread
 from late_interaction.stores.local.filters import matching, to_json
 from late_interaction.stores.local.limits import DEFAULT_LIMITS, Limits
-from late_interaction.stores.local.sqlite import ChangedMeanwhileError, SQLiteFile
+from late_interaction.stores.local.search import find_candidates
+from late_interaction.stores.local.space import shrink
+from late_interaction.stores.local.sqlite import SQLiteFile
 from late_interaction.stores.local.tables import (
-    BATCH,
     DOCUMENT,
     Change,
     create_tables,
     delete_ids,
     delete_rows,
+    insert,
+    parse_spec,
     read_property,
     read_state,
     record_change,
@@ -56,61 +58,22 @@ from late_interaction.stores.local.tables import (
     to_document,
     write_property,
 )
-from late_interaction.stores.local.view import Rows, View, Views
+from late_interaction.stores.local.view import View, Views
 from late_interaction.stores.local.writer import WriterThread, weak_method
 from late_interaction.types import (
     Document,
     EncodedDocument,
     IndexSpec,
-    PackingDtype,
     QueryVectors,
     RaggedTokens,
 )
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-_ATTEMPTS = 3
-
-
-def _in_thread(
-    method: Callable[Concatenate[LocalStore, P], T],
-) -> Callable[Concatenate[LocalStore, P], Coroutine[Any, Any, T]]:
-    """Make a method that blocks on the file one that is awaited, and that needs the index open."""
-
-    async def run(self: LocalStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        self._opened()
-        return await asyncio.to_thread(_again_if_changed, method, self, *args, **kwargs)
-
-    functools.update_wrapper(run, method)
-    return run
-
-
-def _in_writer_thread(
-    method: Callable[Concatenate[LocalStore, P], T],
-) -> Callable[Concatenate[LocalStore, P], Coroutine[Any, Any, T]]:
-    """Make a method that writes one that is awaited, as `_in_thread` does for the others.
-
-    A store's writes go one after the other anyway. In a thread of their own, they may wait long for other processes
-    while searches go on.
-    """
-
-    async def run(self: LocalStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        self._opened()
-        return await self._writer.run(_again_if_changed, method, self, *args, **kwargs)
-
-    functools.update_wrapper(run, method)
-    return run
-
-
-def _again_if_changed(method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a method again where the folder was replaced under it: the answer is of the new content."""
-    for _ in range(_ATTEMPTS - 1):
-        try:
-            return method(*args, **kwargs)
-        except ChangedMeanwhileError:
-            continue
-    return method(*args, **kwargs)
+from late_interaction.validation import (
+    check_encoded,
+    check_not_negative,
+    check_positive,
+    check_unicode,
+    shown,
+)
 
 
 class LocalStore(Store):
@@ -179,7 +142,7 @@ class LocalStore(Store):
     # --- opening and closing
 
     async def spec(self) -> IndexSpec | None:
-        """What the index in the folder was built with; None where there is none."""
+        """Return what the index in the folder was built with, or None if there is no index."""
         return await asyncio.to_thread(self._read_spec)
 
     async def open(self, spec: IndexSpec) -> None:
@@ -213,21 +176,7 @@ class LocalStore(Store):
         """Return the spec in a file; None where it has no tables yet."""
         if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'properties'").fetchone():
             return None
-        return self._parsed_spec(read_property(connection, "spec"))
-
-    def _parsed_spec(self, text: str | None) -> IndexSpec:
-        try:
-            values = json.loads(text or "")
-            spec = IndexSpec.from_dict(values)
-            if isinstance(spec.dim, int) and spec.dim > 0 and spec.packing in get_args(PackingDtype):
-                spec.to_dict()
-                return spec
-        except (ValueError, TypeError, AttributeError, RecursionError):
-            pass
-        raise StoreError(
-            f"The index in {self.location} is damaged: what it was built with reads {text!r:.100}. Put a backup in its "
-            "place."
-        )
+        return parse_spec(read_property(connection, "spec"), self.location)
 
     def _create(self, spec: IndexSpec) -> IndexSpec:
         """Create the index, unless another process does it first; return the spec in the file."""
@@ -242,7 +191,7 @@ class LocalStore(Store):
         return have
 
     def _attach(self, connection: sqlite3.Connection) -> None:
-        """Look at the begin of each transaction which index it sees; at another one, drop what is known of the last.
+        """Look, when a transaction begins, which index it sees; at another one, drop what is known of the last.
 
         Raises:
             IndexMismatchError: the other one was built with another spec.
@@ -298,55 +247,78 @@ class LocalStore(Store):
     # --- writing
 
     async def upsert(self, documents: Sequence[EncodedDocument]) -> None:
-        """Write documents in one transaction: after a kill, all of them are there or none is."""
+        """Write documents in one transaction: after a kill, all of them are there or none is.
+
+        Raises:
+            DocumentError: metadata of some documents cannot be stored as JSON, or a text has half of a surrogate pair
+                in it; the others are written.
+            TypeError, ValueError: a matrix is not one of unit vectors, or an id is given twice; nothing is written.
+        """
         if await self._upsert(documents):
             self._builder.start()
 
-    @_in_writer_thread
+    @in_writer_thread
     def _upsert(self, documents: Sequence[EncodedDocument]) -> bool:
         """Write, and say whether so much is outside the index now that it should be built."""
-        packing = self._opened().packing
-        rows = [
-            (doc.doc_id, doc.content, doc.content_type, to_json(doc.metadata), len(encoded.matrix))
-            for encoded in documents
-            for doc in (encoded.document,)
-        ]
-        packed = [pack(encoded.matrix, packing) for encoded in documents]
+        spec = self._opened()
+        rows: list[tuple[str, str, str, str, int]] = []
+        packed: list[bytes] = []
+        failures: list[RowFailure] = []
+        for number, encoded in enumerate(check_encoded(documents, spec.dim)):
+            document = encoded.document
+            try:
+                for name in ("doc_id", "content", "content_type"):
+                    check_unicode(getattr(document, name), name)
+                metadata = _json_of(document.metadata)
+            except ValueError as error:
+                failures.append(RowFailure(number, document.doc_id, str(error)))
+                continue
+            texts = (document.doc_id, document.content, document.content_type, metadata)
+            rows.append((*texts, len(encoded.matrix)))
+            packed.append(pack(encoded.matrix, spec.packing))
         with self._changing() as (connection, change):
             index = self._views.index(connection, read_state(connection))
             delete_ids(connection, [row[0] for row in rows], change)
             for row, blob in zip(rows, packed, strict=True):
-                cursor = connection.execute(
-                    "INSERT INTO documents (doc_id, content, content_type, metadata, n_tokens) VALUES (?, ?, ?, ?, ?)",
-                    row,
-                )
-                connection.execute("INSERT INTO vectors VALUES (?, ?)", (cursor.lastrowid, blob))
-            return self._build.unindexed_tokens(connection, index) > self._limits.exact_tokens
+                insert(connection, row, blob)
+            due = self._build.unindexed_tokens(connection, index) > self._limits.exact_tokens
+        if failures:
+            raise DocumentError(failures, [row[0] for row in rows])
+        return due
 
-    @_in_writer_thread
+    @in_writer_thread
     def update_metadata(self, doc_id: str, metadata: dict[str, Any]) -> bool:
-        """Set these metadata keys, leaving the others; False where there is no such id."""
+        """Set these metadata keys, leaving the others; return False if there is no such id.
+
+        Raises:
+            TypeError, ValueError: the metadata cannot be stored as JSON.
+        """
+        if not isinstance(metadata, dict):
+            raise TypeError(f"metadata must be a dict, not {shown(metadata)}.")
+        if not _checked([doc_id]):
+            return False
         with self._changing() as (connection, change):
             row = connection.execute(
                 "SELECT rid, metadata FROM documents WHERE doc_id = ?", (doc_id,)
             ).fetchone()
             if row is None:
                 return False
-            merged = to_json({**json.loads(row[1]), **metadata})
+            merged = _json_of({**json.loads(row[1]), **metadata})
             connection.execute("UPDATE documents SET metadata = ? WHERE rid = ?", (merged, row[0]))
             change.updated.append(row[0])
             return True
 
-    @_in_writer_thread
+    @in_writer_thread
     def delete(self, selection: Sequence[str] | Filter) -> int:
-        """Delete by id or by filter in one transaction; returns how many documents there were."""
+        """Delete by id or by filter in one transaction; return how many documents there were."""
+        doc_ids = _checked(selection) if isinstance(selection, Sequence) else None
         with self._changing() as (connection, change):
-            if isinstance(selection, Sequence):
-                return delete_ids(connection, selection, change)
-            row_ids = [row_id for (row_id,) in matching(connection, selection, "rid")]
+            if doc_ids is not None:
+                return delete_ids(connection, doc_ids, change)
+            row_ids = [row_id for (row_id,) in matching(connection, cast("Filter", selection), "rid")]
             return delete_rows(connection, row_ids, change)
 
-    @_in_writer_thread
+    @in_writer_thread
     def clear(self) -> None:
         """Delete every document; the index stays open and empty."""
         with self._changing() as (connection, change):
@@ -368,15 +340,15 @@ class LocalStore(Store):
 
     # --- reading
 
-    @_in_thread
+    @in_thread
     def matrices(self, doc_ids: Sequence[str]) -> tuple[list[str], RaggedTokens]:
-        """Token matrices in the order asked, as they are packed: nothing is widened yet."""
-        return self._matrices(doc_ids)
+        """Return token matrices in the order asked, as they are packed: nothing is widened yet."""
+        return self._matrices(_checked(doc_ids))
 
-    @_in_thread
+    @in_thread
     def score(self, query: QueryVectors, doc_ids: Sequence[str]) -> tuple[list[str], NDArray[np.float32]]:
-        """Stage 2, in the thread that reads the matrices: to change threads takes as long as to score ten documents."""
-        there, documents = self._matrices(doc_ids)
+        """Run stage 2 where the matrices are read: changing threads takes as long as scoring ten documents."""
+        there, documents = self._matrices(_checked(doc_ids))
         return there, maxsim(query.vectors, documents, query.weights)
 
     def _matrices(self, doc_ids: Sequence[str]) -> tuple[list[str], RaggedTokens]:
@@ -393,23 +365,27 @@ class LocalStore(Store):
         there = [doc_id for doc_id in doc_ids if doc_id in found]
         return there, unpack_many([found[doc_id] for doc_id in there], self._opened().dim)
 
-    @_in_thread
+    @in_thread
     def documents(self, doc_ids: Sequence[str]) -> list[Document]:
-        """Stored documents in the order asked; ids that are not there are left out."""
+        """Return the stored documents in the order asked; unknown ids are left out."""
+        doc_ids = _checked(doc_ids)
         with self._file.reading() as connection:
             rows = list(select_in(connection, f"{DOCUMENT} FROM documents", "doc_id", doc_ids))
         found = {row[0]: to_document(row) for row in rows}
         return [found[doc_id] for doc_id in doc_ids if doc_id in found]
 
-    @_in_thread
+    @in_thread
     def existing(self, doc_ids: Sequence[str]) -> set[str]:
-        """Those of the ids that are in the index."""
+        """Return those of the ids that are in the index."""
+        doc_ids = _checked(doc_ids)
         with self._file.reading() as connection:
             return {row[0] for row in select_in(connection, "doc_id FROM documents", "doc_id", doc_ids)}
 
-    @_in_thread
+    @in_thread
     def find(self, filter: Filter | None = None, *, limit: int | None = None) -> list[Document]:
-        """Documents whose metadata match, in the order they were written."""
+        """Return the documents whose metadata match, in the order they were written."""
+        if limit is not None:
+            check_not_negative("limit", limit)
         with self._file.reading() as connection:
             rows: Iterator[tuple[Any, ...]]
             if filter is None:
@@ -418,7 +394,7 @@ class LocalStore(Store):
                 rows = matching(connection, filter, DOCUMENT)
             return [to_document(row) for row in itertools.islice(rows, limit)]
 
-    @_in_thread
+    @in_thread
     def count(self, filter: Filter | None = None) -> int:
         """Return how many documents there are (that match)."""
         with self._file.reading() as connection:
@@ -427,7 +403,8 @@ class LocalStore(Store):
             return sum(1 for _ in matching(connection, filter, "1"))
 
     async def scan(self, *, batch_size: int = 100) -> AsyncIterator[list[EncodedDocument]]:
-        """Every document with its token matrix, in the order they were written."""
+        """Yield every document with its token matrix, in the order they were written."""
+        check_positive("batch_size", batch_size)
         rid = 0
         while True:
             rid, batch = await self._scan(rid, batch_size)
@@ -435,7 +412,7 @@ class LocalStore(Store):
                 return
             yield batch
 
-    @_in_thread
+    @in_thread
     def _scan(self, after: int, batch_size: int) -> tuple[int, list[EncodedDocument]]:
         query = (
             f"SELECT {DOCUMENT}, packed, rid FROM documents JOIN vectors USING (rid) "
@@ -447,9 +424,9 @@ class LocalStore(Store):
         encoded = [EncodedDocument(to_document(row), matrices.matrix(i)) for i, row in enumerate(rows)]
         return (rows[-1][-1] if rows else after), encoded
 
-    @_in_thread
+    @in_thread
     def info(self) -> dict[str, Any]:
-        """Counts, sizes in bytes, and how much of the collection the centroid index covers."""
+        """Return counts, sizes in bytes, and how much of the collection the centroid index covers."""
         with self._file.reading() as connection:
             view = self._current_view(connection)
             packed = connection.execute("SELECT coalesce(sum(length(packed)), 0) FROM vectors").fetchone()[0]
@@ -467,81 +444,58 @@ class LocalStore(Store):
 
     # --- searching
 
-    @_in_thread
+    @in_thread
     def candidates(
         self, query: QueryVectors, n: int, *, n_ann_tokens: int | None, filter: Filter | None = None
     ) -> Candidates:
-        """Stage 1. A small collection, and the few documents that a filter leaves, are scored exactly."""
+        """Run stage 1. A small collection, and the few documents that a filter leaves, are scored exactly."""
         with self._file.reading() as connection:
             view = self._current_view(connection)
-            indexed, unindexed = view.indexed.alive, view.unindexed.alive
-            n_indexed, indexed_tokens = view.indexed.n_alive, view.indexed.tokens_alive
-            if filter is not None:
-                indexed, unindexed = self._views.allowed(connection, filter, view)
-                n_indexed, indexed_tokens = int(indexed.sum()), int(view.indexed.n_tokens[indexed].sum())
-            scored = self._score(connection, query, view.unindexed, unindexed, view.matrices)
-            parts = [_best_n(*scored, n, exact=True)]
-            small = n_indexed <= n or indexed_tokens <= self._limits.exact_tokens
-            everything = small or n_ann_tokens is None
-            if everything and n_indexed:
-                parts.append(_best_n(*self._score(connection, query, view.indexed, indexed), n, exact=True))
-        if not everything and view.index is not None:
-            assert n_ann_tokens is not None
-            scores = view.index.approximate(query, n_ann_tokens)
-            scores[~indexed] = -np.inf
-            parts.append(_best_n(view.indexed.doc_ids, scores, n, exact=False))
-        doc_ids = [doc_id for part in parts for doc_id in part[0]]
-        scores, exact = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
-        order = np.argsort(-scores, kind="stable")
-        return Candidates(
-            doc_ids=[doc_ids[i] for i in order.tolist()],
-            scores=scores[order],
-            exact=exact[order],
-            bound=-math.inf if everything else math.inf,
-            n_ann_tokens=None if everything else n_ann_tokens,
-        )
-
-    def _score(
-        self,
-        connection: sqlite3.Connection,
-        query: QueryVectors,
-        rows: Rows,
-        chosen: NDArray[np.bool_],
-        tokens: RaggedTokens | None = None,
-    ) -> tuple[list[str], NDArray[np.float32]]:
-        """Return ids and exact MaxSim of the chosen rows; `tokens` are all rows' matrices if they are in memory."""
-        positions = np.flatnonzero(chosen)
-        doc_ids = [rows.doc_ids[i] for i in positions.tolist()]
-        if tokens is not None and 2 * len(positions) > len(rows.row_ids):
-            return doc_ids, maxsim(query.vectors, tokens, query.weights)[positions]
-        scores = np.empty(len(positions), np.float32)
-        row_ids = rows.row_ids[positions].tolist()
-        packed = (blob for (blob,) in select_in(connection, "packed FROM vectors", "rid", row_ids))
-        for first in range(0, len(positions), BATCH):
-            batch = unpack_many(list(itertools.islice(packed, BATCH)))
-            scores[first : first + BATCH] = maxsim(query.vectors, batch, query.weights)
-        return doc_ids, scores
+            exact_tokens = self._limits.exact_tokens
+            return find_candidates(
+                connection, self._views, view, query, n, n_ann_tokens, filter, exact_tokens
+            )
 
     def _current_view(self, connection: sqlite3.Connection) -> View:
         return self._views.current(connection, quiet=self._builder.running())
 
     # --- the index
 
-    async def optimize(self, *, show_progress: bool = False) -> None:
-        """Bring the centroid index up to date, if what it does not cover has become slow to score.
+    async def optimize(self, *, show_progress: bool = False) -> dict[str, Any]:
+        """Bring the centroid index up to date if scoring what it does not cover has become slow; give space back.
+
+        One process builds an index; if another does so now, this one leaves it to that.
+
+        Returns:
+            `freed_bytes`: by how much the folder shrank.
 
         Raises:
-            StoreLockedError: another process is writing to this index; it keeps the index as well.
+            StoreLockedError: others were writing for as long as `lock_timeout`.
             StoreError: the index cannot be written; the documents are not touched.
         """
         self._opened()
         await asyncio.to_thread(self._builder.run, show_progress)
+        return {"freed_bytes": await self._shrink()}
+
+    @in_writer_thread
+    def _shrink(self) -> int:
+        return shrink(self._file)
 
 
-def _best_n(
-    doc_ids: list[str], scores: NDArray[np.float32], n: int, *, exact: bool
-) -> tuple[list[str], NDArray[np.float32], NDArray[np.bool_]]:
-    """The `n` best of some scored documents, without those at minus infinity."""
-    best = np.argpartition(-scores, n - 1)[:n] if n < len(scores) else np.arange(len(scores))
-    best = best[np.isfinite(scores[best])]
-    return [doc_ids[i] for i in best.tolist()], scores[best], np.full(len(best), exact)
+def _checked(doc_ids: Sequence[str]) -> list[str]:
+    """Check the types of ids, and return those that a document may have."""
+    if isinstance(doc_ids, str):
+        raise TypeError(f"ids must be a list of str, not the one str {shown(doc_ids)}.")
+    for doc_id in doc_ids:
+        if not isinstance(doc_id, str):
+            raise TypeError(f"an id must be a str, not {shown(doc_id)}.")
+    return [
+        doc_id for doc_id in doc_ids if not any("\ud800" <= character <= "\udfff" for character in doc_id)
+    ]
+
+
+def _json_of(metadata: dict[str, Any]) -> str:
+    try:
+        return to_json(metadata)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"the metadata cannot be stored as JSON: {error}") from None

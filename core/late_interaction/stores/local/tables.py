@@ -13,13 +13,13 @@ import secrets
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.errors import StoreError
-from late_interaction.types import Document
+from late_interaction.types import Document, IndexSpec, PackingDtype
 
 BATCH = 500
 """How many rows are asked for, or held in memory, at a time."""
@@ -82,11 +82,13 @@ class Change:
     Attributes:
         deleted: documents that were deleted or replaced.
         updated: documents whose metadata changed.
+        deleted_bytes: how much space the deleted ones took.
         everything: all documents were deleted.
     """
 
     deleted: list[int] = field(default_factory=list)
     updated: list[int] = field(default_factory=list)
+    deleted_bytes: int = 0
     everything: bool = False
 
 
@@ -138,10 +140,12 @@ def record_change(connection: sqlite3.Connection, change: Change) -> None:
     blobs = (_to_blob(change.deleted), _to_blob(change.updated)) if known else (None, None)
     connection.execute("INSERT OR REPLACE INTO changes VALUES (?, ?, ?, ?)", (generation, stamp, *blobs))
     connection.execute("DELETE FROM changes WHERE generation <= ?", (generation - _CHANGES_KEPT,))
+    if change.deleted_bytes:
+        deleted_bytes = int(read_property(connection, "deleted_bytes") or 0) + change.deleted_bytes
+        write_property(connection, "deleted_bytes", str(deleted_bytes))
     if change.deleted:
         # Only what this release builds has these two. Without them the index is compacted later, no more.
-        counted = "SELECT (SELECT value FROM properties WHERE name = 'indexed_to')"
-        indexed_to = int(connection.execute(counted).fetchone()[0] or 0)
+        indexed_to = int(read_property(connection, "indexed_to") or 0)
         from_index = sum(row_id <= indexed_to for row_id in change.deleted)
         statement = "UPDATE properties SET value = value + ? WHERE name = 'deleted_from_index'"
         connection.execute(statement, (from_index,))
@@ -170,6 +174,25 @@ def read_changes(
         np.unique(np.frombuffer(b"".join(pair[i] for pair in blobs), _ROW_ID)) for i in (0, 1)
     )
     return deleted, updated
+
+
+def parse_spec(text: str | None, location: str) -> IndexSpec:
+    """Return the spec that an index was built with, from the property that holds it.
+
+    Raises:
+        StoreError: it is damaged.
+    """
+    try:
+        values = json.loads(text or "")
+        spec = IndexSpec.from_dict(values)
+        if isinstance(spec.dim, int) and spec.dim > 0 and spec.packing in get_args(PackingDtype):
+            spec.to_dict()
+            return spec
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        pass
+    raise StoreError(
+        f"The index in {location} is damaged: what it was built with reads {text!r:.100}. Put a backup in its place."
+    )
 
 
 def last_row_id(connection: sqlite3.Connection) -> int:
@@ -209,6 +232,16 @@ def delete_ids(connection: sqlite3.Connection, doc_ids: Sequence[str], change: C
 
 def delete_rows(connection: sqlite3.Connection, row_ids: Sequence[int], change: Change) -> int:
     """Delete existing documents by row id; return how many there were."""
+    size = "length(packed) + length(CAST(content AS BLOB)) + length(metadata)"
+    sizes = select_in(connection, f"{size} FROM documents JOIN vectors USING (rid)", "rid", row_ids)
+    change.deleted_bytes += sum(n_bytes for (n_bytes,) in sizes)
     connection.executemany("DELETE FROM documents WHERE rid = ?", ((row_id,) for row_id in row_ids))
     change.deleted += row_ids
     return len(row_ids)
+
+
+def insert(connection: sqlite3.Connection, row: tuple[str, str, str, str, int], packed: bytes) -> None:
+    """Write a document, the columns `DOCUMENT` and its number of tokens, and its packed matrix."""
+    statement = f"INSERT INTO documents ({DOCUMENT}, n_tokens) VALUES (?, ?, ?, ?, ?)"
+    cursor = connection.execute(statement, row)
+    connection.execute("INSERT INTO vectors VALUES (?, ?)", (cursor.lastrowid, packed))

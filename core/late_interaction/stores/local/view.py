@@ -8,7 +8,6 @@ import sqlite3
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +16,11 @@ from late_interaction.errors import StoreError
 from late_interaction.filters import Filter
 from late_interaction.packing import unpack_many
 from late_interaction.stores.local.allowed import Allowed
+from late_interaction.stores.local.buffer import TokenBuffer, chosen_matrices
 from late_interaction.stores.local.centroids import CentroidIndex
 from late_interaction.stores.local.index_file import UnusableIndexError, load_index
 from late_interaction.stores.local.limits import Limits
+from late_interaction.stores.local.sqlite import ChangedMeanwhileError
 from late_interaction.stores.local.tables import State, last_row_id, read_changes, read_state, select_in
 from late_interaction.types import RaggedTokens
 
@@ -166,6 +167,10 @@ class Views:
             if self.latest is not None and self.latest.state.generation > state.generation:
                 connection.execute("ROLLBACK")
                 connection.execute("BEGIN")
+                if read_state(connection).index_id != state.index_id:
+                    raise ChangedMeanwhileError(
+                        f"The index in {self.index_path.parent} was replaced meanwhile."
+                    )
                 state = read_state(connection)
             if (view := self._if_current(connection)) is not None:
                 return view
@@ -249,7 +254,7 @@ class Views:
         if len(unindexed.row_ids) - unindexed.n_alive > max(_MOST_DELETED, unindexed.n_alive):
             if matrices is not None:
                 buffer = TokenBuffer()
-                matrices = buffer.extended(None, _chosen(matrices, unindexed.alive))
+                matrices = buffer.extended(None, chosen_matrices(matrices, unindexed.alive))
             unindexed = unindexed.compacted()
         self._allowed = {key: allowed.marked(updated) for key, allowed in self._allowed.items()}
         return replace(
@@ -348,54 +353,6 @@ class Views:
                     self._allowed = {**dict(kept[1 - self._limits.filters_kept :]), filter: allowed}
         others = np.isin(view.unindexed.row_ids, allowed.others, assume_unique=True)
         return allowed.indexed & view.indexed.alive, others & view.unindexed.alive
-
-
-class TokenBuffer:
-    """Memory for token matrices that has room for more, so that to add some does not copy the others.
-
-    Earlier views go on reading their part of it.
-    """
-
-    def __init__(self) -> None:
-        self._tokens: NDArray[Any] | None = None
-        self._scales: NDArray[np.float32] | None = None
-
-    def extended(self, tokens: RaggedTokens | None, more: RaggedTokens) -> RaggedTokens:
-        """Return the matrices that this gave out last (none at first), and more."""
-        if tokens is None or not len(tokens):
-            tokens = RaggedTokens(
-                more.tokens[:0], more.offsets[:1], None if more.scales is None else more.scales[:0]
-            )
-        if tokens.tokens.dtype != more.tokens.dtype:
-            raise StoreError("token matrices differ in dtype, or one of them is damaged.")
-        used = len(tokens.tokens)
-        self._tokens = rows = _with_room(self._tokens, used, more.tokens)
-        scales = None
-        if more.scales is not None:
-            self._scales = scales = _with_room(self._scales, used, more.scales)
-        offsets = np.concatenate([tokens.offsets, used + more.offsets[1:]])
-        total = int(offsets[-1])
-        return RaggedTokens(rows[:total], offsets, None if scales is None else scales[:total])
-
-
-def _with_room(buffer: NDArray[Any] | None, used: int, values: NDArray[Any]) -> NDArray[Any]:
-    """Write values behind what is used, into a larger buffer where this one is full."""
-    total = used + len(values)
-    if buffer is None or total > len(buffer):
-        larger = np.empty((total + used // 2, *values.shape[1:]), values.dtype)
-        if buffer is not None:
-            larger[:used] = buffer[:used]
-        buffer = larger
-    buffer[used:total] = values
-    return buffer
-
-
-def _chosen(documents: RaggedTokens, chosen: NDArray[np.bool_]) -> RaggedTokens:
-    lengths = np.diff(documents.offsets)
-    rows = np.repeat(chosen, lengths)
-    offsets = np.concatenate([[0], np.cumsum(lengths[chosen])])
-    scales = None if documents.scales is None else documents.scales[rows]
-    return RaggedTokens(documents.tokens[rows], offsets, scales)
 
 
 def _columns(rows: list[tuple[int, str, int]]) -> tuple[NDArray[np.int64], list[str], NDArray[np.int64]]:
