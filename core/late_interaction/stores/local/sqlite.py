@@ -30,6 +30,10 @@ from late_interaction.stores.local.pairing import belong_together, count_write, 
 logger = logging.getLogger(__name__)
 
 _BUSY_S = 30.0
+_SQLITE_ERRORS = (
+    sqlite3.Error,
+    UnicodeDecodeError,
+)  # of a damaged file, SQLite's own message may not be text
 _ATTEMPTS = 4
 _PAUSE_S = 0.02
 
@@ -153,7 +157,7 @@ class SQLiteFile:
             try:
                 self._announce(held)
                 yield held.connection
-            except sqlite3.Error as error:
+            except _SQLITE_ERRORS as error:
                 self._check_same(held)
                 raise self._unusable(error) from error
             self._check_same(held, or_gone=True)
@@ -178,7 +182,7 @@ class SQLiteFile:
                 self._check_same(held)
                 held.connection.execute("COMMIT")
                 self._check_in_place(held)
-            except sqlite3.Error as error:
+            except _SQLITE_ERRORS as error:
                 raise self._unusable(error) from error
             finally:
                 self._end(held)
@@ -211,7 +215,7 @@ class SQLiteFile:
                     connection.execute("COMMIT")
                 new.replace(self.path)
                 _sync_folder(self.folder)
-            except sqlite3.Error as error:
+            except _SQLITE_ERRORS as error:
                 raise self._unusable(error) from error
             except OSError as error:
                 raise StoreError(f"The index in {self.folder} cannot be written: {error}") from error
@@ -232,7 +236,7 @@ class SQLiteFile:
             try:
                 held.connection.execute("ROLLBACK")
                 yield held.connection
-            except sqlite3.Error as error:
+            except _SQLITE_ERRORS as error:
                 raise self._unusable(error) from error
             finally:
                 self._end(held)
@@ -324,7 +328,7 @@ class SQLiteFile:
     def _begin(self, statement: str, *before: str) -> _Connected:
         """Begin a transaction on the file that is at the path now."""
         self._check_process()
-        failure: sqlite3.Error | None = None
+        failure: Exception | None = None
         for attempt in range(_ATTEMPTS):
             if attempt:
                 time.sleep(_PAUSE_S)
@@ -336,7 +340,7 @@ class SQLiteFile:
                 if self._fits(held):
                     return held
                 self._retire(held)
-            except sqlite3.Error as error:
+            except _SQLITE_ERRORS as error:
                 if held is not None:
                     held.connection.close()
                 if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
@@ -587,7 +591,7 @@ class SQLiteFile:
             "others from writing until it closes the index."
         )
 
-    def _unusable(self, error: sqlite3.Error) -> StoreError:
+    def _unusable(self, error: Exception) -> StoreError:
         return StoreError(f"The index in {self.folder} could not be used: {error}")
 
 
