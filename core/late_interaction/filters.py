@@ -35,6 +35,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, cast
 
 from late_interaction.errors import FilterError
+from late_interaction.validation import shown
 
 Operator: TypeAlias = Literal["$eq", "$in", "$gt", "$gte", "$lt", "$lte"]
 Value: TypeAlias = "bool | int | float | str | tuple[Value, ...] | None"
@@ -344,4 +345,4 @@ def _unknown(op: str, known: Sequence[str]) -> str:
 
 
 def _type(value: object) -> str:
-    return "None" if value is None else f"{type(value).__name__} {value!r:.80}"
+    return "None" if value is None else f"{type(value).__name__} {shown(value, 80)}"

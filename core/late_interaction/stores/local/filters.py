@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from late_interaction.filters import And, Comparison, Exists, Filter, Not, Or, Value, matches
+from late_interaction.stores.local.tables import to_metadata
 
 _UNKNOWN = "NULL"
 _ORDER = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
@@ -78,7 +79,7 @@ def matching(
         f"SELECT {columns}, CASE WHEN verdict THEN NULL ELSE text END FROM ({judged}) WHERE verdict IS NOT 0"
     )
     for row in connection.execute(query, sql.parameters):
-        if row[-1] is None or matches(filter, json.loads(row[-1])):
+        if row[-1] is None or matches(filter, to_metadata(row[-1])):
             yield row[:-1]
 
 

@@ -56,6 +56,7 @@ from late_interaction.stores.local.tables import (
     record_change,
     select_in,
     to_document,
+    to_metadata,
     write_property,
 )
 from late_interaction.stores.local.view import View, Views
@@ -303,7 +304,7 @@ class LocalStore(Store):
             ).fetchone()
             if row is None:
                 return False
-            merged = _json_of({**json.loads(row[1]), **metadata})
+            merged = _json_of({**to_metadata(row[1]), **metadata})
             connection.execute("UPDATE documents SET metadata = ? WHERE rid = ?", (merged, row[0]))
             change.updated.append(row[0])
             return True

@@ -206,8 +206,33 @@ def _to_blob(row_ids: list[int]) -> bytes:
 
 
 def to_document(row: tuple[Any, ...]) -> Document:
-    """Make a document of a row that begins with the columns `DOCUMENT`."""
-    return Document(row[0], row[1], row[2], json.loads(row[3]))
+    """Make a document of a row that begins with the columns `DOCUMENT`.
+
+    Raises:
+        StoreError: the row is damaged.
+    """
+    if not all(isinstance(text, str) for text in row[:3]):
+        raise StoreError(
+            f"The document {row[0]!r:.100} is damaged: a column is not text. Put a backup in its place."
+        )
+    return Document(row[0], row[1], row[2], to_metadata(row[3]))
+
+
+def to_metadata(text: Any) -> dict[str, Any]:
+    """Read the column `metadata`.
+
+    Raises:
+        StoreError: it is damaged.
+    """
+    try:
+        metadata = json.loads(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise StoreError(f"A document's metadata are damaged: {error}. Put a backup in its place.") from error
+    if not isinstance(metadata, dict):
+        raise StoreError(
+            f"A document's metadata are damaged: they read {text!r:.100}. Put a backup in its place."
+        )
+    return metadata
 
 
 def select_in(

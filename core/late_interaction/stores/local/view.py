@@ -356,6 +356,11 @@ class Views:
 
 
 def _columns(rows: list[tuple[int, str, int]]) -> tuple[NDArray[np.int64], list[str], NDArray[np.int64]]:
-    row_ids = np.fromiter((row[0] for row in rows), np.int64, len(rows))
-    n_tokens = np.fromiter((row[2] for row in rows), np.int64, len(rows))
+    try:
+        row_ids = np.fromiter((row[0] for row in rows), np.int64, len(rows))
+        n_tokens = np.fromiter((row[2] for row in rows), np.int64, len(rows))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise StoreError(
+            f"The index is damaged: a document's number of tokens cannot be read: {error}"
+        ) from error
     return row_ids, [row[1] for row in rows], n_tokens
