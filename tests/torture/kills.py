@@ -33,9 +33,10 @@ def run_kills(n: int, seed: int = 0) -> Figures:
                 target=write, args=(folder, str(log), seed * 1_000_003 + number), daemon=True
             )
             writer.start()
-            while not log.stat().st_size and writer.is_alive():
+            lines = rng.randint(1, 16)
+            while log.read_bytes().count(b"\n") < lines and writer.is_alive():
                 time.sleep(0.001)
-            time.sleep(rng.uniform(0, 0.15))
+            time.sleep(rng.uniform(0, 0.01))
             writer.kill()
             writer.join()
             if writer.exitcode != -9:
