@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +75,16 @@ def test_every_option_is_documented_and_tried_here(
 # --- searches
 
 
-def search_surfaces(folder: Path) -> dict[str, Callable[..., Any]]:
+@pytest.fixture
+def twin(tmp_path: Path) -> Iterator[SyncPipeline]:
+    with SyncPipeline(tmp_path, HashModel()) as pipeline:
+        yield pipeline
+
+
+@pytest.fixture
+def search_surfaces(tmp_path: Path, twin: SyncPipeline) -> dict[str, Callable[..., Any]]:
     """What searches, by name: a function that takes an option by its keyword."""
-    pipeline = LateInteractionPipeline(folder, HashModel())
-    twin = SyncPipeline(folder, HashModel())
+    pipeline = LateInteractionPipeline(tmp_path, HashModel())
     langchain, llamaindex = LangChainStore(twin), LlamaIndexStore(twin)
     (matrix,) = HashModel().encode_queries(["text"])
     query = VectorStoreQuery(query_str="text")
@@ -116,10 +122,9 @@ SEARCHES = [
 
 @pytest.mark.parametrize("surface", SEARCHES)
 def test_every_search_offers_every_option(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, surface: str
+    search_surfaces: dict[str, Callable[..., Any]], monkeypatch: pytest.MonkeyPatch, surface: str
 ) -> None:
-    surfaces = search_surfaces(tmp_path)
-    assert list(surfaces) == SEARCHES
+    assert list(search_surfaces) == SEARCHES
     seen: dict[str, SearchOptions] = {}
     make = SearchPlan.of
 
@@ -130,7 +135,7 @@ def test_every_search_offers_every_option(
 
     monkeypatch.setattr(SearchPlan, "of", spy)
     for name, value in SEARCH.items():
-        surfaces[surface](**{name: value})
+        search_surfaces[surface](**{name: value})
         if name == "filter":
             assert "year" in str(seen["parsed"]["filter"])
         else:
@@ -138,9 +143,11 @@ def test_every_search_offers_every_option(
 
 
 @pytest.mark.parametrize("surface", SEARCHES)
-def test_a_search_names_an_option_that_does_not_exist(tmp_path: Path, surface: str) -> None:
+def test_a_search_names_an_option_that_does_not_exist(
+    search_surfaces: dict[str, Callable[..., Any]], surface: str
+) -> None:
     with pytest.raises(TypeError, match=r"n_ann_token\b") as caught:
-        search_surfaces(tmp_path)[surface](n_ann_token=5)
+        search_surfaces[surface](n_ann_token=5)
     assert all(name in str(caught.value) for name in SEARCH)
 
 
@@ -215,9 +222,13 @@ def test_every_call_that_writes_offers_every_option(
             "copy_to": [tmp_path / "there"],
         }
         pipeline = of(tmp_path / "here", PrecomputedEmbeddings(2, "mine"))
-        called = getattr(pipeline, method)(*arguments[method], **given)
-        if inspect.iscoroutine(called):
-            asyncio.run(called)
+        try:
+            called = getattr(pipeline, method)(*arguments[method], **given)
+            if inspect.iscoroutine(called):
+                asyncio.run(called)
+        finally:
+            if isinstance(pipeline, SyncPipeline):
+                pipeline.close()
 
     for name, value in WRITE.items():
         write(**{name: value})
