@@ -268,7 +268,8 @@ def _parse_field(field: str, condition: object, place: str, depth: int) -> list[
     if not condition:
         raise FilterError(f"{place}: an empty mapping is no condition. " + _ABOUT_OBJECTS)
     return [
-        _parse_operator(field, op, operand, f"{place}[{op!r}]", depth) for op, operand in condition.items()
+        _parse_operator(field, op, operand, f"{place}[{shown(op)}]", depth)
+        for op, operand in condition.items()
     ]
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from late_interaction.errors import StoreError
 from late_interaction.types import FloatMatrix, PackingDtype, RaggedTokens
+from late_interaction.validation import shown
 
 _HEADER = np.dtype(
     {
@@ -55,7 +56,7 @@ def pack(matrix: FloatMatrix, dtype: PackingDtype = "int8") -> bytes:
 def check_packing(dtype: str) -> None:
     """Raise `ValueError` unless `dtype` is one that `pack` knows."""
     if dtype not in get_args(PackingDtype):
-        raise ValueError(f"packing must be one of {', '.join(get_args(PackingDtype))}, not {dtype!r}.")
+        raise ValueError(f"packing must be one of {', '.join(get_args(PackingDtype))}, not {shown(dtype)}.")
 
 
 def unpack(blob: bytes) -> FloatMatrix:

@@ -8,23 +8,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from late_interaction.types import FloatMatrix, SearchResults
-from late_interaction.validation import check_positive
+from late_interaction.validation import check_positive, shown
 
 if TYPE_CHECKING:
     from late_interaction.pipeline import LateInteractionPipeline
 
 
 def relevance(score: float, n_query_tokens: int) -> float:
-    """A raw MaxSim score on a scale from 0 to 1: the mean similarity per query token, moved from [-1, 1].
+    """Return a raw MaxSim score on a scale from 0 to 1: the mean similarity per query token, moved from [-1, 1].
 
-    It is a scale and no probability: real scores lie close together near its upper end.
+    It is a rescaled score, not a probability: real scores lie close together near its upper end.
+
+    Raises:
+        TypeError, ValueError: there is not at least one query token.
     """
+    check_positive("n_query_tokens", n_query_tokens)
     return min(1.0, max(0.0, (score / n_query_tokens + 1) / 2))
 
 
@@ -50,12 +55,14 @@ def mmr(
         ValueError: k is below 1, λ is outside of [0, 1], or there are not as many scores as matrices.
     """
     check_mmr(k, lambda_mult)
-    rel = np.asarray(query_scores, np.float32)
+    try:
+        rel = np.asarray(query_scores, np.float32)
+    except OverflowError:
+        raise ValueError("a score is too large.") from None
     if rel.shape != (len(matrices),):
         raise ValueError(f"there are {len(matrices)} matrices, but the scores have shape {rel.shape}.")
-    nearest = np.full(
-        len(matrices), -np.inf, np.float32
-    )  # Each document's greatest similarity to a chosen one.
+    # Each document's greatest similarity to a chosen one.
+    nearest = np.full(len(matrices), -np.inf, np.float32)
     left = list(range(len(matrices)))
     chosen: list[int] = []
     while left and len(chosen) < k:
@@ -74,12 +81,14 @@ def check_mmr(k: int, lambda_mult: float) -> None:
         ValueError: k is below 1, or λ is outside of [0, 1].
     """
     check_positive("k", k)
+    if not isinstance(lambda_mult, Real):
+        raise TypeError(f"lambda_mult must be a number, not {shown(lambda_mult)}.")
     if not 0 <= lambda_mult <= 1:
-        raise ValueError(f"lambda_mult must be from 0 to 1, not {lambda_mult}.")
+        raise ValueError(f"lambda_mult must be from 0 to 1, not {shown(lambda_mult)}.")
 
 
 def similarity(a: FloatMatrix, b: FloatMatrix) -> float:
-    """How alike two documents are, in [-1, 1]: the mean over tokens of MaxSim, and the mean of both ways."""
+    """Return how alike two documents are, in [-1, 1]: the mean over tokens of MaxSim, and the mean of both ways."""
     similarities = a @ b.T
     return float(similarities.max(axis=1).mean() + similarities.max(axis=0).mean()) / 2
 
@@ -87,7 +96,7 @@ def similarity(a: FloatMatrix, b: FloatMatrix) -> float:
 async def diversify(
     pipeline: LateInteractionPipeline, results: SearchResults, k: int, lambda_mult: float = 0.5
 ) -> SearchResults:
-    """Those `k` of the results that `mmr` chooses, in its order, with their scores and the search's `.stats`.
+    """Return those `k` of the results that `mmr` chooses, in its order, with their scores and the search's `.stats`.
 
     Documents deleted meanwhile are left out.
 

@@ -112,11 +112,11 @@ class RaggedTokens:
         return cls(np.concatenate(matrices).astype(np.float32, copy=False), offsets)
 
     def __len__(self) -> int:
-        """The number of documents."""
+        """Return the number of documents."""
         return len(self.offsets) - 1
 
     def matrix(self, index: int) -> FloatMatrix:
-        """Document `index` as a (n_tokens, dim) float32 matrix."""
+        """Return document `index` as a (n_tokens, dim) float32 matrix."""
         rows = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
         matrix = self.tokens[rows].astype(np.float32)
         if self.scales is not None:
@@ -209,7 +209,7 @@ class IndexSpec:
     format_version: int = 1
 
     def to_dict(self) -> dict[str, Any]:
-        """The spec as JSON values."""
+        """Return the spec as JSON values."""
         return {
             "dim": self.dim,
             "encoder": dict(self.encoder),
@@ -220,20 +220,29 @@ class IndexSpec:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> IndexSpec:
-        """The inverse of `to_dict`.
+        """Return the spec that `to_dict` made these values of.
 
         Raises:
-            StoreError: an index of a newer release, with fields that this one does not know.
+            StoreError: the index is of a newer release, with fields that this one does not know, or the values are not
+                those of a spec.
         """
+        if not isinstance(values, Mapping):
+            raise StoreError(f"What the index was built with is damaged: it reads {values!r:.100}.")
         if unknown := values.keys() - {field.name for field in fields(cls)}:
             raise StoreError(
                 f"The index was made by a newer release of late-interaction: this one does not know its "
-                f"{', '.join(sorted(unknown))}. Install the newer one."
+                f"{', '.join(sorted(map(str, unknown)))}. Install the newer one."
             )
+        spec_types: dict[str, type] = {
+            "dim": int, "encoder": Mapping, "pooling": Mapping, "packing": str, "format_version": int
+        }  # fmt: skip
+        missing = {"dim", "encoder", "pooling"} - values.keys()
+        if missing or not all(isinstance(value, spec_types[name]) for name, value in values.items()):
+            raise StoreError(f"What the index was built with is damaged: it reads {dict(values)!r:.100}.")
         return cls(**values)
 
     def differences(self, wanted: IndexSpec) -> dict[str, tuple[object, object]]:
-        """Each field that differs: name -> (here, wanted). Nested fields are named `encoder.model`."""
+        """Return each field that differs: name -> (here, wanted). Nested fields are named `encoder.model`."""
         here, there = _flatten(self.to_dict()), _flatten(wanted.to_dict())
         return {
             name: (here.get(name), there.get(name))

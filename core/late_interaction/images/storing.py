@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from late_interaction.images.loading import Fit, ImageSource, LazyImage, LoadedImage, encoded_part
 from late_interaction.images.scaling import Size
+from late_interaction.validation import shown
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -33,7 +34,9 @@ def check_store_images(store: str) -> None:
         ValueError: it is not one of `StoreImages`.
     """
     if store not in get_args(StoreImages):
-        raise ValueError(f"store_images must be one of {', '.join(get_args(StoreImages))}, not {store!r}.")
+        raise ValueError(
+            f"store_images must be one of {', '.join(get_args(StoreImages))}, not {shown(store)}."
+        )
 
 
 def image_reference(source: ImageSource) -> str | None:

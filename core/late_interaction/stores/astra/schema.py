@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, get_args, get_origin
 
 from late_interaction.filters import value_of
+from late_interaction.validation import shown
 
 Row: TypeAlias = dict[str, Any]
 Declaration: TypeAlias = Mapping[str, Any]
@@ -96,7 +97,7 @@ def check_name(name: str) -> str:
         ValueError: it is too long, or has characters that a table's name may not have.
     """
     if not isinstance(name, str):
-        raise TypeError(f"an index's name must be a str, not {name!r:.60}.")
+        raise TypeError(f"an index's name must be a str, not {shown(name)}.")
     if not re.fullmatch(rf"[A-Za-z0-9_]{{1,{MAX_NAME}}}", name, re.ASCII):
         raise ValueError(
             f"on Astra an index's name must have 1 to {MAX_NAME} ASCII letters, digits and underscores, "
@@ -119,11 +120,11 @@ def type_names(declaration: Declaration) -> dict[str, str]:
     names = {}
     for name, given in declaration.items():
         if not isinstance(name, str) or not name:
-            raise TypeError(f"filterable: a field's name must be a str, not {name!r:.60}.")
+            raise TypeError(f"filterable: a field's name must be a str, not {shown(name)}.")
         names[name] = _type_name(given)
         if names[name] not in _COLUMN_TYPES:
             raise ValueError(
-                f"filterable: {name!r} cannot be declared as {given!r:.60}; the types are {', '.join(_COLUMN_TYPES)}."
+                f"filterable: {name!r} cannot be declared as {shown(given)}; the types are {', '.join(_COLUMN_TYPES)}."
             )
     fields_of(names)
     return names
@@ -261,7 +262,7 @@ def _type_name(given: Any) -> str:
         return given
     if get_origin(given) is list:
         return f"list[{_type_name(*get_args(given))}]"
-    return given.__name__ if isinstance(given, type) else repr(given)
+    return given.__name__ if isinstance(given, type) else shown(given)
 
 
 def _cell(kind: str, value: Any) -> Any:
