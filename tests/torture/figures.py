@@ -24,6 +24,7 @@ class Figures:
         foreign: exceptions that are not the library's own.
         notes: one line for each of these, at most twenty.
         counts: whatever else is worth telling.
+        longest_s: how long the longest call took, where that is measured.
     """
 
     cases: int = 0
@@ -33,6 +34,7 @@ class Figures:
     foreign: int = 0
     notes: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    longest_s: float = 0.0
 
     def note(self, kind: str, text: str, n: int = 1) -> None:
         """Count something of a kind (lost, doubled, wrong, foreign), and say what it was."""
@@ -47,6 +49,7 @@ class Figures:
             setattr(self, kind, getattr(self, kind) + getattr(other, kind))
         self.notes = [*self.notes, *other.notes][:20]
         self.counts += other.counts
+        self.longest_s = max(self.longest_s, other.longest_s)
 
     @property
     def bad(self) -> int:

@@ -75,9 +75,7 @@ def work(folder: str, process: int, documents: int, pipe: Connection) -> None:
                 await pipeline.index_documents(
                     [*rows, {"doc_id": "everyones", "content": f"everyones p{process} p{process}"}]
                 )
-                figures.counts["longest call in ms"] = max(
-                    figures.counts["longest call in ms"], round(1000 * (time.monotonic() - begin))
-                )
+                figures.longest_s = max(figures.longest_s, time.monotonic() - begin)
                 figures.cases += len(rows)
                 for text, wanted in ((rows[0]["content"], rows[0]["doc_id"]), ("everyones", "everyones")):
                     await _search(pipeline, model, text, wanted, figures)
