@@ -17,6 +17,8 @@ from tests.support import commands
 from tests.support.models import HashModel
 from tools.data_api import DataApiServer, Fault, run_in_thread
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[DataApiServer]:

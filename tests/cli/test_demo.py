@@ -94,6 +94,7 @@ def test_without_sources_it_says_so(stdlib: Path) -> None:
         stdlib_rows()
 
 
+@pytest.mark.slow
 def test_the_real_library_gives_thousands_and_a_limit_keeps_a_spread() -> None:
     rows = stdlib_rows()
     ids = [row["doc_id"] for row in rows]

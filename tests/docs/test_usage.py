@@ -17,6 +17,8 @@ from tests.support import checkpoints
 from tests.support.paths import SHARED
 from tools.data_api import run_in_thread
 
+pytestmark = pytest.mark.slow
+
 USAGE = SHARED / "usage.py"
 
 

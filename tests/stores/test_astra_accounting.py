@@ -94,6 +94,7 @@ async def test_earlier_batches_count_as_indexed(server):
     assert {d.doc_id for d in await pipeline.find()} == set(raised.value.indexed)
 
 
+@pytest.mark.slow
 async def test_chaos_ends_in_the_right_index(server):
     """Everything fails now and then, half of it after the deed; what comes out is what was asked for."""
     pipeline = pipeline_on(server, retries=30, timeout_s=0.3, filterable=FILTERABLE)

@@ -17,6 +17,8 @@ from tests.stores.astra import FILTERABLE, QUICK, CutAfter, pipeline_on, rows
 from tests.support.answers import ids
 from tools.data_api import Fault
 
+pytestmark = pytest.mark.slow
+
 OPERATIONS = {
     "replace by fewer": lambda p: p.index_documents(rows(3, "new", n_words=3)),
     "replace by more": lambda p: p.index_documents(rows(3, "new", n_words=9)),

@@ -44,6 +44,7 @@ async def make_older(server: DataApiServer, upto: str = "catalogue") -> None:
     await pipeline.aclose()
 
 
+@pytest.mark.slow
 async def test_it_is_read_written_and_repaired(server):
     await make_older(server)
     pipeline = pipeline_on(server, **OPTIONS)

@@ -22,6 +22,7 @@ from tests.support.answers import ids
 from tools.data_api import Fault
 
 
+@pytest.mark.slow
 async def test_requests_keep_within_the_limits(server):
     pipeline = pipeline_on(server, concurrency=7, limits=Limits(request_bytes=4000))
     await pipeline.initialize()
@@ -34,6 +35,7 @@ async def test_requests_keep_within_the_limits(server):
     assert server.log.rows_written == 60 * 31
 
 
+@pytest.mark.slow
 async def test_requests_keep_within_the_limits_with_long_declared_values_too(server):
     """They stand in every row of a document's tokens."""
     pipeline = pipeline_on(server, filterable={"tags": list[str]})

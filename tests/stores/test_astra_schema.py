@@ -110,6 +110,7 @@ async def test_the_declaration_is_part_of_the_index(server):
         await pipeline_on(server, filterable={}).initialize()
 
 
+@pytest.mark.slow
 async def test_a_creation_that_broke_off_is_completed(server):
     for n in range(1, 9):
         server.settings.faults = [CutAfter(n)]

@@ -18,6 +18,7 @@ from tests.stores.astra import FILTERABLE, pipeline_on, rows
 from tests.support.answers import ids
 
 
+@pytest.mark.slow
 async def test_certain_means_certain_however_little_was_looked_at(server):
     """Wherever `certain` is reported, the top k is the exact one; on this data it is reported now and then."""
     pipeline = pipeline_on(server, query_pool_distance=0, packing="float32")
@@ -40,6 +41,7 @@ async def test_certain_means_certain_however_little_was_looked_at(server):
     assert 5 < sum(verdicts) < 40
 
 
+@pytest.mark.slow
 async def test_a_deeper_search_scores_every_candidate_before_it_is_certain(server):
     """The best document is in one list at first, and in no way like the candidates scored before it."""
     rng = np.random.default_rng(0)
@@ -99,6 +101,7 @@ def test_bounds_hold_for_any_lists():
         assert merge_ann_lists(lists, weights, limit + 1).unseen == -np.inf
 
 
+@pytest.mark.slow
 async def test_a_poor_vector_index_is_noticed(server):
     pipeline = pipeline_on(server)
     await pipeline.initialize()
@@ -212,6 +215,7 @@ def _holds(op: str, cell, operand) -> bool:
     return getattr(operator, compare)(cell, operand)
 
 
+@pytest.mark.slow
 async def test_a_search_for_more_than_ann_lists_hold_scores_every_document(server):
     """The same as brute force, whatever of a filter the service decides."""
     rng = np.random.default_rng(0)

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pytest
 from astrapy.api_options import APIOptions
 
 from late_interaction import AstraStore, LateInteractionPipeline
@@ -21,6 +22,8 @@ from late_interaction.stores.astra.doctor import diagnose
 from tests.stores.astra import QUICK
 from tests.support.models import HashModel
 from tools.data_api import DataApiServer, Request
+
+pytestmark = pytest.mark.slow
 
 WORDS = {"old": 7, "a": 3, "b": 5}
 """How many words each version of the document has: shorter and longer ones, of several requests and of one."""

@@ -424,6 +424,7 @@ async def test_a_link_to_the_folder_may_be_led_elsewhere(tmp_path):
     assert await _count(tmp_path / "v2") == 5
 
 
+@pytest.mark.slow
 async def test_readers_in_many_threads_see_one_index_or_the_other_while_the_folder_is_swapped(tmp_path):
     """Each index has documents of its own, so that a mixture shows."""
     for name, first in (("a", 0), ("b", 1000)):

@@ -42,6 +42,7 @@ async def test_below_the_crossover_every_document_is_scored_exactly(store):
     np.testing.assert_allclose(found.scores, np.sort(expected)[::-1][:5], rtol=1e-6)
 
 
+@pytest.mark.slow
 async def test_above_it_the_index_finds_what_is_best(store):
     n = 600
     await store.upsert([encoded(i) for i in range(n)])

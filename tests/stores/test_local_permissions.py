@@ -108,6 +108,7 @@ async def opened(folder: Path) -> LocalStore:
     return store
 
 
+@pytest.mark.slow
 @as_another_user
 async def test_a_reader_without_write_permission_sees_every_acknowledged_document(folder):
     """While the writer lives, once it closed, and when the next one comes; with one reader that stays and new ones."""

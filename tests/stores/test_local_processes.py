@@ -51,6 +51,7 @@ def start_writer(folder: Path, body: str) -> subprocess.Popen:
     )
 
 
+@pytest.mark.slow
 async def test_after_a_kill_every_acknowledged_document_is_whole_and_none_is_half_there(tmp_path):
     body = (
         "i = 0\n"

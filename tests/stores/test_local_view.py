@@ -66,6 +66,7 @@ async def seen(store):
     return found, {name: info[name] for name in info if name not in ("file_bytes", "index_bytes")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exact_tokens", [0, 15, 80_000])
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
@@ -170,6 +171,7 @@ async def test_only_what_cannot_be_known_otherwise_is_read_again(tmp_path, reads
     await other.close()
 
 
+@pytest.mark.slow
 async def test_a_document_replaced_again_and_again_does_not_pile_up(tmp_path, reads):
     store = LocalStore(tmp_path, "things")
     await store.open(SPEC)

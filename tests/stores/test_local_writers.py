@@ -20,6 +20,8 @@ from late_interaction.stores.local.locks import LockFile, queue_of, turn
 from tests.stores.local import SPEC, encoded
 from tests.support.paths import ROOT
 
+pytestmark = pytest.mark.slow
+
 PROCESS = """
     import asyncio, sys, time
     from pathlib import Path

@@ -22,6 +22,8 @@ from tests.support.answers import ids
 from tests.support.models import HashModel
 from tools.data_api import DataApiServer, Settings
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., LateInteractionPipeline]
 
 LANGUAGES = ("en", "de", "fr")

@@ -352,6 +352,7 @@ def test_after_a_fork(portal: LoopPortal) -> None:
     assert portal.run(client.echo, 3) == 3
 
 
+@pytest.mark.slow
 @needs_fork
 def test_after_a_fork_of_a_busy_parent(portal: LoopPortal) -> None:
     """Other threads are in the midst of calls, and may hold the portal's lock, at the moment of the fork."""

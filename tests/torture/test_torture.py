@@ -14,6 +14,7 @@ from tests.torture.kills import run_kills
 from tests.torture.stateful import run_steps
 from tests.torture.writers import run_writers
 
+pytestmark = pytest.mark.slow
 posix = pytest.mark.skipif(sys.platform == "win32", reason="a forkserver and SIGKILL")
 
 

@@ -35,6 +35,8 @@ from safetensors.torch import load_file, save_file
 
 from tests.support.visual_checkpoints import CLASSES, POSITIONS, adapter_checkpoint, visual_checkpoint
 
+pytestmark = pytest.mark.slow
+
 NAMES = [family.name for family in FAMILIES]
 DIMS = {name: 16 if name.endswith("-native") else 320 if name == "colqwen3" else 128 for name in NAMES}
 # What the library that is installed puts before a query; a checkpoint of another time needs query_prefix=.

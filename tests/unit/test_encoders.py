@@ -115,6 +115,7 @@ def test_vectors_depend_neither_on_the_batch_nor_on_the_order(
         assert len({matrix.tobytes() for matrix in together}) == len(TEXTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", BUILDERS)
 def test_vectors_do_not_depend_on_the_batch_they_were_in(
     models: dict[str, ColBERTModel], family: str

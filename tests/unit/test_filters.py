@@ -348,6 +348,7 @@ LISTS: list[Any] = [
 ]
 
 
+@pytest.mark.slow
 def test_sql_compares_as_matches_does() -> None:
     values = [*SCALARS, *LISTS, *([value] for value in SCALARS[::3]), {}, {"a": 1}, [{"a": 1}], [{}, 1]]
     documents = [{}, *({"a": value} for value in values)]
@@ -362,6 +363,7 @@ def test_sql_compares_as_matches_does() -> None:
     assert min(found[: len(SCALARS)]) >= 1
 
 
+@pytest.mark.slow
 def test_sql_finds_the_fields_that_matches_does() -> None:
     documents: list[Any] = [{key: 1} for key in KEYS]
     documents += [{key: {inner: 1}} for key in KEYS for inner in ("a", "b", "", '"', "\\", "$")]
@@ -445,6 +447,7 @@ def whole_filters(documents: list[Any]) -> st.SearchStrategy[dict[str, Any]]:
     )
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(max_examples=200, deadline=None)
 def test_sql_selects_what_matches(data: st.DataObject) -> None:

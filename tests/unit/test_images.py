@@ -219,6 +219,7 @@ def test_an_image_of_the_caller_is_not_changed() -> None:
     assert load_image(opened).size == (800, 400)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="the memory is read from /proc")
 @pytest.mark.parametrize(
     ("kind", "mode", "most"), [("JPEG", "RGB", 60), ("PNG", "RGB", 130), ("PNG", "RGBA", 170)]

@@ -97,6 +97,7 @@ def test_the_time_is_named(good: Path) -> None:
     assert page_text(good, 1) == "The wing"
 
 
+@pytest.mark.slow
 def test_another_file_is_read_meanwhile(endless: Path, good: Path) -> None:
     failed: list[ValueError] = []
 

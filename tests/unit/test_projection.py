@@ -62,6 +62,7 @@ def test_vectors_are_projected_and_unit_again(encoder: ColBERTModel, projected: 
             np.testing.assert_allclose(after, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 @given(
     rows=arrays(np.float32, (30, 6), elements=st.floats(-1, 1, width=16), unique=True),
     cuts=st.lists(st.integers(0, 30), max_size=3),

@@ -121,6 +121,7 @@ def test_a_text_is_cut_at_the_best_boundary() -> None:
 # --- pooling ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_thousands_of_vectors_are_pooled_in_blocks() -> None:
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((8194, 64)).astype(np.float32)

@@ -158,6 +158,7 @@ async def test_sync_methods_inside_a_running_loop(store: LateInteractionVectorSt
     assert ids(LateInteractionRetriever(vectorstore=store, k=1).invoke("sea")) == ["d"]
 
 
+@pytest.mark.slow
 def test_async_methods_from_many_loops_and_threads(filled: LateInteractionVectorStore) -> None:
     failures: list[BaseException] = []
 

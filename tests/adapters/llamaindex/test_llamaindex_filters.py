@@ -224,6 +224,7 @@ async def test_a_filter_leaves_the_same_nodes_to_every_method(
     assert sorted(node.node_id for node in library.get_nodes(filters=filters)) == sorted(expected.split())
 
 
+@pytest.mark.slow
 def test_a_filter_deletes_what_it_finds(store: LateInteractionVectorStore) -> None:
     for filters, expected in CASES[:-1]:
         store.add(BOOKS)
@@ -242,6 +243,7 @@ def test_native_filters_know_booleans_and_dotted_names(library: LateInteractionV
     assert library.query(both, filter={"draft": False}).ids == ["two"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op", ["text_match", "!=", "contains"])
 def test_a_filter_after_the_search_still_finds_k(store: LateInteractionVectorStore, op: str) -> None:
     """The few nodes that match are the worst of two hundred."""

@@ -153,6 +153,7 @@ keys = st.text() | st.from_regex(
 )
 
 
+@pytest.mark.slow
 @given(
     text=st.text(),
     metadata=st.dictionaries(keys, json_values, max_size=4),
@@ -509,6 +510,7 @@ async def test_every_async_method_inside_a_running_loop_equals_its_sync_twin(
     assert await store.aquery(ask("elm")) == store.query(ask("elm"))
 
 
+@pytest.mark.slow
 def test_one_store_serves_many_event_loops_and_threads(store: LateInteractionVectorStore) -> None:
     store.add(trees())
     expected = store.query(ask("elm tree")).ids

@@ -110,6 +110,7 @@ async def test_rules_match_by_command_table_occurrence_and_times(
     assert (third.matched, third.fired, twice.fired) == (4, 1, 2)
 
 
+@pytest.mark.slow
 async def test_rules_fire_with_their_probability(server: DataApiServer, tokens: AsyncTable[Any]) -> None:
     fault = Fault("error_envelope", "findOne", probability=0.25)
     server.settings.faults.append(fault)
