@@ -70,25 +70,30 @@ async def checked(store: LocalStore, ids: range) -> None:
     assert scores.tolist() == pytest.approx(expected.tolist(), abs=1e-5)
 
 
-def elsewhere(body: str, **values: object) -> None:
+def elsewhere(body: str, folder: Path) -> None:
     """Run a piece of an async function in another process."""
+    process = writing_elsewhere(body, folder)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+def writing_elsewhere(body: str, folder: Path) -> subprocess.Popen:
+    """Start a piece of an async function in another process."""
     code = """
-        import asyncio, shutil, sys
-        from pathlib import Path
-        sys.path.insert(0, ROOT)
+        import asyncio, sys
+        sys.path.insert(0, {root!r})
         from tests.stores.local import SPEC, encoded
         from late_interaction import LocalStore
 
         async def main():
-            store = LocalStore(FOLDER, "things")
+            store = LocalStore({folder!r}, "things")
         {body}
 
         asyncio.run(main())
     """
-    code = textwrap.dedent(code).format(body=textwrap.indent(textwrap.dedent(body), " " * 4))
-    for name, value in {"ROOT": str(ROOT), **values}.items():
-        code = code.replace(name, repr(str(value)))
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    body = textwrap.indent(textwrap.dedent(body), " " * 4)
+    code = textwrap.dedent(code).format(root=str(ROOT), folder=str(folder), body=body)
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
 
 
 # --- deleted
@@ -159,7 +164,7 @@ async def test_another_process_drops_and_indexes_anew(store, tmp_path):
         await store.upsert([encoded(i) for i in range(5, 8)])
         await store.close()
     """
-    elsewhere(body, FOLDER=tmp_path / "db")
+    elsewhere(body, tmp_path / "db")
     await store.upsert([encoded(8)])
     await checked(store, range(5, 9))
     await store.close()
@@ -219,7 +224,7 @@ async def test_an_older_copy_of_the_same_index_reuses_row_ids_and_is_not_mixed_w
         await store.upsert([encoded(i) for i in range(200, 210)])
         await store.close()
     """
-    elsewhere(body, FOLDER=tmp_path / "db")
+    elsewhere(body, tmp_path / "db")
     ids = [*range(120), *range(200, 210)]
     for names in ([f"d{i}" for i in range(200, 210)], [f"d{i}" for i in range(120, 130)]):
         found, scores = await store.score(query(3), names)
@@ -375,6 +380,44 @@ async def test_an_index_without_marks_of_an_earlier_version_is_opened_and_gets_t
     await checked(again, range(6))
     await again.close()
     await store.close()
+
+
+async def test_a_copy_made_while_others_write_is_whole_or_refused(tmp_path):
+    """`cp -r` copies one file after the other, and a checkpoint may come between."""
+    body = """
+        await store.open(SPEC)
+        print("ready", flush=True)
+        i = 0
+        while True:
+            await store.upsert([encoded(j, round=i) for j in range(200)])
+            i += 1
+    """
+    writer = writing_elsewhere(body, tmp_path / "db")
+    whole, refused = 0, []
+    try:
+        assert writer.stdout.readline() == b"ready\n"
+        for number in range(25):
+            copy = tmp_path / f"copy{number}"
+            shutil.copytree(tmp_path / "db", copy, ignore=shutil.ignore_patterns("*.npz*", "*.lock*"))
+            store = LocalStore(copy, "things")
+            try:
+                await store.open(SPEC)
+            except StoreError as error:
+                refused.append(str(error))
+                continue
+            found, whole = await store.find(), whole + 1
+            assert len({document.metadata["round"] for document in found}) <= 1
+            assert [document.metadata["i"] for document in found] == list(range(len(found)))
+            assert len(found) in (0, 200)
+            with store._file.reading() as connection:
+                assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            await store.close()
+    finally:
+        writer.kill()
+        writer.wait()
+        writer.stdout.close()
+    assert whole > 5
+    assert all("do not belong together" in text for text in refused)
 
 
 # --- neighbours

@@ -447,9 +447,10 @@ class SQLiteFile:
         )
 
     def _check_in_place(self, held: _Connected) -> None:
-        """Raise where a transaction went into a file that was replaced as it was committed."""
+        """Raise where a transaction went into a file, or a log, that was replaced as it was committed."""
         with suppress(StoreError):
-            if self._look().is_file_of(held.begun):
+            now = self._look()
+            if now.is_file_of(held.begun) and now.log == held.opened.log:
                 return
         raise StoreError(
             f"The index in {self.folder} was deleted or replaced at the moment of a write: what was written is in the "
