@@ -153,7 +153,11 @@ class LateInteractionVectorStore(PipelineHolder, SearchMethods):
                 "a pipeline has its own model, place and settings: leave the other arguments out."
             )
         self._pipeline = pipeline
+        self._relevance_score_fn = relevance_score_fn
         self._relevance = scale_function(relevance_score_fn)
+
+    def _beside_pipeline(self) -> dict[str, Any]:
+        return {"relevance_score_fn": self._relevance_score_fn}
 
     @property
     def pipeline(self) -> SyncPipeline:

@@ -186,6 +186,9 @@ class LateInteractionVectorStore(PipelineHolder, BasePydanticVectorStore):
 
     __str__ = PipelineHolder.__repr__
 
+    def _beside_pipeline(self) -> dict[str, Any]:
+        return {"batch_size": self.batch_size, "normalize_scores": self.normalize_scores}
+
     @property
     def client(self) -> SyncPipeline:
         """Return the index, for what LlamaIndex has no method for. It is open after the store's first use."""

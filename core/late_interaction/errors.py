@@ -25,6 +25,10 @@ class MissingExtraError(LateInteractionError, ImportError):
         self.extra = extra
 
 
+class PickleError(LateInteractionError, TypeError):
+    """An object holds something that cannot be pickled or copied; the message says what, and what to do instead."""
+
+
 class ModelError(LateInteractionError):
     """A checkpoint cannot be loaded, or is not one that the chosen class can encode with."""
 

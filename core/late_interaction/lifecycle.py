@@ -8,7 +8,9 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Self
+
+from late_interaction.recipes import check_picklable
 
 if TYPE_CHECKING:
     from late_interaction.sync import SyncPipeline
@@ -149,7 +151,18 @@ class PipelineHolder(Closable):
         """Await `drop` on any event loop."""
         await self._pipeline.arun(lambda pipeline: pipeline.drop())
 
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            f"{type(self).__name__} holds an open index and cannot be pickled: make one in the other process."
-        )
+    def _beside_pipeline(self) -> dict[str, Any]:
+        """Return the arguments that this store was made with beside its pipeline."""
+        return {}
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """Reduce to the pipeline's own recipe, and whether it is closed with this store."""
+        arguments = self._beside_pipeline()
+        check_picklable(self, {"pipeline": self._pipeline, **arguments})
+        return _hold, (type(self), self._pipeline, self._owns_pipeline, arguments)
+
+
+def _hold(cls: Any, pipeline: SyncPipeline, owns: bool, arguments: dict[str, Any]) -> PipelineHolder:
+    holder: PipelineHolder = cls(pipeline, **arguments)
+    holder._owns_pipeline = owns  # noqa: SLF001 - this module's own
+    return holder

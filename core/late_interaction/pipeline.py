@@ -29,6 +29,7 @@ from late_interaction.options import (
 )
 from late_interaction.pacing import Items, Rows
 from late_interaction.pooling import POOLING_ALGORITHM
+from late_interaction.recipes import Remade
 from late_interaction.rows import Row, check_doc_id, check_doc_ids, check_metadata
 from late_interaction.searching import SearchPlan, search
 from late_interaction.stores.base import Store
@@ -44,7 +45,7 @@ Query: TypeAlias = "str | Image.Image | Path | bytes"
 """A text, or an image: of Pillow, a path, or the bytes of a file. A str is always a text."""
 
 
-class LateInteractionPipeline:
+class LateInteractionPipeline(Remade):
     """An index of documents by their token vectors, and searches in it.
 
     All methods that touch the index are coroutines; `SyncPipeline` has the same ones for callers without an event

@@ -23,11 +23,12 @@ from pathlib import Path
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack
 
 from late_interaction.encoders.base import LateInteractionModel
-from late_interaction.errors import LateInteractionError
+from late_interaction.errors import LateInteractionError, PickleError
 from late_interaction.lifecycle import Closable
 from late_interaction.options import IndexOptions, WriteOptions
 from late_interaction.pipeline import LateInteractionPipeline
 from late_interaction.portal import LoopPortal, shared_portal
+from late_interaction.recipes import Remade
 from late_interaction.stores.base import Store
 from late_interaction.stores.opening import Place
 
@@ -70,7 +71,7 @@ def _feeding(
     return call
 
 
-class SyncPipeline(Closable):
+class SyncPipeline(Closable, Remade):
     """`LateInteractionPipeline` for callers that are not async: the same methods, which return when done.
 
     The pipeline lives on a portal's event loop, so that its methods may be called from anywhere: without a loop,
@@ -119,6 +120,13 @@ class SyncPipeline(Closable):
 
     def __repr__(self) -> str:
         return f"SyncPipeline({self._pipeline!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if not self._shares_portal:
+            raise PickleError(
+                f"{self!r} is on a portal of its own, which cannot be pickled. Make a new one where it is needed."
+            )
+        return super().__reduce__()
 
     @property
     def model(self) -> LateInteractionModel:

@@ -10,9 +10,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar
 
 from late_interaction.errors import ModelError
+from late_interaction.recipes import check_picklable
 from late_interaction.types import FloatMatrix
 from late_interaction.validation import check_matrix
 
@@ -136,6 +137,21 @@ class LateInteractionModel(ABC):
         """
         call = partial(contextvars.copy_context().run, fn, *args)
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self._state()
+        check_picklable(self, state)
+        return state
+
+    def __copy__(self) -> Self:
+        """Return a model that shares all but the thread."""
+        copied = object.__new__(type(self))
+        vars(copied).update(self._state())
+        return copied
+
+    def _state(self) -> dict[str, Any]:
+        """Return the attributes but for the thread."""
+        return {name: value for name, value in vars(self).items() if not name.startswith(EXECUTOR_PREFIX)}
 
     def close(self) -> None:
         """End the model's thread once it has done what it was given; a later call starts another."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from late_interaction.encoders.base import EXECUTOR_PREFIX, LateInteractionModel, Role, check_texts
+from late_interaction.encoders.base import LateInteractionModel, Role, check_texts
 from late_interaction.encoders.batching import token_batches
 from late_interaction.encoders.checkpoint import (
     content_hash,
@@ -30,6 +30,7 @@ from late_interaction.encoders.windows import (
     cut_windows,
 )
 from late_interaction.errors import ModelError
+from late_interaction.recipes import Remade
 from late_interaction.types import FloatMatrix
 from late_interaction.validation import check_positive, unit_rows
 
@@ -48,7 +49,7 @@ BATCH_TOKENS = 16_384
 BATCH_TOKENS_CPU = 2048
 
 
-class ColBERTModel(LateInteractionModel):
+class ColBERTModel(Remade, LateInteractionModel):
     """A late-interaction text encoder: one unit vector per token of a query or document.
 
     Loads what sentence-transformers does: its own `MultiVectorEncoder` checkpoints, PyLate's, and those of
@@ -98,6 +99,8 @@ class ColBERTModel(LateInteractionModel):
         ModelError: the checkpoint cannot be had or loaded, or it is no text encoder.
         ValueError: an argument that no checkpoint, or not this one, can be loaded with.
     """
+
+    _kept = ("model_name", "long_documents")
 
     def __init__(
         self,
@@ -211,9 +214,7 @@ class ColBERTModel(LateInteractionModel):
         """Return this model with "truncate" where it has "windows" and the index's documents were truncated."""
         if self.long_documents != "windows" or "long_documents" in encoder or "model" not in encoder:
             return self
-        truncating = copy.copy(self)
-        for name in [name for name in vars(truncating) if name.startswith(EXECUTOR_PREFIX)]:
-            delattr(truncating, name)  # Each has a thread of its own, and the lock that they share.
+        truncating = copy.copy(self)  # Each has a thread of its own; they share the lock.
         truncating.long_documents = "truncate"
         return truncating
 

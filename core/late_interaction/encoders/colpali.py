@@ -20,6 +20,7 @@ from late_interaction.encoders.colpali_loading import VisualCheckpoint
 from late_interaction.encoders.torch_runtime import dtype_name, guard_fork, model_id
 from late_interaction.errors import MissingExtraError, ModelError
 from late_interaction.images.scaling import factors_for, scaled_rgb
+from late_interaction.recipes import Remade
 from late_interaction.types import FloatMatrix
 from late_interaction.validation import check_positive, unit_rows
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 _PIXELS_PER_TOKEN = 28 * 28  # what a token of text is taken to cost; Qwen's models see so many in one token
 
 
-class ColPaliModel(LateInteractionModel):
+class ColPaliModel(Remade, LateInteractionModel):
     """A late-interaction encoder of images and texts: unit vectors for the patches of an image, or for tokens.
 
     The families are those of `FAMILIES`: ColPali, ColQwen2, 2.5, 3 and 3.5, ColIdefics3 (ColSmol), ColModernVBert and
@@ -65,6 +66,8 @@ class ColPaliModel(LateInteractionModel):
     """
 
     supports_images = True
+
+    _kept = ("model_name",)
 
     def __init__(
         self,

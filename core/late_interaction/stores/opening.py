@@ -40,22 +40,6 @@ class AstraPlace:
     environment: str | None = None
     callers: tuple[tuple[str, str], ...] = ()
 
-    def database(self) -> AsyncDatabase:
-        """Return astrapy's database; nothing is asked of it yet.
-
-        Raises:
-            StoreError: there is no token or no endpoint.
-        """
-        from late_interaction.stores.astra.database import astra_database
-
-        return astra_database(
-            self.token,
-            self.api_endpoint,
-            keyspace=self.keyspace,
-            environment=self.environment,
-            callers=self.callers,
-        )
-
     def __reduce__(self) -> tuple[Any, ...]:
         return AstraPlace, (None, self.api_endpoint, self.keyspace, self.environment, self.callers)
 
@@ -114,14 +98,25 @@ def open_store(
 
             type_names(filterable)  # What a database would refuse is refused here too.
         return LocalStore(where, name)
-    database = where.database() if isinstance(where, AstraPlace) else where
-    if type(database).__module__.partition(".")[0] == "astrapy":
+    if isinstance(where, AstraPlace):
+        from late_interaction.stores.astra.store import AstraStore
+
+        return AstraStore.from_environment(
+            name,
+            token=where.token,
+            api_endpoint=where.api_endpoint,
+            keyspace=where.keyspace,
+            environment=where.environment,
+            callers=where.callers,
+            filterable=filterable,
+        )
+    if type(where).__module__.partition(".")[0] == "astrapy":
         from astrapy import AsyncDatabase, Database
 
         from late_interaction.stores.astra.store import AstraStore
 
-        if isinstance(database, AsyncDatabase | Database):
-            return AstraStore(database, name, filterable=filterable)
+        if isinstance(where, AsyncDatabase | Database):
+            return AstraStore(where, name, filterable=filterable)
     raise TypeError(
         f"db must be a folder (str or Path), {ASTRA}NAME, an astrapy database or a Store, not {type(where).__name__}."
     )

@@ -34,6 +34,7 @@ from late_interaction.errors import DocumentError, IndexMismatchError, RowFailur
 from late_interaction.filters import Filter
 from late_interaction.maxsim import maxsim
 from late_interaction.packing import pack, unpack_many
+from late_interaction.recipes import Remade
 from late_interaction.stores.base import Candidates, Store
 from late_interaction.stores.local.background import Background
 from late_interaction.stores.local.build import IndexBuilder
@@ -77,7 +78,7 @@ from late_interaction.validation import (
 )
 
 
-class LocalStore(Store):
+class LocalStore(Remade, Store):
     """An index in a folder on this machine, which any number of processes may write and search.
 
     Writers take turns, a transaction at a time. Where the folder is replaced while it is open, the store goes on
