@@ -41,7 +41,7 @@ async def measure(n: int, folder: Path) -> list[str]:
     async with LateInteractionPipeline(folder, model, doc_pool_factor=1) as pipeline:
         for first in range(0, n, 2000):
             batch = [
-                EncodedDocument(Document(str(i), f"document {i}", metadata={"group": i % 10}), matrix(i))
+                EncodedDocument(Document(str(i), f"document {i}", metadata={"half": i % 2}), matrix(i))
                 for i in range(first, min(first + 2000, n))
             ]
             await pipeline.store.upsert(batch)
@@ -51,14 +51,14 @@ async def measure(n: int, folder: Path) -> list[str]:
         query = matrix(10**9, 6)
 
         async def write(i: int) -> None:
-            row = {"doc_id": f"new {i}", "content": "new", "metadata": {"group": 1}}
+            row = {"doc_id": f"new {i}", "content": "new", "metadata": {"half": 1}}
             await pipeline.index_embeddings([row], [matrix(n + i)])
 
         async def search() -> None:
             await pipeline.search_with_embeddings(query, 10)
 
         async def filtered() -> None:
-            await pipeline.search_with_embeddings(query, 10, filter={"group": 3})
+            await pipeline.search_with_embeddings(query, 10, filter={"half": 0})
 
         await search()
         await filtered()

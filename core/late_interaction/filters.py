@@ -128,7 +128,7 @@ def parse_filter(spec: Mapping[str, Any] | Filter | None) -> Filter | None:
 
 
 def matches(filter: Filter, metadata: Mapping[str, Any]) -> bool:
-    """Whether the metadata (JSON values by field) match the filter."""
+    """Return whether the metadata (JSON values by field) match the filter."""
     match filter:
         case And(filters):
             return all(matches(one, metadata) for one in filters)
@@ -146,13 +146,13 @@ def matches(filter: Filter, metadata: Mapping[str, Any]) -> bool:
 
 
 def value_of(metadata: Mapping[str, Any], field: str) -> Any:
-    """The value of a field, dotted or not; None where it is missing."""
+    """Return the value of a field, dotted or not; None if it is missing."""
     found = _lookup(metadata, field)
     return None if found is _MISSING else found
 
 
 def fields(filter: Filter) -> set[str]:
-    """The names of the fields that the filter looks at."""
+    """Return the names of the fields that the filter looks at."""
     return {leaf.field for leaf in _leaves(filter)}
 
 
@@ -179,14 +179,14 @@ def _lookup(metadata: Mapping[str, Any], name: str) -> Any:
 
 
 def _holds(comparison: Comparison, value: Any) -> bool:
-    """Whether the comparison holds for one value, without looking into a list."""
+    """Return whether the comparison holds for one value, without looking into a list."""
     if comparison.op in ("$eq", "$in"):
         return _key(value) in comparison.keys
     return _kind(value) == _kind(comparison.value) and _ORDER[comparison.op](value, comparison.value)
 
 
 def _kind(value: Any) -> str:
-    """The JSON type of a value, with one name for all numbers: Python's True is 1, JSON's is not."""
+    """Return the JSON type of a value, with one name for all numbers: Python's True is 1, JSON's is not."""
     match value:
         case None:
             return "null"
@@ -203,7 +203,7 @@ def _kind(value: Any) -> str:
 
 
 def _key(value: Any) -> Hashable:
-    """What is equal for equal JSON values, and only for them. Objects are all the same: none is compared."""
+    """Return a key that is equal for equal JSON values, and only for them. All objects have one: none is compared."""
     match kind := _kind(value):
         case "array":
             return kind, tuple(map(_key, value))
@@ -225,7 +225,7 @@ def _leaves(filter: Filter) -> Iterable[Comparison | Exists]:
 
 
 def _parse(spec: object, place: str, depth: int) -> Filter:
-    """A filter given as a mapping; `depth` counts the filters around it, this one included."""
+    """Parse a filter given as a mapping; `depth` counts the filters around it, this one included."""
     _check_depth(depth, place)
     if not isinstance(spec, Mapping):
         raise FilterError(f"{place}: a filter is a mapping such as {{'lang': 'en'}}, not {_type(spec)}.")
@@ -261,7 +261,7 @@ def _parse_list(operand: object, place: str, depth: int) -> list[Filter]:
 
 
 def _parse_field(field: str, condition: object, place: str, depth: int) -> list[Filter]:
-    """The conditions on one field, which must all hold."""
+    """Parse the conditions on one field, which must all hold."""
     _check_depth(depth, place)
     if not isinstance(condition, Mapping):
         return [Comparison(field, "$eq", _value(condition, place))]
@@ -315,7 +315,7 @@ def _all(conditions: Sequence[Filter], place: str) -> Filter:
 
 
 def _value(value: object, place: str) -> Value:
-    """A JSON value, as it would come back from where metadata are stored."""
+    """Return a JSON value as it would come back from where metadata are stored."""
     try:
         stored = json.loads(json.dumps(value, allow_nan=False))
     except TypeError:

@@ -163,6 +163,21 @@ async def test_row_ids_that_do_not_fit_the_documents_are_refused(tmp_path, caplo
     await store.close()
 
 
+@pytest.mark.parametrize("shared", [False, True])
+async def test_an_index_has_the_permissions_of_its_documents(tmp_path, shared):
+    before = os.umask(0o022)
+    try:
+        store = LocalStore(tmp_path, "things", limits=SMALL, shared=shared)
+        await store.open(SPEC)
+        await store.upsert([encoded(i) for i in range(150)])
+        await store.optimize()
+        modes = {stat.S_IMODE(path.stat().st_mode) for path in (store._file.path, store._views.index_path)}
+        assert modes == {0o644 if shared else 0o600}
+        await store.close()
+    finally:
+        os.umask(before)
+
+
 def test_a_compressed_file_is_not_unpacked(path):
     """A few kilobytes could become any number of gigabytes."""
     with np.load(path) as file:

@@ -130,7 +130,7 @@ class IndexBuilder:
                 with self._naming(state, None):
                     path.unlink(missing_ok=True)
                 return
-            with written_index(index, path) as temporary, self._naming(state, index):
+            with written_index(index, path, self._file.mode) as temporary, self._naming(state, index):
                 temporary.chmod(self._file.mode)  # those who may read the documents may read their index
                 temporary.replace(path)
         except OSError as error:

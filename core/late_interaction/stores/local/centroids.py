@@ -44,11 +44,11 @@ class CentroidIndex:
 
     @property
     def last_row_id(self) -> int:
-        """The largest row id that is covered; 0 where there is none, since every document was deleted."""
+        """The largest row id that is covered, or 0 if every document was deleted."""
         return int(self.row_ids[-1]) if len(self.row_ids) else 0
 
     def approximate(self, query: QueryVectors, n_ann_tokens: int) -> NDArray[np.float32]:
-        """Approximate MaxSim of every document.
+        """Return the approximate MaxSim of every document.
 
         Args:
             query: the query's vectors and weights.
@@ -74,7 +74,7 @@ class CentroidIndex:
     def _probes(
         self, similarities: FloatMatrix, n_ann_tokens: int
     ) -> Iterator[tuple[NDArray[np.int64], np.float32]]:
-        """For each query vector: the centroids to probe, farthest first, and the next one's similarity."""
+        """Yield for each query vector the centroids to probe, farthest first, and the next one's similarity."""
         n_centroids = len(self.centroids)
         sizes = np.diff(self.starts)
         # What share of the centroids is enough, four times over, and which similarity it begins at: a sample of them
@@ -102,7 +102,7 @@ class CentroidIndex:
         return replace(index, build_id=build_id)
 
     def extend(self, batches: Iterable[tuple[NDArray[np.int64], RaggedTokens]]) -> CentroidIndex:
-        """The index with more documents at the same centroids.
+        """Return the index with more documents at the same centroids.
 
         Args:
             batches: row ids, ascending and all above those of this index, with their token matrices.
@@ -134,7 +134,7 @@ class CentroidIndex:
 
 
 def empty_index(index_id: str, build_id: str, centroids: FloatMatrix, trained_tokens: int) -> CentroidIndex:
-    """An index with centroids and no document, to be extended."""
+    """Return an index with centroids and no document, to be extended."""
     return CentroidIndex(
         index_id=index_id,
         build_id=build_id,
@@ -148,7 +148,7 @@ def empty_index(index_id: str, build_id: str, centroids: FloatMatrix, trained_to
 
 
 def nearest_centroids(documents: RaggedTokens, centroids: FloatMatrix) -> NDArray[np.int64]:
-    """The centroid of largest dot product for each token. A positive scale per token does not change it."""
+    """Return the centroid of largest dot product for each token. A positive scale per token does not change it."""
     nearest = np.empty(len(documents.tokens), np.int64)
     for first in range(0, len(nearest), _ASSIGN_ROWS):
         rows = documents.tokens[first : first + _ASSIGN_ROWS].astype(np.float32)
@@ -159,7 +159,7 @@ def nearest_centroids(documents: RaggedTokens, centroids: FloatMatrix) -> NDArra
 def train_centroids(
     sample: FloatMatrix, n_centroids: int, *, iterations: int = 3, tick: Callable[[], None] = lambda: None
 ) -> FloatMatrix:
-    """Spherical k-means (Dhillon and Modha, 2001): k-means of unit vectors by dot product, as tokens are assigned.
+    """Run spherical k-means (Dhillon and Modha, 2001): k-means of unit vectors by dot product, as tokens are assigned.
 
     The same sample gives the same centroids. scikit-learn has k-means by Euclidean distance only; its mini-batch
     k-means took longer than this, and its centroids found less (0.96 of the top 10 among the best 300 candidates of

@@ -33,10 +33,15 @@ class UnusableIndexError(StoreError):
 
 
 @contextmanager
-def written_index(index: CentroidIndex, path: Path) -> Iterator[Path]:
+def written_index(index: CentroidIndex, path: Path, mode: int = 0o600) -> Iterator[Path]:
     """Write an index to a temporary file beside `path`, to be renamed within the block; else it is deleted.
 
     The file gets a random name, is created exclusively, and follows no link.
+
+    Args:
+        index: what to write.
+        path: where it is to be.
+        mode: the permissions of the file.
 
     Raises:
         OSError: it cannot be written.
@@ -45,6 +50,8 @@ def written_index(index: CentroidIndex, path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
+            if hasattr(os, "fchmod"):
+                os.fchmod(handle, mode)
             np.savez(
                 file,
                 format=np.int64(_FORMAT),
