@@ -622,11 +622,15 @@ def test_astra_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         assert all("llama-index" in request.user_agent for request in server.log.requests)
 
 
-def test_a_store_is_neither_copied_nor_pickled(store: LateInteractionVectorStore) -> None:
+def test_a_store_is_shared_by_copies_and_pickled_as_its_recipe(
+    store: LateInteractionVectorStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASTRA_DB_APPLICATION_TOKEN", "local-token")
     assert copy.copy(store) is store
     assert copy.deepcopy(store) is store
-    with pytest.raises(TypeError, match="cannot be pickled"):
-        pickle.dumps(store)
+    with pickle.loads(pickle.dumps(store)) as other:
+        assert other is not store
+        assert other.get_nodes() == store.get_nodes()
 
 
 def test_what_a_store_says_of_itself(store: LateInteractionVectorStore) -> None:
