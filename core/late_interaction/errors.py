@@ -1,7 +1,19 @@
-"""The library's own errors: one shallow tree, so that one `except` catches what we raise on purpose.
+"""The library's own errors: one shallow tree, so that one `except` catches all that we raise on purpose.
 
-A wrong argument is a plain `ValueError` or `TypeError`; everything that depends on data, on an index or on
-the world outside is a `LateInteractionError`.
+A wrong argument is a plain `ValueError` or `TypeError`; everything that depends on data, on an index or on the world
+outside is a `LateInteractionError`::
+
+    LateInteractionError
+    ├── MissingExtraError      (and ImportError)   packages of an extra are not installed
+    ├── ModelError                                 a checkpoint cannot be loaded, or used
+    ├── FilterError            (and ValueError)    a metadata filter is not well formed
+    ├── DocumentError          (and ValueError)    some rows could not be indexed
+    ├── PickleError            (and TypeError)     something cannot be pickled or copied
+    └── StoreError                                 a store could not do what was asked
+        ├── StoreWriteError                        it failed in the middle of writing
+        ├── StoreLockedError                       other processes were writing for too long
+        ├── IndexNotFoundError                     there is no such index
+        └── IndexMismatchError                     the index was built with other settings
 """
 
 from __future__ import annotations
@@ -53,8 +65,8 @@ class StoreWriteError(StoreError):
 
     Attributes:
         written: the ids that are in the index as they were to be.
-        unwritten: the ids that are not; what was there under them before is still there.
-        unknown: the ids of which the store could not say it any more; they may be written again.
+        unwritten: the ids that are not; the documents that had them before are unchanged.
+        unknown: the ids of which the store could no longer tell; they may be written again.
     """
 
     def __init__(
@@ -63,7 +75,7 @@ class StoreWriteError(StoreError):
         self.written, self.unwritten, self.unknown = list(written), list(unwritten), list(unknown)
         counts = f"{len(self.written)} documents were written, {len(self.unwritten)} were not"
         if self.unknown:
-            counts += f", of {len(self.unknown)} it is not known"
+            counts += f", {len(self.unknown)} are unknown"
         super().__init__(f"{reason} {counts} (see .written, .unwritten, .unknown).")
 
 
@@ -76,7 +88,7 @@ class IndexNotFoundError(StoreError):
 
 
 class IndexMismatchError(StoreError):
-    """The index that is there was built otherwise; the message names each field that differs.
+    """The existing index was built with other settings; the message names each field that differs.
 
     Attributes:
         differences: field name -> (value in the index, value asked for).
@@ -88,7 +100,7 @@ class IndexMismatchError(StoreError):
             for name, (have, want) in differences.items()
         ]
         super().__init__(
-            f"The index {index} was built otherwise than this pipeline would build it:\n"
+            f"The index {index} was built with other settings than this pipeline has:\n"
             + "\n".join(lines)
             + "\nOpen it with the settings it was built with, or choose another base_table_name, "
             "or drop it and index again."
@@ -97,7 +109,7 @@ class IndexMismatchError(StoreError):
 
 
 def _shown(value: object) -> str:
-    """A value in a message; the whole one is in the error's attributes."""
+    """Return a value for a message, shortened; the whole one is in the error's attributes."""
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 

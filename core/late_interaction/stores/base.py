@@ -1,4 +1,4 @@
-"""The one seam: what a store must do. Everything that differs between engines stands behind it."""
+"""Store: what an engine must do. Everything that differs between engines stands behind it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,22 @@ from late_interaction.types import Document, EncodedDocument, IndexSpec, QueryVe
 class Candidates:
     """What stage 1 found, best first.
 
+    How complete it is says `bound`, what no other document's score exceeds:
+
+    | `bound`             | what it means                                         | what the search does              |
+    |---------------------|-------------------------------------------------------|-----------------------------------|
+    | -infinity           | `exhausted`: every document that the filter leaves is | ends: the top k is certain        |
+    |                     | among the candidates, or was scored exactly before    |                                   |
+    | a number            | the engine bounds the score of all other documents    | is certain of those that reach it |
+    | +infinity           | the engine cannot tell                                | scores everything if `exact=True` |
+
+    Apart from that, `exact` says of each candidate whether its score is exact already.
+
     Attributes:
         doc_ids: the candidates.
         scores: (n,) float32, approximate MaxSim, or exact where `exact` says so.
         exact: (n,) bool: this document's score is its exact MaxSim already; stage 2 need not score it.
-        bound: no document that is neither among the candidates nor was scored exactly has a higher score; minus
-            infinity where there is none, infinity where the engine cannot tell.
+        bound: no document that is neither among the candidates nor was scored exactly has a higher score.
         n_ann_tokens: the depth used per query vector; None where every document was scored.
     """
 
@@ -39,7 +49,7 @@ class Candidates:
 
     @property
     def exhausted(self) -> bool:
-        """Every document that the filter leaves is among the candidates or was scored exactly."""
+        """Whether every document that the filter leaves is among the candidates or was scored exactly."""
         return self.bound == -math.inf
 
 
@@ -50,11 +60,13 @@ class Store(ABC):
     of its children and leaves every document either as it was or as it was asked to be.
     """
 
-    scaling: Scaling
-    """How stage-1 parameters grow with k on this engine, and their limits."""
-
     name: str
     """The index's name."""
+
+    @property
+    @abstractmethod
+    def scaling(self) -> Scaling:
+        """How stage-1 parameters grow with k on this engine, and their limits; a class attribute will do."""
 
     @property
     @abstractmethod
@@ -63,14 +75,14 @@ class Store(ABC):
 
     @abstractmethod
     async def spec(self) -> IndexSpec | None:
-        """What the index that is there was built with; None where there is no index. Creates nothing."""
+        """Return the spec of the existing index, or None. Never creates one."""
 
     @abstractmethod
     async def open(self, spec: IndexSpec) -> None:
         """Create the index, or attach to it.
 
         Raises:
-            IndexMismatchError: what is there was built with another spec.
+            IndexMismatchError: the existing index was built with another spec.
         """
 
     @abstractmethod
@@ -88,7 +100,7 @@ class Store(ABC):
     async def candidates(
         self, query: QueryVectors, n: int, *, n_ann_tokens: int | None, filter: Filter | None = None
     ) -> Candidates:
-        """Stage 1: up to `n` documents that may score best, best first.
+        """Do stage 1: return up to `n` documents that may score best, best first.
 
         Args:
             query: the pooled query.
@@ -100,45 +112,45 @@ class Store(ABC):
 
     @abstractmethod
     async def matrices(self, doc_ids: Sequence[str]) -> tuple[list[str], RaggedTokens]:
-        """The token matrices of documents, in the order asked.
+        """Return the token matrices of documents, in the order asked.
 
         Returns:
-            The ids that are there (a document deleted meanwhile is left out), and their matrices.
+            The ids that are in the index (a document deleted meanwhile is left out), and their matrices.
         """
 
     async def score(
         self, query: QueryVectors, doc_ids: Sequence[str]
     ) -> tuple[list[str], NDArray[np.float32]]:
-        """Stage 2: the exact MaxSim of documents, in the order asked.
+        """Do stage 2: return the exact MaxSim of documents, in the order asked.
 
         Returns:
-            The ids that are there, and (n,) scores.
+            The ids that are in the index, and (n,) scores.
         """
         there, documents = await self.matrices(doc_ids)
         return there, await asyncio.to_thread(maxsim, query.vectors, documents, query.weights)
 
     @abstractmethod
     async def documents(self, doc_ids: Sequence[str]) -> list[Document]:
-        """The stored documents, in the order asked; ids that are not there are left out."""
+        """Return stored documents, in the order asked; ids that are not in the index are left out."""
 
     @abstractmethod
     async def find(self, filter: Filter | None = None, *, limit: int | None = None) -> list[Document]:
-        """Documents whose metadata match, in the order they were written; no vectors involved.
+        """Return documents whose metadata match, in the order they were written; no vectors involved.
 
         Which ones a `limit` leaves is up to the store.
         """
 
     @abstractmethod
     async def existing(self, doc_ids: Sequence[str]) -> set[str]:
-        """Those of the ids that are in the index."""
+        """Return those of the ids that are in the index."""
 
     @abstractmethod
     def scan(self, *, batch_size: int = 100) -> AsyncIterator[list[EncodedDocument]]:
-        """Every document with its token matrix, in a stable order, `batch_size` at a time."""
+        """Yield every document with its token matrix, in a stable order, `batch_size` at a time."""
 
     @abstractmethod
     async def update_metadata(self, doc_id: str, metadata: dict[str, Any]) -> bool:
-        """Set these metadata keys, leaving the others, content and vectors; False where there is no such id."""
+        """Set these metadata keys, leaving the others, content and vectors; return False where there is no such id."""
 
     @abstractmethod
     async def delete(self, selection: Sequence[str] | Filter) -> int:
@@ -146,7 +158,7 @@ class Store(ABC):
 
     @abstractmethod
     async def count(self, filter: Filter | None = None) -> int:
-        """How many documents there are (that match)."""
+        """Return how many documents there are (that match)."""
 
     @abstractmethod
     async def clear(self) -> None:
@@ -158,11 +170,11 @@ class Store(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Let go of connections and locks; may be called twice."""
+        """Close connections and release locks; may be called twice."""
 
     @abstractmethod
     async def info(self) -> dict[str, Any]:
-        """Counts, sizes and the state of the index, as JSON values by name."""
+        """Return counts, sizes and the state of the index, as JSON values by name."""
 
     @abstractmethod
     async def optimize(self, *, show_progress: bool = False) -> dict[str, Any]:
