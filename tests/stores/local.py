@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
-from late_interaction import Document, EncodedDocument, IndexSpec, QueryVectors
+from late_interaction import Document, EncodedDocument, IndexSpec, LocalStore, QueryVectors
 from late_interaction.maxsim import maxsim
 from late_interaction.stores.local.limits import Limits
 
@@ -29,6 +31,14 @@ def encoded(i: int, **metadata: object) -> EncodedDocument:
 
 def query(seed: int) -> QueryVectors:
     return QueryVectors(matrix(seed, 4), np.ones(4, np.float32))
+
+
+def database(store: LocalStore) -> Path:
+    return store.folder / "documents.sqlite3"
+
+
+def centroid_file(store: LocalStore) -> Path:
+    return store.folder / "centroids.npz"
 
 
 async def best(store, q, n=10, **options):

@@ -21,7 +21,7 @@ from late_interaction.filters import parse_filter
 from late_interaction.maxsim import maxsim
 from late_interaction.stores.local import build
 from late_interaction.stores.local.centroids import train_centroids
-from tests.stores.local import SMALL, SPEC, best, encoded, matrix, query
+from tests.stores.local import SMALL, SPEC, best, centroid_file, database, encoded, matrix, query
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ async def test_the_index_is_extended_then_trained_anew_as_the_collection_grows(s
     for size in (150, 300, 2000):
         await store.upsert([encoded(i) for i in range(size)])
         await store.optimize()
-        with np.load(store._views.index_path) as file:
+        with np.load(centroid_file(store)) as file:
             trained.append(int(file["trained_tokens"]))
         assert (await store.info())["documents_scored_exactly"] == 0
     assert trained[0] == trained[1] < trained[2]
@@ -110,14 +110,14 @@ async def test_the_index_is_extended_then_trained_anew_as_the_collection_grows(s
 async def test_an_index_of_deleted_documents_is_compacted_and_a_small_rest_has_none(store):
     await store.upsert([encoded(i) for i in range(400)])
     await store.optimize()
-    size = store._views.index_path.stat().st_size
+    size = centroid_file(store).stat().st_size
     await store.delete([f"d{i}" for i in range(200)])
     await store.optimize()
-    assert store._views.index_path.stat().st_size < size
+    assert centroid_file(store).stat().st_size < size
     assert len(await best(store, query(3), 400)) == 200
     await store.delete([f"d{i}" for i in range(200, 390)])
     await store.optimize()
-    assert not store._views.index_path.exists()
+    assert not centroid_file(store).exists()
     assert len(await best(store, query(3), 400)) == 10
 
 
@@ -126,7 +126,7 @@ async def test_an_index_file_that_does_not_fit_is_not_used(store, tmp_path, dama
     await store.upsert([encoded(i) for i in range(150)])
     await store.optimize()
     expected = await best(store, query(9), 150)
-    path = store._views.index_path
+    path = centroid_file(store)
     await store.close()
     data = path.read_bytes()
     if damage == "foreign":
@@ -134,7 +134,7 @@ async def test_an_index_file_that_does_not_fit_is_not_used(store, tmp_path, dama
         await other.open(SPEC)
         await other.upsert([encoded(i) for i in range(1000, 1150)])
         await other.optimize()
-        shutil.copy(other._views.index_path, path)
+        shutil.copy(centroid_file(other), path)
         await other.close()
     elif damage == "missing":
         path.unlink()
@@ -154,13 +154,13 @@ async def test_an_index_file_that_does_not_fit_is_not_used(store, tmp_path, dama
 async def test_an_older_file_put_back_beside_a_newer_index_is_never_searched_by_it(store, monkeypatch):
     await store.upsert([encoded(i) for i in range(100)])
     await store.close()
-    older = store._file.path.read_bytes()
+    older = database(store).read_bytes()
     await store.open(SPEC)
     await store.upsert([encoded(i) for i in range(100, 300)])
     await store.optimize()
     assert (await store.info())["documents_in_index"] == 300
     await store.close()
-    store._file.path.write_bytes(older)
+    database(store).write_bytes(older)
     await store.open(SPEC)
     monkeypatch.setattr(store._builder, "start", lambda: None)
     # Their row ids are those that the newer index has for other documents.
@@ -199,7 +199,7 @@ async def test_the_index_is_built_in_the_background_and_the_build_stops_on_close
     assert await asyncio.to_thread(started.wait, 10)
     assert (await store.candidates(query(4), 5, n_ann_tokens=5)).exhausted
     await asyncio.wait_for(store.close(), 10)
-    assert not store._views.index_path.exists()
+    assert not centroid_file(store).exists()
     monkeypatch.setattr(build, "train_centroids", train_centroids)
     await store.open(SPEC)
     await store.upsert([encoded(300)])

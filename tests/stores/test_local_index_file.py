@@ -16,7 +16,7 @@ from late_interaction import LocalStore, QueryVectors, StoreError
 from late_interaction.stores.local import index_file
 from late_interaction.stores.local.centroids import CentroidIndex
 from late_interaction.stores.local.index_file import UnusableIndexError, load_index, written_index
-from tests.stores.local import DIM, SMALL, SPEC, best, encoded, matrix, query
+from tests.stores.local import DIM, SMALL, SPEC, best, centroid_file, encoded, matrix, query
 from tests.torture.damage import _damaged, _hostile
 
 
@@ -111,7 +111,7 @@ async def test_a_hostile_file_is_refused_logged_once_and_built_anew(tmp_path, ca
     await store.upsert([encoded(i) for i in range(150)])
     await store.optimize()
     expected = await best(store, query(9), 150)
-    path = store._views.index_path
+    path = centroid_file(store)
     with np.load(path) as file:
         arrays = {name: file[name] for name in file.files}
     changed = change(arrays)
@@ -140,7 +140,7 @@ async def test_row_ids_that_do_not_fit_the_documents_are_refused(tmp_path, caplo
     await store.open(SPEC)
     await store.upsert([encoded(i) for i in range(150)])
     await store.optimize()
-    path = store._views.index_path
+    path = centroid_file(store)
     with np.load(path) as file:
         arrays = {name: file[name] for name in file.files}
     rids = arrays["rids"].copy()
@@ -250,7 +250,7 @@ async def test_any_time_stamp_counts(tmp_path, nanoseconds):
     await store.open(SPEC)
     await store.upsert([encoded(i) for i in range(150)])
     await store.optimize()
-    path = store._views.index_path
+    path = centroid_file(store)
     await store.close()
     os.utime(path, ns=(nanoseconds, nanoseconds))
     reader, writer = (LocalStore(tmp_path, "things", limits=SMALL) for _ in range(2))
@@ -294,9 +294,9 @@ async def test_an_index_that_was_replaced_during_the_build_keeps_its_own(tmp_pat
     index = state.index
     with store._file.writing() as connection:
         connection.execute("UPDATE properties SET value = 'another' WHERE name = 'index_id'")
-    before = store._views.index_path.read_bytes()
+    before = centroid_file(store).read_bytes()
     with pytest.raises(StoreError):
         store._build._publish(state.state, index)
-    assert store._views.index_path.read_bytes() == before
+    assert centroid_file(store).read_bytes() == before
     assert not list(store.folder.glob("*.tmp"))
     await store.close()

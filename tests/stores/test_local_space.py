@@ -11,7 +11,7 @@ import pytest
 
 from late_interaction import Document, EncodedDocument, LocalStore
 from late_interaction.stores.local import space
-from tests.stores.local import DIM, SPEC, best, matrix, query
+from tests.stores.local import DIM, SPEC, best, database, matrix, query
 
 
 def document(i: int, n_tokens: int) -> EncodedDocument:
@@ -89,7 +89,7 @@ async def test_clearing_gives_everything_back(store):
     await store.upsert([document(i, 30) for i in range(300)])
     await store.clear()
     assert (await store.optimize())["freed_bytes"] > 300 * 30 * DIM * 4
-    assert store._file.path.stat().st_size < 100_000
+    assert database(store).stat().st_size < 100_000
 
 
 async def test_other_stores_search_and_write_on_meanwhile(store, tmp_path):

@@ -16,7 +16,7 @@ from late_interaction import LocalStore
 from late_interaction.filters import parse_filter
 from late_interaction.stores.local import sqlite, tables, view
 from late_interaction.stores.local.limits import Limits
-from tests.stores.local import SMALL, SPEC, best, encoded, query
+from tests.stores.local import SMALL, SPEC, best, database, encoded, query
 
 FILTERS = [
     parse_filter({"group": 0}),
@@ -165,7 +165,7 @@ async def test_only_what_cannot_be_known_otherwise_is_read_again(tmp_path, reads
     await other.delete([f"d{i}" for i in range(20, 32)])  # more than one entry of it keeps
     assert len(await best(store, query(0), 100)) == 21
     assert len(reads) == 3
-    with closing(sqlite3.connect(store._file.path)) as connection:
+    with closing(sqlite3.connect(database(store))) as connection:
         assert connection.execute("SELECT count(*) FROM changes").fetchone()[0] <= 4
     await store.close()
     await other.close()
@@ -225,7 +225,7 @@ async def test_a_write_by_an_earlier_release_in_between_is_noticed(tmp_path):
     await store.open(SPEC)
     await store.upsert([encoded(i) for i in range(5)])
     assert len(await best(store, query(0))) == 5
-    with closing(sqlite3.connect(store._file.path)) as connection:
+    with closing(sqlite3.connect(database(store))) as connection:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("UPDATE properties SET value = value + 1 WHERE name = 'generation'")
         connection.execute("DELETE FROM documents WHERE doc_id = 'd1'")
@@ -242,7 +242,7 @@ async def test_a_copy_with_another_history_of_the_same_length_is_noticed(tmp_pat
     await store.open(SPEC)
     await store.upsert([encoded(1)])
     await store.close()
-    backup = store._file.path.read_bytes()
+    backup = database(store).read_bytes()
     await store.open(SPEC)
     await store.upsert([encoded(2)])
     state = None
@@ -278,7 +278,7 @@ async def test_damaged_properties_and_logs_are_an_error_of_ours_or_read_around(t
     await store.upsert([encoded(1)])
     assert await best(store, query(0)) == ["d1"]
     await store.upsert([encoded(2)])
-    with closing(sqlite3.connect(store._file.path)) as connection:
+    with closing(sqlite3.connect(database(store))) as connection:
         connection.execute(change)
         connection.commit()
     if error:
