@@ -62,7 +62,8 @@ class LoopPortal:
 
         # The lock puts this before or after `close`: what is submitted before it is there to be cancelled.
         with self._lock:
-            future = asyncio.run_coroutine_threadsafe(call(), self._start().loop)
+            loop = self._start().loop
+            future = asyncio.run_coroutine_threadsafe(call(), loop)
             # A loop holds its tasks weakly: one that nobody waits for could be collected as garbage.
             self._unfinished.add(future)
         future.add_done_callback(self._unfinished.discard)

@@ -1,0 +1,118 @@
+"""SyncPipeline: rows from generators, which run in the caller's thread."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from late_interaction.errors import LateInteractionError
+from late_interaction.portal import LoopPortal
+from late_interaction.sync import SyncPipeline
+from tests.support.sync import ROWS, make
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Iterator[SyncPipeline]:
+    with make(tmp_path) as pipeline:
+        yield pipeline
+
+
+@pytest.fixture
+def filled(pipeline: SyncPipeline) -> SyncPipeline:
+    pipeline.index_documents(ROWS)
+    return pipeline
+
+
+def test_a_generator_runs_in_the_callers_thread_and_leaves_the_portal_free(pipeline: SyncPipeline) -> None:
+    threads, counted_by_others = set(), []
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for row in ROWS:
+            threads.add(threading.get_ident())
+            with ThreadPoolExecutor(1) as other:  # while this generator waits, others are served
+                counted_by_others.append(other.submit(pipeline.count).result(timeout=10))
+            pipeline.search("word1")  # and it may call the pipeline that waits for it
+            yield row
+
+    assert pipeline.index_documents(rows(), batch_size=7) == [row["doc_id"] for row in ROWS]
+    assert threads == {threading.get_ident()}
+    assert counted_by_others[0] == 0
+    assert counted_by_others[-1] >= 7
+    assert pipeline.count() == 30
+
+
+def test_a_generator_is_taken_a_batch_at_a_time(pipeline: SyncPipeline) -> None:
+    taken = 0
+
+    def rows() -> Iterator[dict[str, Any]]:
+        nonlocal taken
+        for row in ROWS:
+            assert taken - pipeline.count() <= 3 * 4
+            taken += 1
+            yield row
+
+    pipeline.index_documents(rows(), batch_size=4)
+    assert taken == 30
+
+
+@pytest.mark.parametrize("n", [0, 1, 4, 5, 8])
+def test_any_number_of_rows(pipeline: SyncPipeline, n: int) -> None:
+    assert len(pipeline.index_documents(iter(ROWS[:n]), batch_size=4)) == n
+    assert pipeline.count() == n
+
+
+def test_rows_that_know_their_number_show_it(
+    pipeline: SyncPipeline, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Sized:
+        def __len__(self) -> int:
+            return 30
+
+        def __iter__(self) -> Iterator[dict[str, Any]]:
+            return iter(ROWS)
+
+    pipeline.index_documents(Sized(), show_progress=True)  # type: ignore[arg-type]
+    assert "30/30" in capfd.readouterr().err
+
+
+def test_an_error_of_the_generator_comes_through(pipeline: SyncPipeline) -> None:
+    class OwnError(Exception):
+        pass
+
+    def rows() -> Iterator[dict[str, Any]]:
+        yield from ROWS[:10]
+        raise OwnError("why")
+
+    with pytest.raises(OwnError, match="why"):
+        pipeline.index_documents(rows(), batch_size=4)
+    assert pipeline.count() in (8, 10)
+    assert pipeline.index_documents(ROWS, skip_existing=True) == [row["doc_id"] for row in ROWS]
+
+
+def test_an_interrupt_in_the_generator_ends_the_call(pipeline: SyncPipeline) -> None:
+    def rows() -> Iterator[dict[str, Any]]:
+        yield from ROWS[:10]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.index_documents(rows(), batch_size=4)
+    assert pipeline.index_documents(ROWS) == [row["doc_id"] for row in ROWS]
+    assert pipeline.count() == 30
+
+
+def test_a_portal_that_closes_ends_the_call(tmp_path: Path) -> None:
+    portal = LoopPortal()
+    pipeline = make(tmp_path, portal=portal)
+    pipeline.initialize()
+
+    def rows() -> Iterator[dict[str, Any]]:
+        yield ROWS[0]
+        with ThreadPoolExecutor(1) as other:
+            other.submit(portal.close).result()
+        yield ROWS[1]
+
+    with pytest.raises(LateInteractionError, match="portal is closed"):
+        pipeline.index_documents(rows(), batch_size=1)
