@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
-from contextlib import contextmanager
+import sqlite3
+from contextlib import closing, contextmanager
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from late_interaction import (
     QueryVectors,
 )
 from late_interaction.errors import StoreError
+from late_interaction.stores.local import pairing
 from tests.stores.local import SPEC, best, encoded, query
 
 
@@ -162,3 +165,36 @@ async def test_a_folder_that_cannot_be_written_can_be_searched(store, tmp_path, 
     with pytest.raises(StoreError, match="readonly"):
         await reader.upsert([encoded(99)])
     await reader.close()
+
+
+def test_the_mark_of_a_file_into_which_its_log_is_being_copied_is_read(tmp_path):
+    """Its first page tells of pages that are not there yet: to SQLite, a malformed file."""
+    path = tmp_path / "documents.sqlite3"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE t (x)")
+        connection.executemany("INSERT INTO t VALUES (?)", [("x" * 3000,)] * 20)
+        connection.execute("PRAGMA application_id = 7")
+        connection.execute("PRAGMA user_version = 9")
+        connection.commit()
+    with path.open("r+b") as file:
+        file.truncate(2 * 4096)
+    assert pairing._stored_mark(path) == pairing.Mark(7, 9)
+
+
+async def test_reading_while_much_is_written_is_never_an_error(store):
+    """The log is copied into the file again and again meanwhile."""
+    writing = True
+
+    async def read() -> int:
+        times = 0
+        while writing:
+            await store.count()
+            times += 1
+        return times
+
+    readers = [asyncio.create_task(read()) for _ in range(2)]
+    for first in range(0, 12_000, 1500):
+        await store.upsert([encoded(i) for i in range(first, first + 1500)])
+    writing = False
+    assert min(await asyncio.gather(*readers)) > 10
+    assert await store.count() == 12_000

@@ -83,6 +83,9 @@ def _stored_mark(path: Path) -> Mark:
     # By a connection: SQLite keeps a process's locks on a file when one of several connections to it is closed.
     # Opened and closed by other means, the file would lose them.
     with closing(sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)) as connection:
+        # While another connection copies the log into the file, the first page may tell of pages that are not there
+        # yet, and SQLite would call the file malformed. With this setting it does not look; only the mark is read.
+        connection.execute("PRAGMA writable_schema = ON")
         return read_mark(connection)
 
 
