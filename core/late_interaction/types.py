@@ -243,7 +243,7 @@ class IndexSpec:
 
     def differences(self, wanted: IndexSpec) -> dict[str, tuple[object, object]]:
         """Return each field that differs: name -> (here, wanted). Nested fields are named `encoder.model`."""
-        here, there = _flatten(self.to_dict()), _flatten(wanted.to_dict())
+        here, there = flatten(self.to_dict()), flatten(wanted.to_dict())
         return {
             name: (here.get(name), there.get(name))
             for name in sorted(here.keys() | there.keys())
@@ -251,11 +251,12 @@ class IndexSpec:
         }
 
 
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values in one dict, under names such as `encoder.model`."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            flat.update(_flatten(value, f"{prefix}{key}."))
+            flat.update(flatten(value, f"{prefix}{key}."))
         else:
             flat[prefix + key] = list(value) if isinstance(value, tuple) else value
     return flat

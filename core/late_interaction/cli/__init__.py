@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 import late_interaction
+from late_interaction.cli._console import CleanFormatter, CleanGroup
+from late_interaction.cli._shared import err
+from late_interaction.cli.copy import copy
 from late_interaction.cli.demo import demo
 from late_interaction.cli.doctor import doctor
 from late_interaction.cli.eval import evaluate_folder
-from late_interaction.cli.index import copy, index, info, optimize
+from late_interaction.cli.index import index
+from late_interaction.cli.info import info
 from late_interaction.cli.models import models
+from late_interaction.cli.optimize import optimize
 from late_interaction.cli.search import search
+from late_interaction.printable import printable
 
 app = typer.Typer(
+    cls=CleanGroup,
     help="Search with one vector per token: from a folder on this machine, without a server.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
@@ -42,11 +51,18 @@ def options(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
-    """Options before the command."""
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    """Read the options before the command."""
+    logging.captureWarnings(True)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(CleanFormatter("%(message)s"))
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("late_interaction").setLevel(logging.DEBUG if verbose else logging.WARNING)
 
 
 def main() -> None:
-    """The console script."""
-    app()
+    """Run the console script."""
+    try:
+        app()
+    except Exception:  # noqa: BLE001 – a fault of ours, whose message may quote what came from outside
+        err.print(Text(printable(traceback.format_exc(), lines=True)), soft_wrap=True)
+        sys.exit(1)

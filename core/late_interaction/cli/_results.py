@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,11 +14,11 @@ from late_interaction.cli._shared import out
 from late_interaction.encoders.base import LateInteractionModel
 from late_interaction.encoders.colbert import ColBERTModel
 from late_interaction.explain import Span, matched_words
+from late_interaction.printable import printable
 from late_interaction.types import SearchResult, SearchResults, SearchStats
 
 _EXCERPT = 240
 _LEAD = 60
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def print_results(
@@ -30,7 +29,7 @@ def print_results(
     label: Callable[[SearchResult], str],
     shown: Callable[[str, Sequence[Span]], Span],
 ) -> None:
-    """A table of score, label and the shown part of each text; of a text model the words that matched stand out.
+    """Print a table of score, label and part of each text; for a text model the words that matched stand out.
 
     Args:
         query: what was searched for.
@@ -39,7 +38,7 @@ def print_results(
         label: what to call a result.
         shown: which part of a text to show, given the words that matched.
     """
-    title = Text(query, style="bold")
+    title = Text(printable(query), style="bold")
     table = Table(title=title, title_justify="left", caption=_caption(results.stats), caption_justify="left")
     table.add_column("Score", justify="right", no_wrap=True)
     table.add_column("Document", max_width=42, overflow="fold")
@@ -52,22 +51,21 @@ def print_results(
         matched = [[] for _ in texts]
     for result, words in zip(results, matched, strict=True):
         start, end = shown(result.content, words)
-        # As many characters as there were: rich would drop some, and a terminal obey others.
-        text = Text(_CONTROL.sub(" ", result.content))
+        text = Text(printable(result.content))
         for word in words:
             text.stylize("bold yellow", *word)
-        table.add_row(f"{result.score:.2f}", Text(label(result), style="cyan"), text[start:end])
+        table.add_row(f"{result.score:.2f}", Text(printable(label(result)), style="cyan"), text[start:end])
     out.print(table)
 
 
 def results_json(query: str, results: SearchResults) -> dict[str, Any]:
-    """The same as JSON values."""
+    """Return a query with its results as JSON values."""
     found = [asdict(result) for result in results]
     return {"query": query, "results": found, "stats": asdict(results.stats)}
 
 
 def place(result: SearchResult) -> str:
-    """File and line, or page, where the result comes from a file, else its id."""
+    """Return file and line, or page, where the result comes from a file, else its id."""
     source = result.metadata.get("source")
     if not isinstance(source, str):
         return result.doc_id
@@ -82,14 +80,14 @@ def place(result: SearchResult) -> str:
 
 
 def excerpt(text: str, words: Sequence[Span]) -> Span:
-    """The part of a text with most of the words that matched."""
+    """Return the part of a text with most of the words that matched."""
     starts = [max(0, start - _LEAD) for start, _ in words] or [0]
     start = max(starts, key=lambda start: sum(start <= a and b <= start + _EXCERPT for a, b in words))
     return text.rfind(" ", 0, start) + 1, start + _EXCERPT
 
 
 def first_line(text: str, _words: Sequence[Span]) -> Span:
-    """The first line of a docstring in a row of `late_interaction.demo`: its name stands above it."""
+    """Return where the first line of a docstring stands in a row of `late_interaction.demo`, below its name."""
     start = text.index("\n") + 1
     end = text.find("\n", start)
     return start, len(text) if end < 0 else end

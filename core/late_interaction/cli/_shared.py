@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Annotated, Any, Unpack
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from late_interaction import demo
+from late_interaction.cli._console import CleanConsole
 from late_interaction.encoders.auto import model_class
 from late_interaction.encoders.base import LateInteractionModel
 from late_interaction.encoders.checkpoint import content_hash
@@ -24,14 +24,14 @@ from late_interaction.encoders.windows import LongDocuments
 from late_interaction.errors import IndexNotFoundError, LateInteractionError, MissingExtraError, ModelError
 from late_interaction.options import IndexOptions
 from late_interaction.pipeline import LateInteractionPipeline
+from late_interaction.printable import printable
 from late_interaction.stores.base import Store
 from late_interaction.stores.opening import ASTRA, open_store
 from late_interaction.types import IndexSpec
 
 logger = logging.getLogger(__name__)
-# Names, paths and prompts such as "[unused0]" are text, not rich's markup.
-out = Console(highlight=False, markup=False)
-err = Console(stderr=True, highlight=False, markup=False)
+out = CleanConsole()
+err = CleanConsole(stderr=True)
 
 DEFAULT_MODEL = "answerdotai/answerai-colbert-small-v1"
 DEMO_MODEL = "demo"
@@ -55,10 +55,14 @@ ModelOption = Annotated[
     ),
 ]
 
+SkipExistingOption = Annotated[
+    bool, typer.Option("--skip-existing", help="Leave documents that are in the index already unchanged.")
+]
+
 
 @contextmanager
 def errors_reported(when_interrupted: str = "Interrupted.") -> Iterator[None]:
-    """End with a message on stderr and code 1 on an error that is no bug, with code 130 on Ctrl-C."""
+    """End with a message on stderr and code 1 on an error that is not a bug, with code 130 on Ctrl-C."""
     try:
         yield
     except KeyboardInterrupt:
@@ -73,12 +77,12 @@ def errors_reported(when_interrupted: str = "Interrupted.") -> Iterator[None]:
 
 
 def report(message: str) -> None:
-    """An error message on stderr."""
-    err.print(Text(f"Error: {message}", style="red"), soft_wrap=True)
+    """Print an error message on stderr."""
+    err.print(Text(printable(f"Error: {message}", lines=True), style="red"), soft_wrap=True)
 
 
 def print_json(value: Mapping[str, Any]) -> None:
-    """A JSON object on stdout."""
+    """Print a JSON object on stdout; in it every control character is an escape."""
     typer.echo(json.dumps(value))
 
 
@@ -93,10 +97,10 @@ def store_at(db: str, name: str, filterable: Mapping[str, Any] | None = None) ->
 
 @asynccontextmanager
 async def attached(db: str, name: str) -> AsyncIterator[tuple[Store, IndexSpec]]:
-    """An index that is there, open without a model, and what it was built with.
+    """Open an existing index without a model; yield its store and what it was built with.
 
     Raises:
-        IndexNotFoundError: there is none of this name; the message lists those that there are.
+        IndexNotFoundError: there is none of this name; the message lists the existing ones.
     """
     store = store_at(db, name)
     try:
@@ -147,17 +151,17 @@ def load_model(
     spec: IndexSpec | None = None,
     *,
     document_length: int | None = None,
+    long_documents: LongDocuments = "windows",
 ) -> ColBERTModel | ColPaliModel:
-    """The model that was asked for, else the one of the index, else the default.
+    """Load the model that was asked for, else the one of the index, else the default.
 
     Raises:
-        ModelError: it cannot be had, or the index does not say which one it is.
+        ModelError: it cannot be loaded, or the index does not say which one it is.
         MissingExtraError: the demo's model is not installed.
     """
     if name is None:
         name = DEFAULT_MODEL if spec is None else _model_of(spec)
     query_length = query_prefix = None
-    long_documents: LongDocuments = "windows"
     if spec is not None:
         long_documents = spec.encoder.get("long_documents", "truncate")
         query_length, document_length = spec.encoder.get("query_length"), spec.encoder.get("document_length")
@@ -200,7 +204,7 @@ def _names_in(db: Path) -> str:
 
 
 def _model_of(spec: IndexSpec) -> str:
-    """What to load for an index: a folder here, the demo's model, or an id on the hub."""
+    """Return what to load for an index: a folder here, the demo's model, or an id on the hub."""
     name, content = spec.encoder.get("model"), spec.encoder.get("content")
     if not isinstance(name, str) or content is None:
         raise ModelError("The index was built with an encoder of its own: search it from Python.")

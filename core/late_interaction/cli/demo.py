@@ -55,7 +55,7 @@ def demo(
     store = LocalStore(folder, f"stdlib-{sys.version_info.major}.{sys.version_info.minor}")
     interrupted = "Interrupted. What was indexed is kept; the same command goes on from there."
     with errors_reported(interrupted), asyncio.Runner() as runner:
-        model = load_model(DEMO_MODEL, device, document_length=DOCUMENT_LENGTH)
+        model = load_model(DEMO_MODEL, device, document_length=DOCUMENT_LENGTH, long_documents="truncate")
         pipeline = LateInteractionPipeline(db=store, model=model)
         try:
             indexed = runner.run(_index(pipeline, limit))
@@ -79,7 +79,7 @@ def demo(
 
 
 async def _index(pipeline: LateInteractionPipeline, limit: int) -> str:
-    """Index what is not there yet, and say how that went."""
+    """Index what is missing, and return how that went."""
     try:
         await pipeline.initialize()
     except IndexMismatchError:
@@ -103,7 +103,7 @@ def _show(question: str, results: SearchResults, model: LateInteractionModel) ->
 
 
 def _ask() -> str:
-    """The next question; empty at Ctrl-D and Ctrl-C, which end the demo."""
+    """Ask for the next question; return "" at Ctrl-D and Ctrl-C, which end the demo."""
     try:
         return input("> ").strip()
     except (EOFError, KeyboardInterrupt):

@@ -1,27 +1,24 @@
-"""`index`, `info`, `optimize` and `copy`: what fills, describes and moves an index."""
+"""`index`: files and folders into an index."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.table import Table
-from tqdm import tqdm
 
+from late_interaction.cli._console import note
 from late_interaction.cli._shared import (
-    PLACES,
     DbOption,
     DeviceOption,
     JsonOption,
     ModelOption,
     NameOption,
-    attached,
+    SkipExistingOption,
     errors_reported,
     json_object,
     load_model,
@@ -33,8 +30,9 @@ from late_interaction.cli._shared import (
 )
 from late_interaction.errors import DocumentError, RowFailure
 from late_interaction.images.loading import IMAGE_SUFFIXES
+from late_interaction.images.pdf import DPI, PDF_TIMEOUT_S
 from late_interaction.images.storing import StoreImages
-from late_interaction.options import IndexOptions, WriteSettings
+from late_interaction.options import IndexOptions
 from late_interaction.reading.files import (
     PDF_SUFFIX,
     SUFFIXES,
@@ -45,19 +43,13 @@ from late_interaction.reading.files import (
 )
 from late_interaction.rows import Row, row_id
 from late_interaction.stores.base import Store
-from late_interaction.stores.copying import copy_index, verify_copy
-from late_interaction.stores.opening import ASTRA, DEFAULT_NAME
+from late_interaction.stores.opening import DEFAULT_NAME
 from late_interaction.types import PackingDtype
-
-SkipExistingOption = Annotated[
-    bool, typer.Option("--skip-existing", help="Leave documents that are there already as they are.")
-]
 
 INTERRUPTED = (
     "Interrupted. What was written is kept; the same command with --skip-existing goes on from there."
 )
 _STALE_BATCH = 100
-_SHOWN = 250
 _NUMBERED_ID = re.compile(r"(.*[#:])(\d+)", re.DOTALL)
 
 
@@ -97,6 +89,12 @@ def index(
     chunk_words: Annotated[
         int, typer.Option(min=1, help="Most words in a passage of a text or Markdown file.")
     ] = 200,
+    dpi: Annotated[
+        float, typer.Option(min=1, help="Resolution at which a visual model sees the pages of a PDF.")
+    ] = DPI,
+    pdf_timeout: Annotated[
+        float, typer.Option(min=0.1, help="Most seconds for a page of a PDF.")
+    ] = PDF_TIMEOUT_S,
     skip_existing: SkipExistingOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -115,7 +113,7 @@ def index(
 
         def on_problem(problem: ReadProblem) -> None:
             problems.append(problem)
-            tqdm.write(str(problem), file=sys.stderr)
+            note(str(problem))
 
         chunked = (*TEXT_SUFFIXES, PDF_SUFFIX)
         last = {f"{file}{'#' if file.suffix.lower() in chunked else ':'}": 0 for file in files}
@@ -131,6 +129,8 @@ def index(
                 id_column=id_column,
                 chunk_words=chunk_words,
                 images=encoder.supports_images,
+                dpi=dpi,
+                pdf_timeout_s=pdf_timeout,
             )
             failures: list[RowFailure] = []
             async with pipeline_for(store, encoder, spec, **options) as pipeline:
@@ -172,83 +172,6 @@ def index(
         raise typer.Exit(1)
 
 
-def info(db: DbOption, name: NameOption = DEFAULT_NAME, as_json: JsonOption = False) -> None:
-    """Tell what an index was built with, how large it is, and what state it is in."""
-
-    async def run() -> dict[str, Any]:
-        async with attached(db, name) as (store, spec):
-            return {"spec": spec.to_dict(), **await store.info()}
-
-    with errors_reported():
-        described = asyncio.run(run())
-    if as_json:
-        print_json(described)
-        return
-    table = Table(show_header=False)
-    for key, value in _flat(described):
-        shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-        table.add_row(key, shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}… (whole with --json)")
-    out.print(table)
-
-
-def optimize(db: DbOption, name: NameOption = DEFAULT_NAME, as_json: JsonOption = False) -> None:
-    """Bring the search structures of an index up to date, after many writes from Python."""
-
-    async def run() -> dict[str, Any]:
-        async with attached(db, name) as (store, _):
-            done = await store.optimize(show_progress=True)
-            return {**await store.info(), **done}
-
-    with errors_reported():
-        state = asyncio.run(run())
-    if as_json:
-        print_json(state)
-    else:
-        freed = f" {state['freed_bytes'] / 1e6:,.1f} MB were given back." if state.get("freed_bytes") else ""
-        out.print(f"{state['location']} is up to date: {state['documents']:,} documents.{freed}")
-
-
-def copy(
-    source: Annotated[str, typer.Argument(help=f"Where from: {PLACES}.", show_default=False)],
-    target: Annotated[str, typer.Argument(help="Where to, likewise.", show_default=False)],
-    name: NameOption = DEFAULT_NAME,
-    to_name: Annotated[
-        str | None, typer.Option(help="Name of the copy, where it goes into a folder. By default the same.")
-    ] = None,
-    skip_existing: SkipExistingOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Copy an index with its vectors: nothing is encoded again. Other documents of the target stay.
-
-    At the end the number of documents and a sample of their scores are compared.
-    """
-
-    async def run() -> tuple[str, int]:
-        if to_name is not None and target.startswith(ASTRA):
-            raise ValueError(
-                f"--to-name names the copy in a folder; on Astra the target does: {ASTRA}{to_name}."
-            )
-        async with attached(source, name) as (store, _):
-            target_store = store_at(target, to_name or name)
-            try:
-                written = await copy_index(
-                    store, target_store, WriteSettings(show_progress=True, skip_existing=skip_existing)
-                )
-                await verify_copy(store, target_store)
-            finally:
-                await target_store.close()
-        return target_store.location, written
-
-    with errors_reported(
-        "Interrupted. What was copied is kept; the same command with --skip-existing goes on from there."
-    ):
-        location, copied = asyncio.run(run())
-    if as_json:
-        print_json({"location": location, "copied": copied})
-    else:
-        out.print(f"{copied:,} documents copied to {location}.")
-
-
 def _without_images(files: Sequence[Path], named: Iterable[Path]) -> list[Path]:
     """The files less the images that were not named but lie in a folder beside texts; how many is said."""
     asked = {path.resolve() for path in named}
@@ -257,7 +180,7 @@ def _without_images(files: Sequence[Path], named: Iterable[Path]) -> list[Path]:
         left_out = (
             f"{len(files) - len(kept)} images were left out: they need a visual model such as ColQwen2."
         )
-        tqdm.write(left_out, file=sys.stderr)
+        note(left_out)
     return kept
 
 
@@ -278,11 +201,3 @@ async def _delete_stale(store: Store, last: Mapping[str, int]) -> None:
             await store.delete(stale)
             number += _STALE_BATCH
             stale = [f"{prefix}{n}" for n in range(number + 1, number + 1 + _STALE_BATCH)]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value

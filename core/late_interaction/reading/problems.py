@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from late_interaction.printable import printable
+
 
 @dataclass(frozen=True, slots=True)
 class ReadProblem:
@@ -15,7 +17,8 @@ class ReadProblem:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.reason}" if self.line else f"{self.file}: {self.reason}"
+        where = f"{self.file}:{self.line}" if self.line else str(self.file)
+        return printable(f"{where}: {self.reason}")
 
 
 class RestUnreadableError(Exception):
