@@ -8,37 +8,30 @@ are closed and the new content is opened. Nothing is written to a file that is n
 from __future__ import annotations
 
 import logging
-import math
 import os
 import secrets
 import sqlite3
-import stat
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
-from contextvars import ContextVar
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from late_interaction.errors import StoreError, StoreLockedError
-from late_interaction.stores.local import locks
+from late_interaction.errors import StoreError
 from late_interaction.stores.local.pairing import belong_together, count_write, log_belongs_to, read_mark
+from late_interaction.stores.local.place import Place, Standing
+from late_interaction.stores.local.turns import Turns
 
 logger = logging.getLogger(__name__)
 
 _BUSY_S = 30.0
-_SQLITE_ERRORS = (
-    sqlite3.Error,
-    UnicodeDecodeError,
-)  # of a damaged file, SQLite's own message may not be text
+# SQLite's message about a damaged file may not be text.
+_SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 _ATTEMPTS = 4
 _PAUSE_S = 0.02
-
-asked_at: ContextVar[float | None] = ContextVar("asked_at", default=None)
-"""When a write was asked for, in the time of `time.monotonic`, where it waited for a thread since."""
 
 _abandoned: list[object] = []
 """Connections and locks inherited through a fork. They belong to the parent: never used, closed or collected."""
@@ -58,28 +51,14 @@ class ChangedMeanwhileError(StoreError):
     """The file was replaced during a transaction; doing the same again is all it takes."""
 
 
-@dataclass(frozen=True, slots=True)
-class _State:
-    """The file at the path, as `stat` tells it; `log` is the inode of the write-ahead log, 0 where there is none."""
-
-    device: int
-    inode: int
-    modified_ns: int
-    size: int
-    log: int
-
-    def is_file_of(self, other: _State) -> bool:
-        return (self.device, self.inode) == (other.device, other.inode)
-
-
 @dataclass(slots=True)
 class _Connected:
     """A connection, and the state of the file that it opened; `begun` is the state when its transaction began."""
 
     connection: sqlite3.Connection
     access: _Access
-    opened: _State
-    begun: _State
+    opened: Standing
+    begun: Standing
     closings: int
 
 
@@ -100,35 +79,25 @@ class SQLiteFile:
     def __init__(self, path: Path, *, lock_timeout: float = 30.0, shared: bool = False) -> None:
         self.path = path
         self.folder = path.parent
-        self.lock_path = path.with_name("write.lock")
-        self.lock_timeout = lock_timeout
-        self.shared = shared
         self.on_begin: Callable[[sqlite3.Connection], None] | None = None
-        self._away = path.with_name(path.name + ".away")
-        self._real_path = path
-        self._text_path = str(path)
-        self._log = f"{path}-wal"
+        self._place = Place(path, shared=shared)
+        self._lock_timeout = lock_timeout
         self._renew()
 
     def _renew(self) -> None:
         self._pid = os.getpid()
         self._free: list[_Connected] = []
         self._guard = threading.Lock()
-        self._writing = threading.Lock()
-        self._writer: int | None = None
+        self._turns = Turns(self.path.with_name("write.lock"), self._place, self._lock_timeout)
         self._closings = 0
-        self._refused_since: float | None = None
-        self._checked: _State | None = None
+        self._checked: Standing | None = None
         # A store that is dropped without `close` leaves nothing open.
         weakref.finalize(self, _close_all, self._pid, self._free).atexit = False
 
     @property
     def mode(self) -> int:
-        """The permissions of the file; those of the files beside it are the same."""
-        try:
-            return stat.S_IMODE(self.path.stat().st_mode) & 0o666
-        except OSError:
-            return 0o666 if self.shared else 0o600
+        """The permissions of the file; the files beside it have the same."""
+        return self._place.mode
 
     def exists(self) -> bool:
         """Return whether there is a file at the path.
@@ -174,7 +143,7 @@ class SQLiteFile:
             StoreError: there is no file at the path, or it cannot be written.
         """
         with self.turn():
-            held = self._begin("BEGIN IMMEDIATE", "PRAGMA journal_mode = WAL")
+            held = self._begin("BEGIN IMMEDIATE", "PRAGMA journal_mode = WAL", wait_s=self._lock_timeout)
             try:
                 self._announce(held)
                 count_write(held.connection, _new_application())
@@ -205,7 +174,7 @@ class SQLiteFile:
             new = self.path.with_name(self.path.name + ".new")
             try:
                 new.unlink(missing_ok=True)
-                mode = 0o666 if self.shared else 0o600
+                mode = 0o666 if self._place.shared else 0o600
                 os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode))
                 with closing(sqlite3.connect(new, isolation_level=None)) as connection:
                     connection.execute("PRAGMA synchronous = FULL")
@@ -214,7 +183,7 @@ class SQLiteFile:
                     count_write(connection, _new_application())
                     connection.execute("COMMIT")
                 new.replace(self.path)
-                _sync_folder(self.folder)
+                self._place.sync_folder()
             except _SQLITE_ERRORS as error:
                 raise self._unusable(error) from error
             except OSError as error:
@@ -232,7 +201,7 @@ class SQLiteFile:
             StoreError: there is no file at the path, or it cannot be written.
         """
         with self.turn():
-            held = self._begin("BEGIN IMMEDIATE")
+            held = self._begin("BEGIN IMMEDIATE", wait_s=self._lock_timeout)
             try:
                 held.connection.execute("ROLLBACK")
                 yield held.connection
@@ -253,47 +222,8 @@ class SQLiteFile:
             StoreError: the folder is gone, or nothing can be written in it.
         """
         self._check_process()
-        if self._writer == threading.get_ident():
+        with self._turns.turn(create=create):
             yield
-            return
-        # Of many writes that wait one behind the other for somebody else's lock, each waits once, and they all give up
-        # together.
-        asked = asked_at.get()
-        since = time.monotonic() if asked is None else max(asked, self._refused_since or math.inf)
-        deadline = min(since, time.monotonic()) + self.lock_timeout
-        if not self._writing.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise self._locked()
-        try:
-            with ExitStack() as stack:
-                try:
-                    self._take_turn(stack, deadline, create=create)
-                except StoreLockedError:
-                    self._refused_since = self._refused_since or deadline - self.lock_timeout
-                    raise
-                self._refused_since = None
-                self._writer = threading.get_ident()
-                yield
-        finally:
-            self._writer = None
-            self._writing.release()
-
-    def _take_turn(self, stack: ExitStack, deadline: float, *, create: bool) -> None:
-        while True:
-            try:
-                if create:
-                    self.folder.parent.mkdir(parents=True, exist_ok=True)
-                    self.folder.mkdir(mode=0o777 if self.shared else 0o700, exist_ok=True)
-                stack.enter_context(locks.turn(self.lock_path, deadline, self.mode))
-            except TimeoutError:
-                raise self._locked() from None
-            except FileNotFoundError as error:
-                # Another process may have dropped the index, and its folder, while this one waited.
-                if not create or time.monotonic() > deadline:
-                    raise self._gone() from error
-            except OSError as error:
-                raise StoreError(f"The index in {self.folder} cannot be written: {error}") from error
-            else:
-                return
 
     def delete(self) -> None:
         """Close and delete the file and what SQLite keeps beside it; to be called during a `turn`."""
@@ -304,13 +234,12 @@ class SQLiteFile:
             path.unlink(missing_ok=True)
 
     def delete_locks(self) -> None:
-        """Delete the lock files; to be called at the end of a `turn`. Whoever waits for them begins anew."""
-        for path in (self.lock_path, locks.queue_of(self.lock_path)):
-            path.unlink(missing_ok=True)
+        """Delete the lock files; to be called at the end of a `turn`."""
+        self._turns.delete_files()
 
     def raise_gone(self) -> NoReturn:
         """Raise the error of a file that is gone."""
-        raise self._gone()
+        raise self._place.gone()
 
     def close(self) -> None:
         """Close every connection; the file may be used again afterwards."""
@@ -325,8 +254,8 @@ class SQLiteFile:
 
     # --- connections
 
-    def _begin(self, statement: str, *before: str) -> _Connected:
-        """Begin a transaction on the file that is at the path now."""
+    def _begin(self, statement: str, *before: str, wait_s: float | None = None) -> _Connected:
+        """Begin a transaction on the file that is at the path now; `wait_s` is for other programs that use SQLite."""
         self._check_process()
         failure: Exception | None = None
         for attempt in range(_ATTEMPTS):
@@ -335,7 +264,8 @@ class SQLiteFile:
             held, state = None, self._look()
             try:
                 held = self._connected(state)
-                for each in (*before, statement):
+                wait_ms = int(1000 * (_BUSY_S if wait_s is None else min(wait_s, _BUSY_S)))
+                for each in (f"PRAGMA busy_timeout = {wait_ms}", *before, statement):
                     held.connection.execute(each)
                 if self._fits(held):
                     return held
@@ -344,20 +274,20 @@ class SQLiteFile:
                 if held is not None:
                     held.connection.close()
                 if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
-                    raise self._locked() from error
+                    raise self._turns.locked() from error
                 # It may be another file by now, or a writer may have closed it, which matters where it is only read.
-                if _may_write(self.path) and self._look() == state:
+                if self._place.may_write() and self._look() == state:
                     raise self._unusable(error) from error
                 failure = error
             except BaseException:
                 if held is not None:
                     held.connection.close()
                 raise
-        if failure is not None and not _may_write(self.path) and Path(self._log).exists():
+        if failure is not None and not self._place.may_write() and Path(self._place.log).exists():
             raise StoreError(
                 f"The index in {self.folder} cannot be read without permission to write it ({failure}): a writer left "
-                f"{Path(self._log).name}, which SQLite reads only beside its -shm file. Open it once with permission "
-                "to write, or copy the folder with all of its files."
+                f"{Path(self._place.log).name}, which SQLite reads only beside its -shm file. Open it once with "
+                "permission to write, or copy the folder with all of its files."
             ) from failure
         if failure is not None:
             raise self._unusable(failure) from failure
@@ -368,7 +298,7 @@ class SQLiteFile:
             f"and {self.path.name}-shm."
         )
 
-    def _connected(self, state: _State) -> _Connected:
+    def _connected(self, state: Standing) -> _Connected:
         """Return a connection to the file at the path, from the pool or a new one."""
         while True:
             with self._guard:
@@ -384,16 +314,14 @@ class SQLiteFile:
                     continue
             held.connection.close()
 
-    def _connect(self, state: _State) -> _Connected:
-        access: _Access = "rw" if _may_write(self.path) else "ro" if state.log else "immutable"
+    def _connect(self, state: Standing) -> _Connected:
+        access: _Access = "rw" if self._place.may_write() else "ro" if state.log else "immutable"
         if access == "immutable":
             # A change that follows within the tick of the file system's clock would not show.
             time.sleep(max(0.0, min(_PAUSE_S, _PAUSE_S - (time.time() - state.modified_ns / 1e9))))
-        # SQLite keeps the log beside the file that a link leads to.
-        self._real_path = self.path.resolve()
-        self._log = f"{self._real_path}-wal"
+        self._place.follow_links()
         connection = sqlite3.connect(
-            f"{self._real_path.as_uri()}?{_QUERIES[access]}",
+            f"{self._place.target.as_uri()}?{_QUERIES[access]}",
             uri=True,
             timeout=_BUSY_S,
             isolation_level=None,
@@ -419,7 +347,7 @@ class SQLiteFile:
             held.opened = held.begun = self._look()
         if held.begun == self._checked:
             return True
-        if not belong_together(self._real_path, read_mark(held.connection)):
+        if not belong_together(self._place.target, read_mark(held.connection)):
             return False
         self._checked = held.begun
         return True
@@ -434,12 +362,12 @@ class SQLiteFile:
         except FileNotFoundError as error:
             if or_gone:
                 return
-            raise self._gone() from error
+            raise self._place.gone() from error
         if now == held.begun:
             return
         if held.access != "immutable" and now.is_file_of(held.begun) and now.log == held.opened.log:
             with suppress(sqlite3.Error):
-                if belong_together(self._real_path, read_mark(held.connection)):
+                if belong_together(self._place.target, read_mark(held.connection)):
                     return
         raise ChangedMeanwhileError(
             f"The index in {self.folder} was replaced from outside while it was in use. Nothing was written; do it "
@@ -492,18 +420,20 @@ class SQLiteFile:
         with self.turn():
             checked, self._checked = self._checked, None
             now = self._look()
-            foreign = checked is not None and now.log == checked.log and not log_belongs_to(self._real_path)
+            foreign = (
+                checked is not None and now.log == checked.log and not log_belongs_to(self._place.target)
+            )
             foreign = foreign and now == self._look()
-            with self._moved_away():
+            with self._place.moved_away():
                 for each in stale:
                     each.connection.close()
             if not foreign:
                 return
-            log = Path(self._log)
+            log = Path(self._place.log)
             aside = log.with_name(log.name + ".old")
             with suppress(FileNotFoundError):
                 log.replace(aside)
-                log.with_name(self._real_path.name + "-shm").unlink()
+                log.with_name(self._place.target.name + "-shm").unlink()
         logger.warning(
             "The index in %s was overwritten from outside while it was open. Its former write-ahead log does not "
             "belong to it and was put aside as %s.",
@@ -511,28 +441,9 @@ class SQLiteFile:
             aside.name,
         )
 
-    @contextmanager
-    def _moved_away(self) -> Iterator[None]:
-        """Give the file another name while the block runs; the folder may be moved meanwhile."""
-        with ExitStack() as stack:
-            folder = None
-            if os.rename in os.supports_dir_fd:
-                with suppress(FileNotFoundError):
-                    folder = os.open(self.folder, os.O_RDONLY)
-                    stack.callback(os.close, folder)
-            path, away = (self.path, self._away) if folder is None else (self.path.name, self._away.name)
-
-            def rename(source: str | Path, target: str | Path) -> None:
-                with suppress(FileNotFoundError):  # then it is not at its path anyway
-                    os.rename(source, target, src_dir_fd=folder, dst_dir_fd=folder)
-
-            rename(path, away)
-            stack.callback(rename, away, path)
-            yield
-
     # --- the file
 
-    def _look(self) -> _State:
+    def _look(self) -> Standing:
         """Look at the file at the path.
 
         Raises:
@@ -541,79 +452,34 @@ class SQLiteFile:
         try:
             return self._find()
         except FileNotFoundError as error:
-            raise self._gone() from error
+            raise self._place.gone() from error
 
-    def _find(self) -> _State:
-        """Look at the file at the path, or raise a FileNotFoundError where there is none."""
+    def _find(self) -> Standing:
+        """Look at the file at the path, or raise a FileNotFoundError if there is none."""
         try:
-            found = self._stat()
-            try:
-                log = os.stat(self._log).st_ino  # noqa: PTH116 - twice as fast
-            except FileNotFoundError:
-                log = 0
+            return self._place.find()
         except FileNotFoundError:
-            raise
-        except NotADirectoryError as error:
-            raise FileNotFoundError(str(error)) from error
-        except (OSError, ValueError) as error:
-            raise StoreError(f"The index in {self.folder} cannot be read: {error}") from error
-        return _State(found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size, log)
-
-    def _stat(self) -> os.stat_result:
-        try:
-            return os.stat(self._text_path)  # noqa: PTH116 - twice as fast
-        except FileNotFoundError:
-            if not self._away.exists():
+            if not self._place.away.exists():
                 raise
         # Another process closes its connections just now, or was killed while it did.
         with suppress(FileNotFoundError), self.turn():
-            if not self.path.exists():
-                self._away.replace(self.path)
-        return self.path.stat()
+            self._place.bring_back()
+        return self._place.find()
 
     def _check_process(self) -> None:
         """After a fork, leave what the parent owns alone and begin anew."""
         if self._pid != os.getpid():
-            _abandoned.extend((self._free[:], self._guard, self._writing))
+            _abandoned.extend((self._free[:], self._guard, self._turns))
             self._renew()
 
     # --- errors
-
-    def _gone(self) -> StoreError:
-        return StoreError(
-            f"There is no index in {self.folder} any more: it was deleted or moved away while it was open. Nothing was "
-            "written. Put it back, or close this store and open it again to begin a new index."
-        )
-
-    def _locked(self) -> StoreLockedError:
-        return StoreLockedError(
-            f"Another process is writing to the index in {self.folder}, and {self.lock_timeout:g} s were not enough to "
-            "get a turn. Searching goes on; try again, or wait longer with lock_timeout. A version up to 0.1 keeps "
-            "others from writing until it closes the index."
-        )
 
     def _unusable(self, error: Exception) -> StoreError:
         return StoreError(f"The index in {self.folder} could not be used: {error}")
 
 
-def _may_write(path: Path) -> bool:
-    """Return whether this process may write the file and, as SQLite must, create files beside it."""
-    effective = os.access in os.supports_effective_ids
-    return all(os.access(each, os.W_OK, effective_ids=effective) for each in (path, path.parent))
-
-
 def _new_application() -> int:
     return secrets.randbelow(2**31 - 1) + 1
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make sure that a new name in a folder survives a power cut; where folders are no files, the system does it."""
-    if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _close_all(pid: int, connected: list[_Connected]) -> None:

@@ -14,7 +14,7 @@ from functools import partial
 from types import MethodType
 from typing import Any, ParamSpec, TypeVar, cast
 
-from late_interaction.stores.local.sqlite import asked_at
+from late_interaction.stores.local.turns import asked_at
 
 P = ParamSpec("P")
 T = TypeVar("T")
