@@ -98,7 +98,7 @@ def unpack_many(blobs: Sequence[bytes], dim: int | None = None) -> RaggedTokens:
     n_tokens = fields["n_tokens"].astype(np.int64)
     row_bytes = width * dtype.itemsize + (_SCALE.itemsize if name == "int8" else 0)
     sizes = np.fromiter(map(len, blobs), np.int64, len(blobs))
-    if np.any(sizes != _HEADER.itemsize + n_tokens * row_bytes) or not n_tokens.all():
+    if not width or not n_tokens.all() or np.any(sizes != _HEADER.itemsize + n_tokens * row_bytes):
         raise StoreError("a packed token matrix is damaged: its length is not the one that its header says.")
     offsets = np.zeros(len(blobs) + 1, np.int64)
     np.cumsum(n_tokens, out=offsets[1:])
@@ -107,4 +107,6 @@ def unpack_many(blobs: Sequence[bytes], dim: int | None = None) -> RaggedTokens:
         return RaggedTokens(np.frombuffer(joined, dtype).reshape(-1, width), offsets)
     rows = np.frombuffer(joined, np.int8).reshape(-1, row_bytes)
     scales = np.ascontiguousarray(rows[:, : _SCALE.itemsize]).view(_SCALE)[:, 0]
+    if not np.isfinite(scales).all():
+        raise StoreError("a packed token matrix is damaged: a scale is not a finite number.")
     return RaggedTokens(rows[:, _SCALE.itemsize :], offsets, scales)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from late_interaction.errors import StoreError
 from late_interaction.packing import pack, unpack, unpack_many
+from late_interaction.types import PackingDtype
 
 
 def unit(seed: int, n: int, dim: int) -> np.ndarray:
@@ -78,3 +79,15 @@ def test_matrices_that_differ_in_kind_are_refused():
 def test_an_unknown_packing_is_refused():
     with pytest.raises(ValueError, match="int8, float16, float32"):
         pack(unit(0, 1, 2), "int4")
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float16", "float32"])
+def test_a_header_without_width_and_a_scale_that_is_not_finite_are_damage(dtype: PackingDtype) -> None:
+    blob = bytearray(pack(np.eye(4, dtype=np.float32), dtype))
+    for damaged in (blob[:12] + bytes(4), blob[:12] + bytes(4) + blob[16:]):
+        with pytest.raises(StoreError, match="damaged"):
+            unpack(bytes(damaged))
+    if dtype == "int8":
+        blob[16:20] = np.float32("nan").tobytes()
+        with pytest.raises(StoreError, match="a scale is not a finite number"):
+            unpack(bytes(blob))
