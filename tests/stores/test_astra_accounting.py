@@ -53,11 +53,13 @@ async def test_after_an_outage_it_is_known_what_is_in(server, table, nth, applie
     pipeline = pipeline_on(server, retries=0, concurrency=1, limits=replace(QUICK, rows=20))
     await pipeline.initialize()
     await pipeline.index_documents(rows(10))
+    given = [*rows(10), *rows(50, "new")[10:]]
+    matrices = await pipeline.model.aencode_documents([row["content"] for row in given])
     server.settings.faults = [
         Fault("http_error", command="insertMany", table=table, nth=nth, applied=applied)
     ]
     with pytest.raises(StoreWriteError) as raised:
-        await pipeline.index_documents([*rows(10), *rows(50, "new")[10:]], batch_size=50)
+        await pipeline.index_embeddings(given, matrices)  # all in one batch
     error = raised.value
     generation = {d.doc_id: d.metadata["lang"] for d in await pipeline.find()}
     assert {*error.written, *error.unwritten} == {f"d{i}" for i in range(50)}
@@ -66,7 +68,7 @@ async def test_after_an_outage_it_is_known_what_is_in(server, table, nth, applie
     assert {doc_id for doc_id in error.written if int(doc_id[1:]) >= 10} == new
     assert set(error.indexed) == set(error.written)
     server.settings.faults = []
-    await pipeline.index_documents([*rows(10), *rows(50, "new")[10:]])
+    await pipeline.index_documents(given)
     assert await pipeline.count() == 50
     assert (await diagnose(pipeline.store, full=True, older_than_s=0)).healthy
 

@@ -182,7 +182,7 @@ def test_images_that_cannot_be_read_are_named_and_the_others_are_there(
     reasons = [failure.reason for failure in caught.value.failures]
     assert caught.value.indexed == ["e"]
     for reason, said in zip(
-        reasons, ("cannot be read", "is no BMP", "not a dict", "allow_urls=True"), strict=True
+        reasons, ("cannot be read", "is not a BMP", "not a dict", "allow_urls=True"), strict=True
     ):
         assert said in reason
 
