@@ -23,7 +23,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 _names = (f"store_{number}" for number in count())
 
 
-@pytest.fixture(params=ENGINES, scope="module")
+# Each request to the local Data API takes its time, so a quick run asks the folder alone.
+@pytest.fixture(params=["folder", pytest.param("astra", marks=pytest.mark.slow)], scope="module")
 def engine(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
