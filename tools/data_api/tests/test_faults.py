@@ -41,7 +41,7 @@ async def test_fault_http_error(
 @pytest.mark.parametrize("applied", [False, True])
 async def test_fault_hang(server: DataApiServer, tokens: AsyncTable[Any], applied: bool) -> None:
     server.settings.faults.append(Fault("hang", "insertOne", applied=applied))
-    impatient = APIOptions(timeout_options=TimeoutOptions(request_timeout_ms=100))
+    impatient = APIOptions(timeout_options=TimeoutOptions(request_timeout_ms=1000))
     table = server.async_database(api_options=impatient).get_table("tokens")
     with pytest.raises(DataAPITimeoutException):
         await table.insert_one({"doc_id": "a", "token_id": 0})
