@@ -27,7 +27,7 @@ _INDEX_NEEDED_BY_ANN = (
 
 
 def read_warnings(table: Table, where: Junction) -> list[DataApiError]:
-    """Warnings of a find; each one also means that the Data API adds ALLOW FILTERING."""
+    """Return the warnings of a find; each one also means that the Data API adds ALLOW FILTERING."""
     filters = [comparison for comparison, _ in comparisons(where)]
     if not filters:
         return [_warning("ZERO_FILTER_OPERATIONS", "No filter was given: every row is read.")]
@@ -48,7 +48,7 @@ def read_warnings(table: Table, where: Junction) -> list[DataApiError]:
 
 
 def check_read(table: Table, where: Junction, *, ann: bool) -> None:
-    """What Cassandra refuses in a SELECT, with ALLOW FILTERING or without.
+    """Refuse what Cassandra refuses in a SELECT, with ALLOW FILTERING or without.
 
     With ANN every restricted column must be indexed for its operator, but for a partition key given in full
     by ``$eq``. ``$in`` on a partition column goes with no index at all, so neither with ANN nor beside the
@@ -78,7 +78,7 @@ def check_read(table: Table, where: Junction, *, ann: bool) -> None:
 
 
 def _index_serves(table: Table, comparison: Comparison) -> bool:
-    """Whether the column is indexed, and the comparison needs no ALLOW FILTERING for its operator."""
+    """Tell whether an index serves the comparison, without ALLOW FILTERING for its operator."""
     if index_for(table, comparison) is None:
         return False
     column_type = table.schema.columns[comparison.column].describe()["type"]
@@ -89,7 +89,7 @@ def _index_serves(table: Table, comparison: Comparison) -> bool:
 
 
 def check_one_row(schema: TableSchema, where: Junction) -> None:
-    """UpdateOne and deleteOne: the full primary key, by ``$eq`` only."""
+    """Check updateOne and deleteOne: the full primary key, by ``$eq`` only."""
     filters = _key_filters(schema, where)
     if others := _names(one for one in filters if one.operator != "$eq"):
         raise DataApiError(
@@ -106,7 +106,7 @@ def check_one_row(schema: TableSchema, where: Junction) -> None:
 
 
 def check_many_rows(schema: TableSchema, where: Junction) -> None:
-    """DeleteMany: the whole partition key, then clustering columns in order, a range on the last one only."""
+    """Check deleteMany: the whole partition key, then clustering columns in order, a range on the last one only."""
     filters = _key_filters(schema, where)
     if problem := _key_problem(schema, filters):
         raise DataApiError("FILTER", "INVALID_PRIMARY_KEY_FILTER", problem)

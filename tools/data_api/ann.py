@@ -11,7 +11,7 @@ Slots = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def similarities(metric: str, matrix: Floats, query: Floats) -> Floats:
-    """Cassandra's ``similarity_<metric>``, in [0, 1] for unit vectors.
+    """Return Cassandra's ``similarity_<metric>``, in [0, 1] for unit vectors.
 
     dot_product ``(1 + a·b) / 2``, cosine ``(1 + cos) / 2``, euclidean ``1 / (1 + |a - b|²)``, all in float32.
 
@@ -49,7 +49,7 @@ def nearest(
     recall_loss: float,
     random: np.random.Generator,
 ) -> tuple[Slots, Floats]:
-    """The rows most similar to a query, best first, equals by their slots.
+    """Return the rows most similar to a query, best first, equals by their slots.
 
     Args:
         table: where the vectors are.

@@ -32,19 +32,19 @@ class ColumnType(Protocol):
 
     @property
     def is_scalar(self) -> bool:
-        """Whether the type may stand in a primary key, and inside a list, set or map."""
+        """Tell whether the type may be in a primary key, and inside a list, set or map."""
         ...
 
     def parse(self, value: Any) -> Any:
-        """The Python value of a JSON value; ``None`` for an empty collection, which Cassandra stores as null."""
+        """Return the Python value of a JSON value; ``None`` for an empty collection, which Cassandra stores as null."""
         ...
 
     def encode(self, value: Any) -> Any:
-        """The JSON value that a read returns."""
+        """Return the JSON value that a read returns."""
         ...
 
     def describe(self) -> dict[str, Any]:
-        """The column definition, as listTables and projectionSchema give it."""
+        """Return the column definition, as listTables and projectionSchema give it."""
         ...
 
 
@@ -239,7 +239,7 @@ class MapOf:
         return {self.key.parse(key): self.value.parse(item) for key, item in pairs} or None
 
     def parse_entry(self, pair: Any) -> tuple[Any, Any]:
-        """One ``[key, value]`` pair, the form in which filters name an entry."""
+        """Return one ``[key, value]`` pair, the form in which filters name an entry."""
         if not isinstance(pair, list) or len(pair) != 2:
             raise ValueError("expected a [key, value] pair")
         return self.key.parse(pair[0]), self.value.parse(pair[1])
@@ -260,7 +260,7 @@ class Vector:
     is_scalar: bool = False
 
     def parse(self, value: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """A float32 array of shape ``(dimension,)``."""
+        """Return a float32 array of shape ``(dimension,)``."""
         vector = parse_vector(value)
         if len(vector) != self.dimension:
             raise ValueError(f"expected vector of length {self.dimension}, got {len(vector)} elements")
@@ -274,7 +274,7 @@ class Vector:
 
 
 def parse_vector(value: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """A float32 vector of whatever length, from either JSON form."""
+    """Return a float32 vector of whatever length, from either JSON form."""
     if isinstance(value, dict):
         packed = _binary(value)
         if len(packed) % 4:
@@ -294,7 +294,7 @@ def _elements(element: Scalar, value: Any) -> list[Any]:
 
 
 def parse_column_type(column: str, definition: Any) -> ColumnType:
-    """The type of a column definition in either of its forms: ``"text"`` or ``{"type": "text"}``."""
+    """Return the type of a column definition, in either form: ``"text"`` or ``{"type": "text"}``."""
     if isinstance(definition, str):
         return _scalar(definition, "UNKNOWN_DATA_TYPE")
     if not isinstance(definition, dict) or not isinstance(definition.get("type"), str):

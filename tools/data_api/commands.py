@@ -71,6 +71,6 @@ def carry_out(context: Context, body: Any) -> Reply:
         raise DataApiError(
             "",
             "COMMAND_UNKNOWN",
-            f"'{request.command}' is no {kind} command; these are: {', '.join(commands)}.",
+            f"'{request.command}' is not a {kind} command; these are: {', '.join(commands)}.",
         )
     return commands[request.command](context, body)

@@ -33,7 +33,7 @@ class PageStates:
         self._states: OrderedDict[str, PageState] = OrderedDict()
 
     def keep(self, state: PageState) -> str:
-        """The token of a state."""
+        """Keep a state and return its token."""
         token = secrets.token_urlsafe(18)
         self._states[token] = state
         if len(self._states) > _PAGES_KEPT:
@@ -41,7 +41,7 @@ class PageStates:
         return token
 
     def find(self, token: str) -> PageState | None:
-        """The state of a token; a token may be used again."""
+        """Return the state of a token; a token may be used again."""
         return self._states.get(token)
 
 
@@ -67,7 +67,7 @@ class Context:
 
     @property
     def tables(self) -> Tables:
-        """The tables of the keyspace in the path."""
+        """Return the tables of the keyspace in the path."""
         try:
             return self.database.keyspaces[self.request.keyspace or ""]
         except KeyError:
@@ -77,7 +77,7 @@ class Context:
 
     @property
     def table(self) -> Table:
-        """The table in the path."""
+        """Return the table in the path."""
         try:
             return self.tables[self.request.table or ""]
         except KeyError:

@@ -20,13 +20,13 @@ _OK: Reply = {"status": {"ok": 1}}
 
 
 def create_keyspace(context: Context, body: dict[str, Any]) -> Reply:
-    """Create a keyspace; one that is there stays as it is."""
+    """Create a keyspace; an existing one stays unchanged."""
     context.database.keyspaces.setdefault(check_name("keyspace", body.get("name"), MAX_TABLE_NAME), {})
     return _OK
 
 
 def find_keyspaces(context: Context, body: dict[str, Any]) -> Reply:
-    """Names of the keyspaces."""
+    """Return the names of the keyspaces."""
     return {"status": {"keyspaces": list(context.database.keyspaces)}}
 
 
@@ -54,7 +54,7 @@ def drop_table(context: Context, body: dict[str, Any]) -> Reply:
 
 
 def list_tables(context: Context, body: dict[str, Any]) -> Reply:
-    """Tables: names, or definitions if asked to explain."""
+    """Return the tables: names, or definitions if asked to explain."""
     tables = sorted(context.tables.items())
     if _option(body, "explain"):
         return {"status": {"tables": [table.schema.describe() for _, table in tables]}}
@@ -107,7 +107,7 @@ def create_vector_index(context: Context, body: dict[str, Any]) -> Reply:
 
 
 def create_text_index(context: Context, body: dict[str, Any]) -> Reply:
-    """Refused: this is a database without the lexical feature, as DSE 6.9 is."""
+    """Refuse: this is a database without the lexical feature, as DSE 6.9 is."""
     raise DataApiError("SCHEMA", "LEXICAL_NOT_AVAILABLE_FOR_DATABASE", "This database has no lexical search.")
 
 
@@ -133,7 +133,7 @@ def _create(context: Context, body: dict[str, Any], schema: IndexSchema) -> Repl
 
 
 def list_indexes(context: Context, body: dict[str, Any]) -> Reply:
-    """Indexes of the table: names, or definitions if asked to explain."""
+    """Return the indexes of the table: names, or definitions if asked to explain."""
     indexes = context.table.indexes
     if _option(body, "explain"):
         return {"status": {"indexes": [index.schema.describe() for index in indexes.values()]}}

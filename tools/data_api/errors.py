@@ -173,7 +173,7 @@ class DataApiError(Exception):
         self.http_status = _HTTP_STATUS.get(code, 200)
 
     def as_json(self) -> dict[str, Any]:
-        """The object as it stands in ``errors`` and ``status.warnings``, under a fresh id."""
+        """Return the object of ``errors`` and ``status.warnings``, under a fresh id."""
         return {
             "id": str(uuid.uuid4()),
             "family": "SERVER" if self.scope == "DATABASE" else "REQUEST",
@@ -185,12 +185,12 @@ class DataApiError(Exception):
 
 
 def invalid_query(message: str) -> DataApiError:
-    """What Cassandra refuses, not the Data API: family SERVER, though trying again never helps."""
+    """Make the error for what Cassandra refuses, not the Data API: family SERVER, though trying again never helps."""
     return DataApiError("DATABASE", "INVALID_DATABASE_QUERY", f"The database refused the query: {message}.")
 
 
 def invalid_field(field: str, value: object, problem: str) -> DataApiError:
-    """A field of the command that breaks one of the Data API's own constraints."""
+    """Make the error for a field of the command that breaks one of the Data API's own constraints."""
     return DataApiError(
         "", "COMMAND_FIELD_VALUE_INVALID", f"Command field '{field}' value {value!r} not valid: {problem}."
     )

@@ -47,7 +47,7 @@ class Fault:
     fired: int = field(default=0, init=False)
 
     def fires(self, command: str, table: str | None, random: np.random.Generator) -> bool:
-        """Whether this request goes wrong; counts it."""
+        """Tell whether this request goes wrong, and count it."""
         if self.command not in (None, command) or self.table not in (None, table):
             return False
         self.matched += 1

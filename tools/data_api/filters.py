@@ -52,7 +52,7 @@ Node = Comparison | Junction
 
 
 def comparisons(node: Node, *, nested: bool = False) -> Iterator[tuple[Comparison, bool]]:
-    """Every comparison, and whether it stands under an OR."""
+    """Yield every comparison, and whether it stands under an OR."""
     if isinstance(node, Comparison):
         yield node, nested
         return
@@ -64,7 +64,7 @@ def comparisons(node: Node, *, nested: bool = False) -> Iterator[tuple[Compariso
 
 
 def parse_filter(schema: TableSchema, clause: Any) -> Junction:
-    """The tree of a ``filter`` clause; a conjunction without parts where there is none.
+    """Return the tree of a ``filter`` clause; without a clause, a conjunction without parts.
 
     Raises:
         DataApiError: the filter breaks a rule or limit of the Data API.
@@ -200,7 +200,7 @@ def _invalid(problem: str) -> DataApiError:
 
 
 def predicate(node: Node) -> Predicate:
-    """The test of one row."""
+    """Return the test of one row."""
     if isinstance(node, Junction):
         tests = [predicate(part) for part in node.parts]
         return (lambda row: any(test(row) for test in tests)) if node.any_of else _all(tests)
@@ -259,7 +259,7 @@ class Found:
 
 
 def look_up(table: Table, node: Node) -> Found | None:
-    """What the partition keys and the indexes find of a filter, ``None`` where they do not help."""
+    """Return what the partition keys and the indexes find of a filter; ``None`` if they do not help."""
     if isinstance(node, Comparison):
         index = index_for(table, node)
         return _from_postings(index, node) if index else None
@@ -278,7 +278,7 @@ def look_up(table: Table, node: Node) -> Found | None:
 
 
 def index_for(table: Table, comparison: Comparison) -> Index | None:
-    """The index that can serve a comparison, if there is one."""
+    """Return the index that can serve a comparison, if there is one."""
     for index in table.indexes.values():
         if (index.schema.column, index.schema.function) == (comparison.column, comparison.function):
             return index

@@ -53,12 +53,12 @@ class RequestLog:
         self.max_in_flight = 0
 
     def clear(self) -> None:
-        """Start anew; requests under way still count as in flight."""
+        """Begin again; requests under way still count as in flight."""
         self.requests = []
         self.max_in_flight = self.in_flight
 
     def begin(self) -> Request:
-        """A request arrives."""
+        """Note that a request arrives."""
         request = Request()
         self.requests.append(request)
         self.in_flight += 1
@@ -66,12 +66,12 @@ class RequestLog:
         return request
 
     def end(self, request: Request) -> None:
-        """A request is answered, or abandoned."""
+        """Note that a request is answered, or abandoned."""
         request.finished = time.monotonic()
         self.in_flight -= 1
 
     def select(self, command: str | None = None, table: str | None = None) -> list[Request]:
-        """Requests of a command, on a table."""
+        """Return the requests of a command, on a table."""
         return [
             request
             for request in self.requests
@@ -79,32 +79,32 @@ class RequestLog:
         ]
 
     def count(self, command: str | None = None, table: str | None = None) -> int:
-        """How many requests of a command, on a table."""
+        """Count the requests of a command, on a table."""
         return len(self.select(command, table))
 
     @property
     def commands(self) -> Counter[str]:
-        """How many requests of each command."""
+        """Count the requests of each command."""
         return Counter(request.command for request in self.requests)
 
     @property
     def bytes_in(self) -> int:
-        """Request bodies in all."""
+        """Sum the request bodies."""
         return self._total(lambda request: request.bytes_in)
 
     @property
     def bytes_out(self) -> int:
-        """Response bodies in all."""
+        """Sum the response bodies."""
         return self._total(lambda request: request.bytes_out)
 
     @property
     def rows_read(self) -> int:
-        """Rows returned in all."""
+        """Sum the rows returned."""
         return self._total(lambda request: request.rows_read)
 
     @property
     def rows_written(self) -> int:
-        """Rows inserted, updated or deleted in all."""
+        """Sum the rows inserted, updated or deleted."""
         return self._total(lambda request: request.rows_written)
 
     def _total(self, amount: Callable[[Request], int]) -> int:

@@ -24,7 +24,7 @@ Reply = dict[str, Any]
 
 
 def find(context: Context, body: dict[str, Any]) -> Reply:
-    """A page of rows."""
+    """Return a page of rows."""
     query = Query.parse(context.table, body, _FIND_OPTIONS)
     rows, page_state = _run(context, query)
     status = _status(query, rows)
@@ -32,7 +32,7 @@ def find(context: Context, body: dict[str, Any]) -> Reply:
 
 
 def find_one(context: Context, body: dict[str, Any]) -> Reply:
-    """The first row, or null."""
+    """Return the first row, or null."""
     query = Query.parse(context.table, body, _FIND_ONE_OPTIONS)
     query.limit = 1
     rows, _ = _run(context, query)
@@ -200,7 +200,7 @@ def _vector_sort(
     column_type = schema.columns[column]
     if not isinstance(column_type, Vector):
         raise DataApiError(
-            "SORT", "CANNOT_VECTOR_SORT_NON_VECTOR_COLUMNS", f"Column '{column}' is no vector."
+            "SORT", "CANNOT_VECTOR_SORT_NON_VECTOR_COLUMNS", f"Column '{column}' is not a vector."
         )
     metric = next((one.schema.metric for one in table.indexes.values() if one.schema.column == column), None)
     if metric is None:
@@ -227,7 +227,7 @@ def _vector_sort(
 
 
 def _by_similarity(context: Context, query: Query, sort: VectorSort) -> list[dict[str, Any]]:
-    """One page, at most 1000 rows, no page state."""
+    """Return one page, at most 1000 rows, no page state."""
     if query.page_state:
         raise invalid_query("Invalid value for the paging state")
     slots, scores = nearest(
@@ -259,7 +259,7 @@ def _slots(table: Table, where: Junction) -> Slots | None:
 
 
 def _in_storage_order(context: Context, query: Query) -> tuple[list[dict[str, Any]], str | None]:
-    """By the token of the partition, then by clustering columns, a page at a time.
+    """Return rows by the token of the partition, then by clustering columns, a page at a time.
 
     A full page has a page state even where nothing follows, as Cassandra does not look ahead: the last page may
     be empty.
@@ -281,7 +281,7 @@ def _in_storage_order(context: Context, query: Query) -> tuple[list[dict[str, An
 
 
 def _matching(table: Table, where: Junction, after: Any) -> Iterator[Row]:
-    """Rows that satisfy the filter, in storage order, from behind a position."""
+    """Yield the rows that satisfy the filter, in storage order, from behind a position."""
     matches = predicate(where)
     found = look_up(table, where)
     if found is None:
@@ -294,7 +294,7 @@ def _matching(table: Table, where: Junction, after: Any) -> Iterator[Row]:
 
 
 def _documents(query: Query, rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """Rows as JSON, nulls and empty collections left out."""
+    """Return rows as JSON, nulls and empty collections left out."""
     table = query.table
     columns = [(name, table.schema.columns[name].encode, name in table.vectors) for name in query.projection]
     documents = []

@@ -23,7 +23,7 @@ _TEXT_OPTIONS = {"ascii": False, "caseSensitive": True, "normalize": False}
 
 
 def check_name(kind: str, name: Any, longest: int) -> str:
-    """The Data API's schema naming rule."""
+    """Check a name by the Data API's schema naming rule."""
     if not isinstance(name, str) or len(name) > longest or not re.fullmatch(r"[A-Za-z0-9_]+", name):
         raise DataApiError(
             "SCHEMA",
@@ -44,11 +44,11 @@ class TableSchema:
 
     @property
     def primary_key(self) -> tuple[str, ...]:
-        """Partition columns, then clustering columns."""
+        """Return the partition columns, then clustering columns."""
         return (*self.partition_by, *self.partition_sort)
 
     def describe(self) -> dict[str, Any]:
-        """The table as listTables shows it when asked to explain."""
+        """Return the table as listTables shows it when asked to explain."""
         return {
             "name": self.name,
             "definition": {
@@ -61,12 +61,12 @@ class TableSchema:
         }
 
     def describe_columns(self, names: Any) -> dict[str, Any]:
-        """Column definitions by name: ``projectionSchema``, ``primaryKeySchema``."""
+        """Return column definitions by name: ``projectionSchema``, ``primaryKeySchema``."""
         return {name: self.columns[name].describe() for name in names}
 
 
 def parse_columns(definition: Any) -> dict[str, ColumnType]:
-    """Columns by name, from the ``columns`` of a definition."""
+    """Return columns by name, from the ``columns`` of a definition."""
     if not isinstance(definition, dict):
         raise DataApiError(
             "SCHEMA", "COLUMN_TYPE_INCORRECT", f"'columns' must be an object, not {definition!r}."
@@ -75,7 +75,7 @@ def parse_columns(definition: Any) -> dict[str, ColumnType]:
 
 
 def parse_table(name: Any, definition: dict[str, Any]) -> TableSchema:
-    """The schema that a createTable command defines."""
+    """Return the schema that a createTable command defines."""
     check_name("table", name, MAX_TABLE_NAME)
     columns = parse_columns(definition.get("columns"))
     key = definition.get("primaryKey")
@@ -127,7 +127,7 @@ class IndexSchema:
     metric: str | None = None
 
     def describe(self) -> dict[str, Any]:
-        """The index as listIndexes shows it when asked to explain."""
+        """Return the index as listIndexes shows it when asked to explain."""
         column = self.column if self.function in (None, "entries") else {self.column: f"${self.function}"}
         return {
             "name": self.name,
@@ -137,7 +137,7 @@ class IndexSchema:
 
 
 def parse_index(schema: TableSchema, name: Any, definition: dict[str, Any]) -> IndexSchema:
-    """The index that a createIndex command defines."""
+    """Return the index that a createIndex command defines."""
     check_name("index", name, MAX_INDEX_NAME)
     target = definition.get("column")
     column, component = (
@@ -181,7 +181,7 @@ def parse_index(schema: TableSchema, name: Any, definition: dict[str, Any]) -> I
 
 
 def parse_vector_index(schema: TableSchema, name: Any, definition: dict[str, Any]) -> IndexSchema:
-    """The index that a createVectorIndex command defines; the metric defaults by the source model."""
+    """Return the index that a createVectorIndex command defines; the metric defaults by the source model."""
     check_name("index", name, MAX_INDEX_NAME)
     column = definition.get("column")
     if not isinstance(_indexed_column(schema, column), Vector):

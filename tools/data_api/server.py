@@ -78,7 +78,7 @@ class DataApiServer:
         self._port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
-        """Stop listening; requests that hang are let go."""
+        """Stop listening; requests that hang are released."""
         self._closing.set()
         if self._runner:
             await self._runner.cleanup()
@@ -94,11 +94,11 @@ class DataApiServer:
 
     @property
     def endpoint(self) -> str:
-        """The API endpoint to give to astrapy."""
+        """Return the API endpoint to give to astrapy."""
         return f"http://{self._host}:{self._port}"
 
     def database(self, *, environment: str = "hcd", api_options: APIOptions | None = None) -> Database:
-        """A real astrapy ``Database`` on this server.
+        """Return a real astrapy ``Database`` on this server.
 
         Args:
             environment: an astrapy ``Environment``; those of Astra reach the server as well.
@@ -110,7 +110,7 @@ class DataApiServer:
     def async_database(
         self, *, environment: str = "hcd", api_options: APIOptions | None = None
     ) -> AsyncDatabase:
-        """The same as ``database``, asynchronous."""
+        """Return an asynchronous database; otherwise as ``database``."""
         client = self._client(environment, api_options)
         return client.get_async_database(self.endpoint, keyspace=self.keyspace)
 
@@ -154,7 +154,7 @@ class DataApiServer:
         return await self._fail(http, request, body, fault)
 
     async def _admit(self, http: web.Request, request: Request) -> Any:
-        """The body of the command, from a request that may be heard."""
+        """Return the body of the command, from a request that may be heard."""
         token = http.headers.get("Token")
         if token is None:
             raise DataApiError("SECURITY", "MISSING_AUTHENTICATION_TOKEN", "The request has no Token header.")
@@ -237,7 +237,7 @@ class DataApiServer:
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _injected(fault: Fault) -> DataApiError:
@@ -251,7 +251,7 @@ def _failure(request: Request, error: DataApiError) -> bytes:
 
 @contextmanager
 def run_in_thread(settings: Settings | None = None, **options: Any) -> Iterator[DataApiServer]:
-    """A server on an event loop of its own, in a thread of its own, for callers that are not asynchronous.
+    """Run a server on an event loop and in a thread of its own, for callers that are not asynchronous.
 
     Args:
         settings: as of ``DataApiServer``.

@@ -95,7 +95,7 @@ class Index:
         self.postings: dict[Any, set[int]] = {}
 
     def add(self, value: Any, slot: int) -> None:
-        """Take in a cell."""
+        """Add a cell."""
         for term in self._terms(value):
             self.postings.setdefault(term, set()).add(slot)
 
@@ -242,7 +242,7 @@ class Table:
     # reads
 
     def scan(self, after: Position | None) -> Iterator[Row]:
-        """Every row in token and clustering order, from behind a position."""
+        """Yield every row in token and clustering order, from behind a position."""
         start = 0 if after is None else bisect_left(self._order, after[0], key=lambda entry: entry[0])
         for token, partition_key in self._order[start:]:
             rows = self.partitions[partition_key].rows
@@ -250,7 +250,7 @@ class Table:
             yield from (row for row in rows if row.position > after) if resumed else rows  # type: ignore[operator]
 
     def value(self, row: Row, column: str) -> Any:
-        """A cell, or ``None``."""
+        """Return a cell, or ``None``."""
         if column in self.vectors:
             cells = self.vectors[column]
             return cells.matrix[row.slot] if cells.present[row.slot] else None
@@ -289,7 +289,7 @@ class Table:
 
 
 def check_indexable(metric: str, vector: np.ndarray[Any, np.dtype[np.float32]]) -> None:
-    """A vector index refuses what has no similarity, in writes and in queries."""
+    """Refuse a vector that has no similarity, as a vector index does, in writes and in queries."""
     if not np.isfinite(vector).all():
         raise invalid_query("Vectors must have finite components")
     if metric == "cosine" and np.dot(vector, vector) <= 1e-10:
@@ -297,5 +297,5 @@ def check_indexable(metric: str, vector: np.ndarray[Any, np.dtype[np.float32]]) 
 
 
 def _token(partition_key: Key) -> int:
-    """Stands in for Murmur3: an order of the partitions that has nothing to do with their keys."""
+    """Stand in for Murmur3: an order of the partitions that has nothing to do with their keys."""
     return int.from_bytes(hashlib.blake2b(repr(partition_key).encode(), digest_size=8).digest())

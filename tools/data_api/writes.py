@@ -38,7 +38,7 @@ def insert_one(context: Context, body: dict[str, Any]) -> Reply:
 
 
 def insert_many(context: Context, body: dict[str, Any]) -> Reply:
-    """Insert or overwrite rows, each for itself: there is no batch, some may fail while others succeed."""
+    """Insert or overwrite rows, each by itself: some may fail while others succeed."""
     documents = body.get("documents")
     if not isinstance(documents, list) or not documents:
         raise invalid_field("documents", documents, "must be an array that is not empty")
@@ -71,7 +71,7 @@ def _insert(context: Context, documents: list[Any], *, ordered: bool, per_docume
 
 
 def _shred(schema: TableSchema, document: Any) -> Insertion:
-    """Documents are read before any is written: a faulty one is an ERROR even behind another, ordered or not."""
+    """Read a document before any is written: a faulty one is an ERROR even behind another, ordered or not."""
     try:
         key, cells = _key_and_cells(schema, document)
     except DataApiError as error:
@@ -151,7 +151,7 @@ def _insert_reply(schema: TableSchema, insertions: list[Insertion], *, per_docum
 
 
 def _index_of(errors: list[DataApiError], error: DataApiError) -> int:
-    """Where an error stands in ``errors``; the same error is reported once."""
+    """Return the position of an error in ``errors``; the same error is reported once."""
     for position, seen in enumerate(errors):
         if (seen.code, seen.message) == (error.code, error.message):
             return position

@@ -66,6 +66,15 @@ class AstraStore(Store):
         timeout_s: seconds until a request counts as lost.
         retries: further attempts at a request that was lost, after waits that double from 0.25 s.
         limits: sizes of requests and waits; the defaults fit the service.
+
+    Example:
+        >>> from astrapy import DataAPIClient
+        >>> client = DataAPIClient("AstraCS:your-token")
+        >>> database = client.get_async_database("https://your-id-us-east-2.apps.astra.datastax.com")
+        >>> AstraStore(database, "my_index", filterable={"year": int, "tags": list[str]})
+        AstraStore('astra:my_index (default_keyspace at your-id-us-east-2.apps.astra.datastax.com)')
+
+        Pass it to `LateInteractionPipeline` or `SyncPipeline` in place of the database.
     """
 
     # Fitted by benchmarks/astra_recall.py on real documents, pooled and not, so that the recall of the exact top k
