@@ -20,54 +20,76 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.table import Table
 
-from tests.stores.test_astra_two_clients import run_interleavings
-from tests.torture.damage import run_bad_arguments, run_damaged_documents, run_damaged_index_files
-from tests.torture.faults import run_faults
 from tests.torture.figures import Figures
-from tests.torture.kills import run_kills
-from tests.torture.stateful import run_steps
-from tests.torture.writers import run_writers
+
+# The suites are imported where they are run: their processes import this file, and need but one of them.
 
 
-def interleavings(n: int, seed: int) -> Figures:
-    """Run the two clients' suite, which has figures of its own."""
-    found = asyncio.run(run_interleavings(n, seed=seed))
-    figures = Figures(cases=found.interleavings)
-    figures.counts["requests"] = found.requests
-    for kind in ("mixtures", "lost"):
-        for text in getattr(found, kind):
-            figures.note("wrong" if kind == "mixtures" else "lost", text)
-    return figures
+def kills(n: int, seed: int) -> Figures:
+    from tests.torture.kills import run_kills
+
+    return run_kills(n, seed)
 
 
-def writers(n: int, seed: int) -> Figures:
-    """Let eight processes index `n` documents each."""
+def writers(n: int, _seed: int) -> Figures:
+    from tests.torture.writers import run_writers
+
     figures, per_second = run_writers(8, n)
     figures.counts["documents a second"] = round(per_second)
     return figures
 
 
+def faults(n: int, seed: int) -> Figures:
+    from tests.torture.faults import run_faults
+
+    return asyncio.run(run_faults(n, 60, seed))
+
+
+def interleavings(n: int, seed: int) -> Figures:
+    from tests.stores.test_astra_two_clients import run_interleavings
+
+    found = asyncio.run(run_interleavings(n, seed=seed))
+    figures = Figures(cases=found.interleavings)
+    figures.counts["requests"] = found.requests
+    for kind, texts in (("wrong", found.mixtures), ("lost", found.lost)):
+        for text in texts:
+            figures.note(kind, text)
+    return figures
+
+
+def changes(n: int, seed: int) -> Figures:
+    from tests.torture.stateful import run_steps
+
+    return asyncio.run(run_steps(n, seed))
+
+
+def index_files(n: int, seed: int) -> Figures:
+    from tests.torture.damage import run_damaged_index_files
+
+    return asyncio.run(run_damaged_index_files(n, seed))
+
+
+def documents(n: int, seed: int) -> Figures:
+    from tests.torture.damage import run_damaged_documents
+
+    return asyncio.run(run_damaged_documents(n, seed))
+
+
+def arguments(n: int, seed: int) -> Figures:
+    from tests.torture.damage import run_bad_arguments
+
+    return asyncio.run(run_bad_arguments(n, seed))
+
+
 SUITES: dict[str, tuple[str, int, Callable[[int, int], Figures]]] = {
-    "kills": ("kills of a writer (SIGKILL)", 1000, run_kills),
+    "kills": ("kills of a writer (SIGKILL)", 1000, kills),
     "writers": ("documents by 8 writing processes", 500, writers),
-    "faults": ("faults of the Data API, injected", 240, lambda n, seed: asyncio.run(run_faults(n, 60, seed))),
+    "faults": ("faults of the Data API, injected", 240, faults),
     "interleavings": ("interleavings of two clients on Astra", 1000, interleavings),
-    "changes": (
-        "changes at random, two stores beside a dict",
-        10_000,
-        lambda n, seed: asyncio.run(run_steps(n, seed)),
-    ),
-    "index files": (
-        "damaged or hostile search index files",
-        10_000,
-        lambda n, seed: asyncio.run(run_damaged_index_files(n, seed)),
-    ),
-    "documents": ("damaged SQLite files", 2000, lambda n, seed: asyncio.run(run_damaged_documents(n, seed))),
-    "arguments": (
-        "bad arguments, rows, matrices, blobs",
-        40_000,
-        lambda n, seed: asyncio.run(run_bad_arguments(n, seed)),
-    ),
+    "changes": ("changes at random, two stores beside a dict", 10_000, changes),
+    "index files": ("damaged or hostile search index files", 10_000, index_files),
+    "documents": ("damaged SQLite files", 2000, documents),
+    "arguments": ("bad arguments, rows, matrices, blobs", 40_000, arguments),
 }
 
 
@@ -78,7 +100,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="times as many cases")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", choices=list(SUITES), default=list(SUITES))
-    arguments = parser.parse_args()
+    chosen = parser.parse_args()
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     console = Console(width=160)
@@ -86,10 +108,10 @@ def main() -> None:
     for column in ("what", "cases", "lost", "doubled", "wrong", "foreign exceptions", "seconds", "besides"):
         table.add_column(column, justify="left" if column in ("what", "besides") else "right")
     bad = 0
-    for name in arguments.only:
+    for name in chosen.only:
         what, n, run = SUITES[name]
         begin = time.monotonic()
-        figures = run(max(1, round(n * arguments.scale)), arguments.seed)
+        figures = run(max(1, round(n * chosen.scale)), chosen.seed)
         bad += figures.bad
         besides = ", ".join(f"{text} {count:,}" for text, count in figures.counts.most_common(4))
         cells = (figures.cases, figures.lost, figures.doubled, figures.wrong, figures.foreign)

@@ -23,7 +23,7 @@ def run_kills(n: int, seed: int = 0) -> Figures:
     """Kill a writer `n` times (SIGKILL) and compare the folder with what it said before."""
     figures, rng = Figures(), random.Random(seed)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", "tests.torture.kills"])
+    context.set_forkserver_preload(["tests.torture.kills"])
     with tempfile.TemporaryDirectory() as folder:
         state: State = {}
         for number in range(n):

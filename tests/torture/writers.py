@@ -31,7 +31,7 @@ def run_writers(processes: int, documents: int) -> tuple[Figures, float]:
     """
     figures = Figures()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", "tests.torture.writers"])
+    context.set_forkserver_preload(["tests.torture.writers"])
     with tempfile.TemporaryDirectory() as folder:
         pipes, workers = [], []
         for process in range(processes):
