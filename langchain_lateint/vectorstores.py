@@ -30,7 +30,7 @@ from langchain_lateint._relevance import RelevanceFn, scale_function
 from langchain_lateint._searches import SearchMethods
 from langchain_lateint.embeddings import EmbeddingsModel, Model, as_model
 from late_interaction import IndexedIds, IndexOptions, SyncPipeline
-from late_interaction.adapting import AstraPlace, PipelineHolder, place_of, shown
+from late_interaction.adapting import BATCH_SIZE, AstraPlace, PipelineHolder, place_of, shown
 
 if TYPE_CHECKING:
     from astrapy.authentication import TokenProvider
@@ -232,7 +232,7 @@ class LateInteractionVectorStore(PipelineHolder, SearchMethods):
         metadatas: Sequence[dict[str, Any]] | None = None,
         *,
         ids: Sequence[str | None] | None = None,
-        batch_size: int = 128,
+        batch_size: int = BATCH_SIZE,
         **kwargs: Any,
     ) -> IndexedIds:
         """Encode texts and write them, each replacing the document of the same id.
@@ -264,7 +264,7 @@ class LateInteractionVectorStore(PipelineHolder, SearchMethods):
         metadatas: Sequence[dict[str, Any]] | None = None,
         *,
         ids: Sequence[str | None] | None = None,
-        batch_size: int = 128,
+        batch_size: int = BATCH_SIZE,
         **kwargs: Any,
     ) -> IndexedIds:
         """Await `add_texts` on any event loop."""
@@ -372,7 +372,7 @@ class LateInteractionVectorStore(PipelineHolder, SearchMethods):
         metadatas: Sequence[dict[str, Any]] | None = None,
         *,
         ids: Sequence[str | None] | None = None,
-        batch_size: int = 128,
+        batch_size: int = BATCH_SIZE,
         **kwargs: Any,
     ) -> Self:
         """Make a store and add texts to it.
@@ -402,7 +402,7 @@ class LateInteractionVectorStore(PipelineHolder, SearchMethods):
         metadatas: Sequence[dict[str, Any]] | None = None,
         *,
         ids: Sequence[str | None] | None = None,
-        batch_size: int = 128,
+        batch_size: int = BATCH_SIZE,
         **kwargs: Any,
     ) -> Self:
         """Await `from_texts` on any event loop."""

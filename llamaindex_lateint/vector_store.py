@@ -31,6 +31,7 @@ from late_interaction import (
     load_model,
 )
 from late_interaction.adapting import (
+    BATCH_SIZE,
     AstraPlace,
     Encodable,
     PipelineHolder,
@@ -134,7 +135,7 @@ class LateInteractionVectorStore(PipelineHolder, BasePydanticVectorStore):
     is_embedding_query: bool = True
     """Lets LlamaIndex make a query's embedding, which carries the query's texts from `NoEmbedding` to here."""
     flat_metadata: bool = False
-    batch_size: int = Field(default=128, ge=1)
+    batch_size: int = Field(default=BATCH_SIZE, ge=1)
     normalize_scores: bool = False
 
     _pipeline: SyncPipeline = PrivateAttr()
@@ -151,7 +152,7 @@ class LateInteractionVectorStore(PipelineHolder, BasePydanticVectorStore):
         api_endpoint: str | None = None,
         keyspace: str | None = None,
         environment: str | None = None,
-        batch_size: int = 128,
+        batch_size: int = BATCH_SIZE,
         normalize_scores: bool = False,
         **options: Unpack[IndexOptions],
     ) -> None:

@@ -15,7 +15,7 @@ from late_interaction.images.loading import ImageSource
 from late_interaction.images.storing import IMAGE_KEY, THUMBNAIL_KEY, StoreImages
 from late_interaction.lifecycle import PipelineHolder
 from late_interaction.maxsim import maxsim
-from late_interaction.options import FilterSpec, check_names
+from late_interaction.options import BATCH_SIZE, FilterSpec, check_names
 from late_interaction.pipeline import Query
 from late_interaction.ranking import check_mmr, diversify, mmr, relevance
 from late_interaction.rows import Encodable
@@ -24,6 +24,7 @@ from late_interaction.types import DocId, FloatMatrix
 from late_interaction.validation import check_matrix, check_not_negative, check_positive, shown
 
 __all__ = [
+    "BATCH_SIZE",
     "IMAGE_KEY",
     "THUMBNAIL_KEY",
     "AstraPlace",

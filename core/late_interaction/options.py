@@ -22,6 +22,9 @@ from late_interaction.validation import check_positive, shown
 
 FilterSpec: TypeAlias = Mapping[str, Any] | Filter
 
+BATCH_SIZE = 128
+"""Documents encoded and written together at most, by default."""
+
 
 class SearchOptions(TypedDict, total=False):
     """Options of a search. None is the default of each but `exact`.
@@ -124,7 +127,7 @@ class IndexSettings:
 class WriteSettings:
     """`WriteOptions` with the defaults filled in, checked. The fields are documented there."""
 
-    batch_size: int = 128
+    batch_size: int = BATCH_SIZE
     show_progress: bool = False
     skip_existing: bool = False
 
