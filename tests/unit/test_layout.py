@@ -47,6 +47,11 @@ def test_no_module_imports_itself_through_others() -> None:
     left = {name: imports(file) - {name} for name, file in FILES.items()}
     assert len(left) > 50
     assert any(left.values())
-    while free := {name for name, needed in left.items() if not needed & left.keys()}:
+    # What imports nothing of the rest is in no circle, and neither is what nothing of the rest imports.
+    while free := {
+        name
+        for name, needed in left.items()
+        if not needed & left.keys() or not any(name in others for others in left.values())
+    }:
         left = {name: needed for name, needed in left.items() if name not in free}
     assert left == {}, f"a circle is among {sorted(left)}"
