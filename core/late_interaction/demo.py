@@ -56,7 +56,7 @@ _Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def stdlib_rows(limit: int | None = None) -> list[dict[str, Any]]:
-    """One row for each documented public module, class, function, method and property.
+    """Return one row for each documented public module, class, function, method and property.
 
     The order is the same at every call, and a limit keeps a spread: the well-known modules before the
     others, a row of each in turn, what stands at the top of a module before methods.
@@ -86,7 +86,7 @@ def stdlib_rows(limit: int | None = None) -> list[dict[str, Any]]:
 
 
 def model_folder() -> Path:
-    """The folder of the packaged all-MiniLM-L6-v2, its weights verified.
+    """Return the folder of the packaged all-MiniLM-L6-v2, with its weights verified.
 
     It is a plain sentence encoder, not a ColBERT: late interaction uses its last-layer token vectors.
 
@@ -114,7 +114,7 @@ def model_folder() -> Path:
 
 
 def _modules(root: Path) -> list[tuple[str, Path]]:
-    """Public name and source file of each module, in the order of the names."""
+    """Return the public name and source file of each module, in the order of the names."""
     found = []
     for folder, folders, files in os.walk(root):
         folders[:] = [name for name in folders if name.isidentifier() and name not in _LEFT_OUT]
@@ -130,13 +130,13 @@ def _modules(root: Path) -> list[tuple[str, Path]]:
 
 
 def _in_turn(groups: Iterable[list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
-    """The first row of every group, then the second of every group, and so on."""
+    """Yield the first row of every group, then the second of every group, and so on."""
     for round_ in zip_longest(*groups):
         yield from (row for row in round_ if row is not None)
 
 
 def _module_rows(module: str, path: Path, root: Path) -> list[dict[str, Any]]:
-    """The rows of one source file, those that stand higher in it first."""
+    """Return the rows of one source file, the outermost first."""
     file = path.relative_to(root).as_posix()
     tree = ast.parse(path.read_bytes(), filename=file)
     found: list[tuple[int, dict[str, Any]]] = []
@@ -168,7 +168,7 @@ def _module_rows(module: str, path: Path, root: Path) -> list[dict[str, Any]]:
 
 
 def _definitions(statements: Iterable[ast.stmt]) -> Iterator[_Definition]:
-    """Classes and functions among the statements, also those under an `if`, a `try` or a `with`."""
+    """Yield the classes and functions among the statements, also those under an `if`, a `try` or a `with`."""
     for node in statements:
         if isinstance(node, _Definition):
             yield node
@@ -179,7 +179,7 @@ def _definitions(statements: Iterable[ast.stmt]) -> Iterator[_Definition]:
 
 
 def _arguments(node: ast.FunctionDef | ast.AsyncFunctionDef, in_class: bool) -> str:
-    """The signature without its parentheses, and without `self` or `cls`."""
+    """Return the signature without its parentheses, and without `self` or `cls`."""
     arguments = node.args
     if in_class and not _has_decorator(node, "staticmethod"):
         del (arguments.posonlyargs or arguments.args)[:1]

@@ -120,7 +120,7 @@ def load_beir(folder: str | Path, *, limit: int | None = None) -> JudgedCollecti
 
 
 def evaluate(run: Run, qrels: Qrels) -> dict[str, float]:
-    """nDCG@10, recall@100 and MRR@10 by trec_eval's code, as means over all queries of `qrels`.
+    """Compute nDCG@10, recall@100 and MRR@10 by trec_eval's code, as means over all queries of `qrels`.
 
     A query that the run has no result for counts as 0.
 
@@ -142,7 +142,7 @@ def evaluate(run: Run, qrels: Qrels) -> dict[str, float]:
 def exact_run(
     queries: Mapping[str, FloatMatrix], doc_ids: Sequence[str], documents: RaggedTokens, k: int = 100
 ) -> Run:
-    """The k best documents of each query by MaxSim over all of them: no index, no query pooling.
+    """Return the k best documents of each query by MaxSim over all of them: no index, no query pooling.
 
     Args:
         queries: (n_tokens, dim) float32 by query id.
@@ -159,7 +159,7 @@ def exact_run(
 
 
 def bm25_run(collection: JudgedCollection, k: int = 100) -> Run:
-    """The k best documents of each query by BM25, with English stop words and the Snowball stemmer.
+    """Return the k best documents of each query by BM25, with English stop words and the Snowball stemmer.
 
     It is bm25s with Lucene's formula and defaults (k1 = 1.2, b = 0.75).
 
@@ -242,7 +242,7 @@ async def _evaluate_factor(
     factor: float,
     folder: str,
 ) -> list[Evaluation]:
-    """Two-stage search over an index with this pooling factor, and exact MaxSim over what it stores."""
+    """Run two-stage search over an index with this pooling factor, and exact MaxSim over what it stores."""
     store = LocalStore(folder)
     async with LateInteractionPipeline(db=store, model=model, doc_pool_factor=factor) as pipeline:
         rows = [{"doc_id": doc_id, "content": text} for doc_id, text in collection.documents.items()]
@@ -272,7 +272,7 @@ async def _evaluate_factor(
 
 
 async def _encode(model: LateInteractionModel, texts: Sequence[str], *, show_progress: bool) -> RaggedTokens:
-    """The token matrices of all texts, in their order, with a progress bar on stderr."""
+    """Encode all texts, in their order, with a progress bar on stderr."""
     from tqdm import tqdm
 
     truncated = await model.run(model.count_truncated, texts)
@@ -288,7 +288,7 @@ async def _encode(model: LateInteractionModel, texts: Sequence[str], *, show_pro
 
 
 def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Id and object of each line of a JSON Lines file."""
+    """Yield the id and object of each line of a JSON Lines file."""
     for number, line in _lines(path):
         try:
             record = json.loads(line)
@@ -299,7 +299,7 @@ def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _judgments(folder: Path) -> Iterator[tuple[str, str, int]]:
-    """Query id, document id and grade of each judgment."""
+    """Yield the query id, document id and grade of each judgment."""
     path = folder / "qrels" / "test.tsv"
     path = path if path.exists() else folder / "qrels.tsv"
     for number, line in _lines(path):
@@ -314,7 +314,7 @@ def _judgments(folder: Path) -> Iterator[tuple[str, str, int]]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Number and text of each line that is not blank."""
+    """Yield the number and text of each line that is not blank."""
     try:
         with path.open(encoding="utf-8-sig") as file:
             yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())

@@ -42,7 +42,7 @@ _WORD = re.compile(r"[^\W_]+")
 def matched_words(
     model: ColBERTModel, query: str, documents: Sequence[str], *, min_similarity: float = 0.6
 ) -> list[list[Span]]:
-    """The words of each document that answer a token of the query best.
+    """Return the words of each document that answer a token of the query best.
 
     A word counts where one of its tokens has the largest dot product with some token of the query, in the
     document as it is encoded, before pooling: these are the terms that MaxSim adds up.
@@ -124,7 +124,7 @@ async def explained(
 
 
 def image_heat_maps(model: ColPaliModel, query: Item, image: Image.Image) -> NDArray[np.float32]:
-    """How well each patch of an image answers each vector of a query.
+    """Compute how well each patch of an image answers each vector of a query.
 
     Args:
         model: the encoder of the index.
@@ -141,7 +141,7 @@ def image_heat_maps(model: ColPaliModel, query: Item, image: Image.Image) -> NDA
 
 
 def draw_heat_map(image: Image.Image, heat_map: NDArray[np.float32]) -> Image.Image:
-    """The image with a map over it: grey where it is lowest, in its own colours and tinted red where it is highest.
+    """Draw the map over the image: grey where it is lowest, in its own colours and tinted red where it is highest.
 
     Args:
         image: the image.

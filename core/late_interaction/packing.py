@@ -60,7 +60,7 @@ def check_packing(dtype: str) -> None:
 
 
 def unpack(blob: bytes) -> FloatMatrix:
-    """The (n_tokens, dim) float32 matrix of a packed one.
+    """Return the (n_tokens, dim) float32 matrix of a packed one.
 
     Raises:
         StoreError: the bytes are not what `pack` writes.
@@ -69,7 +69,7 @@ def unpack(blob: bytes) -> FloatMatrix:
 
 
 def unpack_many(blobs: Sequence[bytes], dim: int | None = None) -> RaggedTokens:
-    """Packed matrices side by side, in the dtype they are packed in: nothing is widened yet.
+    """Return packed matrices side by side, in the dtype they are packed in: nothing is widened yet.
 
     Args:
         blobs: packed matrices of one dtype and dim.

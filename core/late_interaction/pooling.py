@@ -69,7 +69,7 @@ def pool_document(matrix: FloatMatrix, factor: float, *, protected_tokens: int =
 
 
 def _cluster(tokens: FloatMatrix, n_clusters: int) -> FloatMatrix:
-    """The unit means of so many of Ward's clusters."""
+    """Return the unit means of so many of Ward's clusters."""
     if n_clusters >= len(tokens):
         return tokens
 
@@ -122,13 +122,13 @@ def _check_matrix(matrix: FloatMatrix) -> None:
 
 
 def _canonical_order(matrix: FloatMatrix) -> NDArray[np.intp]:
-    """An order of the rows that depends on their values alone, so that ties in a clustering fall alike."""
+    """Return an order of the rows that depends on their values alone, so that ties in a clustering fall alike."""
     rows = np.ascontiguousarray(matrix + np.float32(0))  # −0.0 becomes 0.0: equal values, equal bytes
     return np.argsort(rows.view(f"V{rows.itemsize * rows.shape[1]}").ravel(), kind="stable")
 
 
 def _cosine_distances(matrix: FloatMatrix) -> NDArray[np.float64]:
-    """`1 − cosine` of unit rows for each pair i < j, in scipy's condensed form, never negative."""
+    """Return `1 − cosine` of unit rows for each pair i < j, in scipy's condensed form, never negative."""
     from scipy.spatial.distance import squareform
 
     distances: NDArray[np.float64] = squareform((1 - matrix @ matrix.T).astype(np.float64), checks=False)
@@ -138,7 +138,7 @@ def _cosine_distances(matrix: FloatMatrix) -> NDArray[np.float64]:
 def _cluster_means(
     matrix: FloatMatrix, order: NDArray[np.intp], labels: NDArray[np.int32]
 ) -> tuple[FloatMatrix, NDArray[np.float32]]:
-    """The clusters' unit means and sizes, ordered by each cluster's first row in `matrix`.
+    """Return the clusters' unit means and sizes, ordered by each cluster's first row in `matrix`.
 
     `labels[i]` is the cluster of row `order[i]`. A cluster of one is that row to the last bit; a cluster
     without a mean direction (opposite vectors) is stood for by its first member in canonical order.

@@ -173,7 +173,7 @@ def index(
 
 
 def _without_images(files: Sequence[Path], named: Iterable[Path]) -> list[Path]:
-    """The files less the images that were not named but lie in a folder beside texts; how many is said."""
+    """Return the files without images that lie in a folder beside texts unnamed, and print how many."""
     asked = {path.resolve() for path in named}
     kept = [file for file in files if file in asked or file.suffix.lower() not in IMAGE_SUFFIXES]
     if len(kept) < len(files):
@@ -185,7 +185,7 @@ def _without_images(files: Sequence[Path], named: Iterable[Path]) -> list[Path]:
 
 
 def _noting_numbers(rows: Iterable[Row], last: dict[str, int]) -> Iterator[Row]:
-    """The rows; meanwhile the number at the end of the last id that each file gave goes into `last`."""
+    """Yield the rows, and keep in `last` the number at the end of each file's last id."""
     for row in rows:
         match = _NUMBERED_ID.fullmatch(row_id(row) or "")
         if match and match[1] in last:

@@ -228,7 +228,7 @@ def warn_of_cut_documents(model: LateInteractionModel, truncated: Mapping[str, f
 
 
 def check_texts(texts: Iterable[str], role: Role) -> list[str]:
-    """The texts as a list, once each one is known to hold something to encode.
+    """Return the texts as a list, after checking that each one holds something to encode.
 
     Raises:
         TypeError: `texts` is a bare str, or an item is no str.

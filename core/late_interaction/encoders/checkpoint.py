@@ -40,7 +40,7 @@ _LOADERS = ("modeling_utils", "distributed.tensor_parallel", "integrations.tenso
 
 
 def find_checkpoint(model_name: str, revision: str | None = None, exports: Sequence[str] = ()) -> Path:
-    """The folder that holds a checkpoint; a model on the hub is downloaded to the Hugging Face cache.
+    """Return the folder of a checkpoint; a model on the hub is downloaded to the Hugging Face cache.
 
     Pickled weights are not downloaded. Without a connection, what is in the cache is used.
 
@@ -84,7 +84,7 @@ def find_checkpoint(model_name: str, revision: str | None = None, exports: Seque
 
 
 def text_family(folder: Path) -> TextFamily:
-    """What kind of text encoder a checkpoint is, by its config files, never by its name.
+    """Return the kind of a text encoder, by its config files, never by its name.
 
     "multi-vector" is sentence-transformers' own late-interaction format, "stanford" that of colbert-ai, and
     "plain" a transformer without a late-interaction head.
@@ -119,7 +119,7 @@ def text_family(folder: Path) -> TextFamily:
 
 
 def module_entries(folder: Path) -> list[dict[str, Any]]:
-    """The entries of a sentence-transformers modules.json, in order; none where there is no such file."""
+    """Return the entries of a sentence-transformers modules.json, in order; none if there is no such file."""
     entries: list[dict[str, Any]] = read_json(folder / "modules.json") or []
     return entries
 
@@ -150,7 +150,7 @@ def require_safetensors(folder: Path, family: TextFamily) -> None:
 
 
 def content_hash(folder: Path) -> str:
-    """A SHA-256 over the files that decide what the vectors are: weights, configs, vocabulary.
+    """Return a SHA-256 over the files that decide what the vectors are: weights, configs, vocabulary.
 
     It stays the same when the folder moves or its model card changes. An export for another backend is left
     out: it computes the same vectors.
@@ -164,7 +164,7 @@ def content_hash(folder: Path) -> str:
 
 
 def _file_hash(file: Path) -> str:
-    """The SHA-256 of a file, which takes a second for each GB where it is not known."""
+    """Return the SHA-256 of a file, which takes a second for each GB if it is not known."""
     blob = file.resolve()
     if blob.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", blob.name):
         return blob.name  # The hub's cache names large files by it, and links to them.
@@ -173,7 +173,7 @@ def _file_hash(file: Path) -> str:
 
 
 def read_json(file: Path) -> Any:
-    """What a JSON file holds; an empty dict where there is no file.
+    """Return the content of a JSON file; an empty dict if there is no file.
 
     Raises:
         ModelError: the file is damaged.
@@ -188,7 +188,7 @@ def read_json(file: Path) -> Any:
 
 @contextmanager
 def quiet_loading() -> Iterator[list[str]]:
-    """Transformers' progress bar and load report off; gives the weights that the report says are missing.
+    """Turn transformers' progress bar and load report off; yield the weights that the report calls missing.
 
     A missing pooler is not among them: no token vector comes from it.
     """

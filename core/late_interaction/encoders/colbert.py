@@ -282,7 +282,7 @@ class ColBERTModel(Remade, LateInteractionModel):
         ]
 
     def _windows(self, text: str) -> list[Window]:
-        """What is read of a document at once; of one that fits, all of it."""
+        """Return the parts of a document that are read at once; of one that fits, all of it."""
         if self.document_length is None or self._surely_fits(text, "document"):
             return [Window(0, len(text), 0, len(text))]
         return cut_windows(text, self._token_spans, self.document_length, self.max_document_tokens)
@@ -328,7 +328,7 @@ class ColBERTModel(Remade, LateInteractionModel):
         return limit is None or len(text.encode()) <= limit - self._overheads[role] - 1
 
     def _row_spans(self, text: str) -> list[Span]:
-        """The spans of the rows of a text that is read at once."""
+        """Return the spans of the rows of a text that is read at once."""
         prompt = self._prompts["document"]
         ids, spans = self._tokenize(prompt + text, self.document_length)
         return [
@@ -338,7 +338,7 @@ class ColBERTModel(Remade, LateInteractionModel):
         ]
 
     def _token_spans(self, text: str, role: Role = "document", limit: int | None = None) -> list[Span]:
-        """The spans of all tokens of a text, of at most `limit` of them."""
+        """Return the spans of the tokens of a text, of at most `limit` of them."""
         prompt = self._prompts[role]
         _, spans = self._tokenize(prompt + text, limit)
         return [_without_prompt(span, len(prompt)) for span in spans]

@@ -200,7 +200,7 @@ class ColPaliModel(Remade, LateInteractionModel):
         return max(1, round(width * scale)), max(1, round(height * scale))
 
     def encode_patches(self, image: Image.Image) -> NDArray[np.float32]:
-        """The vectors of an image's patches where they lie: (rows, columns, dim) float32, unit length.
+        """Return the vectors of an image's patches in their places: (rows, columns, dim) float32, unit length.
 
         They are those rows of `encode_documents` that are neither of the prompt nor, where a family looks at tiles, of
         the whole image once more. A patch is the same part of the image's width and height everywhere.
@@ -251,7 +251,7 @@ class ColPaliModel(Remade, LateInteractionModel):
         return [matrices[i] for i in range(len(checked))]
 
     def _forward(self, inputs: Mapping[str, torch.Tensor]) -> list[FloatMatrix]:
-        """The rows of each input that are not padding."""
+        """Return the rows of each input that are not padding."""
         import torch
 
         device, dtype = self._model.device, self._model.dtype
@@ -273,7 +273,7 @@ class ColPaliModel(Remade, LateInteractionModel):
         return [unit_rows(matrix) for matrix in rows]
 
     def _text_input(self, texts: list[str], role: Role) -> Mapping[str, torch.Tensor]:
-        """What the processor makes of texts, a document's without the prefix and suffix of a query."""
+        """Process texts; a document's get no prefix and suffix of a query."""
         processor, prefix = self._processor, self.query_prefix if role == "query" else ""
         inputs: Mapping[str, torch.Tensor]
         if self._family.in_chat:
@@ -302,7 +302,7 @@ class ColPaliModel(Remade, LateInteractionModel):
         return rendered
 
     def _fit(self, text: str, role: Role) -> _FittedText:
-        """A text that has room in the model's positions."""
+        """Return the text, cut to the model's positions."""
         text = self._plain(text)
         ends = self._token_ends(text)
         room = self._positions - self._overhead[role]
@@ -312,7 +312,7 @@ class ColPaliModel(Remade, LateInteractionModel):
         return _FittedText(text, len(ends) + self._overhead[role], 0.0)
 
     def _plain(self, text: str) -> str:
-        """A text without special tokens: "<image>" in it is not an image, and would be taken for one."""
+        """Remove special tokens from a text: "<image>" in it is not an image, and would be taken for one."""
         return str(self._special.sub(lambda token: f"{token[0][0]} {token[0][1:]}", text))
 
     def _token_ends(self, text: str) -> list[int]:
@@ -349,7 +349,7 @@ class _FittedText:
 
 
 def _check_items(items: Sequence[Item], role: Role) -> list[Any]:
-    """The items as a list, once each one is known to be an image or a text that holds something."""
+    """Return the items as a list, after checking that each one is an image or a text that holds something."""
     from PIL import Image
 
     if isinstance(items, str):

@@ -115,7 +115,7 @@ class ProjectedModel(LateInteractionModel):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], model: LateInteractionModel) -> Self:
-        """The map of a file that `save` wrote, behind the encoder that it was fitted for.
+        """Load the map of a file that `save` wrote, behind the encoder that it was fitted for.
 
         Raises:
             ModelError: the file cannot be read, or belongs to another encoder; the message says what differs.
@@ -192,7 +192,7 @@ class Moments:
         self._products += rows.T @ rows
 
     def projection(self, dim: int) -> NDArray[np.float64]:
-        """The (n + 1, dim) affine map onto the `dim` principal components, each with a fixed sign.
+        """Return the (n + 1, dim) affine map onto the `dim` principal components, each with a fixed sign.
 
         Raises:
             ValueError: the rows do not span so many dimensions.
@@ -231,6 +231,6 @@ def restored(model: LateInteractionModel, encoder: Mapping[str, Any]) -> LateInt
 
 
 def _as_json(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
-    """The values as they come back from where an index keeps them: lists, not tuples."""
+    """Return the values as an index gives them back: lists, not tuples."""
     values: dict[str, Any] = json.loads(json.dumps(dict(fingerprint)))
     return values
