@@ -1,0 +1,178 @@
+"""What is asked for is found, sync and async alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from llama_index.core.schema import (
+    TextNode,
+)
+from llama_index.core.vector_stores.types import (
+    MetadataFilters,
+    VectorStoreQuery,
+    VectorStoreQueryMode,
+)
+
+from late_interaction.maxsim import maxsim
+from llamaindex_lateint import LateInteractionRetriever, LateInteractionVectorStore
+from tests.adapters.llamaindex.asking import ask, ids, where
+from tests.adapters.llamaindex.trees import WORDS, trees
+from tests.support.models import HashModel
+
+
+async def test_the_best_by_maxsim_first(make_store: Any) -> None:
+    model = HashModel()
+    store = make_store(model=model, doc_pool_factor=1, packing="float32")
+    nodes = [node.model_copy(update={"excluded_embed_metadata_keys": ["rank"]}) for node in trees()]
+    store.add(nodes)
+    query = model.encode_queries(["cedar tree"])[0]
+    scores = maxsim(query, model.encode_documents([node.text for node in nodes]))
+    expected = np.argsort(-scores)[:4]
+    for result in (store.query(ask("cedar tree", 4)), await store.aquery(ask("cedar tree", 4))):
+        assert result.ids == ids(result.nodes) == [WORDS[i] for i in expected]
+        assert result.similarities == pytest.approx(scores[expected].tolist(), rel=1e-4)
+
+
+def test_a_query_by_its_matrix(store: LateInteractionVectorStore) -> None:
+    store.add(trees())
+    matrix = HashModel().encode_queries(["larch tree"])[0]
+    assert store.query(ask(None), query_matrix=matrix) == store.query(ask("larch tree"))
+    assert (
+        store.query(ask(None, 2), query_matrix=matrix, node_ids=WORDS).ids
+        == store.query(ask("larch tree", 2)).ids
+    )
+    with pytest.raises(ValueError, match=r"must have shape \(n_tokens ≥ 1, 32\)"):
+        store.query(ask(None), query_matrix=matrix[0])
+
+
+def test_doc_ids_are_honoured(store: LateInteractionVectorStore) -> None:
+    for parent, words in (("a", WORDS[:3]), ("b", WORDS[3:6]), (None, WORDS[6:])):
+        store.add([node for node in trees(parent) if node.node_id in words])
+    assert set(store.query(ask("oak tree", 10, doc_ids=["a", "c"])).ids or ()) == set(WORDS[:3])
+    assert store.query(ask("oak tree", 10, doc_ids=[])).ids == []
+
+
+def test_node_ids_among_the_arguments(
+    store: LateInteractionVectorStore,
+) -> None:
+    store.add(trees())
+    everything = store.query(ask("oak tree", 10))
+    some = store.query(ask("oak tree", 2), node_ids=["ash", "oak", "ash", "pine", "none"])
+    assert some.ids is not None
+    assert some.ids[0] == "oak"
+    assert len(some.ids) == 2
+    both = store.query(ask("oak tree", 9, filters=where("rank", 8, "!=")), node_ids=["ash", "oak"])
+    assert both.ids == ["ash"]
+    assert store.query(ask("oak tree"), node_ids=["ash", "oak"], filter={"rank": {"$gt": 5}}).ids == ["oak"]
+    score_of = dict(zip(everything.ids or (), everything.similarities or (), strict=True))
+    assert some.similarities == pytest.approx([score_of[one] for one in some.ids], rel=1e-4)
+
+
+async def test_maximal_marginal_relevance(store: LateInteractionVectorStore) -> None:
+    texts = {"a": "red red green", "b": "red green green", "c": "red blue", "d": "grey"}
+    store.add([TextNode(id_=name, text=text) for name, text in texts.items()])
+    alike = store.query(ask("red green", 2))
+    assert set(alike.ids or ()) == {"a", "b"}
+    mmr = VectorStoreQueryMode.MMR
+    for query, options in (
+        (ask("red green", 2, mode=mmr), {"mmr_threshold": 0.3}),
+        (ask("red green", 2, mode=mmr, mmr_threshold=0.3), {}),
+        (ask("red green", 2, mode=mmr, mmr_threshold=1.0), {"mmr_threshold": 0.3}),
+    ):
+        diverse = await store.aquery(query, **options)
+        assert (diverse.ids or [])[0] == (alike.ids or [])[0]
+        assert (diverse.ids or [])[1] in ("c", "d")
+    assert store.query(ask("red green", 2, mode=mmr), mmr_threshold=1.0) == alike
+    two = store.query(ask("red green", 2, mode=mmr), mmr_threshold=0.0, mmr_prefetch_k=2)
+    assert set(two.ids or ()) == {"a", "b"}
+
+
+async def test_scores_between_0_and_1_on_request(make_store: Any) -> None:
+    store = make_store(normalize_scores=True)
+    store.add([TextNode(id_="x", text="one two"), TextNode(id_="y", text="six seven eight")])
+    result = store.query(ask("one two", 2))
+    assert result.ids == ["x", "y"]
+    assert result.similarities == pytest.approx([(2 * s + 1) / 2 for s in (0.5, 0)], abs=0.4)
+    assert all(0 <= score <= 1 for score in result.similarities or ())
+    assert (await store.aquery(ask("one two", 2), node_ids=["y", "x"])).similarities == pytest.approx(
+        result.similarities, rel=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("query", "options", "error", "message"),
+    [
+        (
+            ask("x", mode=VectorStoreQueryMode.HYBRID),
+            {},
+            NotImplementedError,
+            "'default' or 'mmr', not 'hybrid'",
+        ),
+        (ask(None), {}, ValueError, "nothing to search for and no filters"),
+        (VectorStoreQuery(query_embedding=[0.1]), {}, ValueError, "embedding of another model is not enough"),
+        (ask("x", alpha=0.5), {}, ValueError, "alpha"),
+        (ask("x"), {"mmr_threshold": 0.5}, ValueError, "query mode 'mmr'"),
+        (ask("x", mode=VectorStoreQueryMode.MMR), {"mmr_threshold": 2}, ValueError, "from 0 to 1"),
+        (ask("x", 0), {}, ValueError, "similarity_top_k must be at least 1"),
+        (ask("x"), {"n_ann_tokens": 0}, ValueError, "n_ann_tokens must be at least 1"),
+        (ask("x"), {"n_maxsim_candidates": 0}, ValueError, "n_maxsim_candidates must be at least 1"),
+        (
+            ask("x", mode=VectorStoreQueryMode.MMR),
+            {"mmr_prefetch_k": 0},
+            ValueError,
+            "mmr_prefetch_k must be",
+        ),
+        (ask("x", mode="sparse"), {}, NotImplementedError, "'default' or 'mmr', not 'sparse'"),
+        (ask("x"), {"node_ids": ["x"], "n_ann_tokens": 9}, ValueError, "every one of these nodes is scored"),
+        (ask("x"), {"node_ids": "x"}, TypeError, r"node_ids takes a list of ids, not a bare str: \['x'\]"),
+        (ask("x", doc_ids="x"), {}, TypeError, "doc_ids takes a list"),
+        (ask("x", filters={"rank": 1}), {}, TypeError, "filters must be MetadataFilters, not dict"),
+        (ask("x"), {"top_p": 1}, TypeError, "top_p"),
+        (ask("x"), {"filter": {"a": {"$near": 1}}}, ValueError, "near"),
+    ],
+)
+async def test_what_is_not_understood_is_refused(
+    store: LateInteractionVectorStore,
+    query: VectorStoreQuery,
+    options: dict[str, Any],
+    error: type[Exception],
+    message: str,
+) -> None:
+    with pytest.raises(error, match=message):
+        store.query(query, **options)
+    with pytest.raises(error, match=message):
+        await store.aquery(query, **options)
+
+
+def test_arguments_that_mean_nothing_are_refused(store: LateInteractionVectorStore) -> None:
+    for call in (
+        lambda: store.add(trees(), overwrite=True),
+        lambda: store.delete("x", force=True),
+        lambda: store.delete_nodes(["x"], force=True),
+    ):
+        with pytest.raises(TypeError, match="has no argument"):
+            call()
+    for call in (
+        lambda: store.get_nodes("ash"),
+        lambda: store.delete_nodes("ash"),
+        lambda: LateInteractionRetriever(store, doc_ids="ash"),
+    ):
+        with pytest.raises(TypeError, match="takes a list of ids, not a bare str"):
+            call()
+    for filters in ({"rank": 1}, MetadataFilters.model_construct(filters=[{"rank": 1}])):
+        with pytest.raises(TypeError, match="filters must be MetadataFilters, not dict"):
+            store.delete_nodes(filters=filters)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"Pass a list of nodes, not a bare one"):
+        store.add(trees()[0])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="node at position 1 is not a LlamaIndex node but 'oak'"):
+        store.add([trees()[0], "oak"])  # type: ignore[list-item]
+    assert store.get_nodes() == []
+
+
+def test_an_exact_search_is_certain(store: LateInteractionVectorStore) -> None:
+    store.add(trees())
+    assert store.query(ask("fir tree"), exact=True) == store.query(
+        ask("fir tree"), n_ann_tokens=4000, n_maxsim_candidates=10
+    )
