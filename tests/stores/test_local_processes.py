@@ -17,7 +17,7 @@ from late_interaction import (
     LocalStore,
 )
 from late_interaction.maxsim import maxsim
-from tests.stores.local import SPEC, best, encoded, query
+from tests.stores.local import SMALL, SPEC, best, encoded, query
 from tests.support.paths import ROOT
 
 
@@ -136,3 +136,40 @@ async def test_many_searches_and_writes_at_once(store):
     assert await store.count() == 150
     expected = maxsim(query(1).vectors, [encoded(i).matrix for i in range(150)])
     assert (await best(store, query(1), 150))[0] == f"d{expected.argmax()}"
+
+
+BUILDER = """
+    from late_interaction.stores.local import build
+    from tests.stores.local import SMALL
+    train = build.train_centroids
+    def slow(*args, **kwargs):
+        print("building", flush=True)
+        sys.stdin.readline()
+        return train(*args, **kwargs)
+    build.train_centroids = slow
+    store = LocalStore(store.folder.parent, "things", limits=SMALL)
+    await store.open(SPEC)
+    await store.optimize()
+    print((await store.info())["documents_in_index"], flush=True)
+    await store.close()
+"""
+
+
+async def test_one_process_builds_the_index_and_others_search_and_write_on(tmp_path, caplog):
+    store = LocalStore(tmp_path, "things", limits=SMALL)
+    await store.open(SPEC)
+    store._builder.start = lambda: None
+    await store.upsert([encoded(i) for i in range(150)])
+    process = start_writer(tmp_path, textwrap.dedent(BUILDER).strip())
+    assert process.stdout.readline() == "building\n"
+    with caplog.at_level("INFO"):
+        await asyncio.wait_for(store.optimize(), 10)
+    assert "Another process builds" in caplog.text
+    await asyncio.wait_for(store.upsert([encoded(150), encoded(3)]), 10)
+    await store.delete(["d4"])
+    assert len(await best(store, query(0), 200)) == 150
+    assert process.communicate("go on\n", timeout=60)[0] == "148\n"
+    assert len(await best(store, query(0), 200)) == 150
+    assert (await store.info())["documents_in_index"] == 148
+    assert (await store.info())["documents_scored_exactly"] == 2
+    await store.close()

@@ -31,17 +31,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.candidates import Scaling
-from late_interaction.errors import DocumentError, IndexMismatchError, RowFailure, StoreError
+from late_interaction.errors import DocumentError, IndexMismatchError, StoreError
 from late_interaction.filters import Filter
 from late_interaction.maxsim import maxsim
-from late_interaction.packing import pack, unpack_many
+from late_interaction.packing import unpack_many
 from late_interaction.recipes import Remade
 from late_interaction.stores.base import Candidates, Store
 from late_interaction.stores.local.background import Background
 from late_interaction.stores.local.build import IndexBuilder
 from late_interaction.stores.local.calls import in_thread, in_writer_thread
-from late_interaction.stores.local.filters import matching, to_json
+from late_interaction.stores.local.filters import matching
 from late_interaction.stores.local.limits import DEFAULT_LIMITS, Limits
+from late_interaction.stores.local.rows import check_ids, metadata_to_json, prepare, read_packed
 from late_interaction.stores.local.search import find_candidates
 from late_interaction.stores.local.space import shrink
 from late_interaction.stores.local.sqlite import SQLiteFile
@@ -71,10 +72,8 @@ from late_interaction.types import (
     RaggedTokens,
 )
 from late_interaction.validation import (
-    check_encoded,
     check_not_negative,
     check_positive,
-    check_unicode,
     shown,
 )
 
@@ -276,30 +275,15 @@ class LocalStore(Remade, Store):
     @in_writer_thread
     def _upsert(self, documents: Sequence[EncodedDocument]) -> bool:
         """Write, and say whether so much is outside the index now that it should be built."""
-        spec = self._opened()
-        rows: list[tuple[str, str, str, str, int]] = []
-        packed: list[bytes] = []
-        failures: list[RowFailure] = []
-        for number, encoded in enumerate(check_encoded(documents, spec.dim)):
-            document = encoded.document
-            try:
-                for name in ("doc_id", "content", "content_type"):
-                    check_unicode(getattr(document, name), name)
-                metadata = _json_of(document.metadata)
-            except ValueError as error:
-                failures.append(RowFailure(number, document.doc_id, str(error)))
-                continue
-            texts = (document.doc_id, document.content, document.content_type, metadata)
-            rows.append((*texts, len(encoded.matrix)))
-            packed.append(pack(encoded.matrix, spec.packing))
+        rows, failures = prepare(documents, self._opened())
         with self._changing() as (connection, change):
             index = self._views.index(connection, read_state(connection))
-            delete_ids(connection, [row[0] for row in rows], change)
-            for row, blob in zip(rows, packed, strict=True):
-                insert(connection, row, blob)
+            delete_ids(connection, [columns[0] for columns, _ in rows], change)
+            for columns, packed in rows:
+                insert(connection, columns, packed)
             due = self._build.unindexed_tokens(connection, index) > self._limits.exact_tokens
         if failures:
-            raise DocumentError(failures, [row[0] for row in rows])
+            raise DocumentError(failures, [columns[0] for columns, _ in rows])
         return due
 
     @in_writer_thread
@@ -311,7 +295,7 @@ class LocalStore(Remade, Store):
         """
         if not isinstance(metadata, dict):
             raise TypeError(f"metadata must be a dict, not {shown(metadata)}.")
-        if not _checked([doc_id]):
+        if not check_ids([doc_id]):
             return False
         with self._changing() as (connection, change):
             row = connection.execute(
@@ -319,7 +303,7 @@ class LocalStore(Remade, Store):
             ).fetchone()
             if row is None:
                 return False
-            merged = _json_of({**to_metadata(row[1]), **metadata})
+            merged = metadata_to_json({**to_metadata(row[1]), **metadata})
             connection.execute("UPDATE documents SET metadata = ? WHERE rid = ?", (merged, row[0]))
             change.updated.append(row[0])
             return True
@@ -327,7 +311,7 @@ class LocalStore(Remade, Store):
     @in_writer_thread
     def delete(self, selection: Sequence[str] | Filter) -> int:
         """Delete by id or by filter in one transaction; return how many documents there were."""
-        doc_ids = _checked(selection) if isinstance(selection, Sequence) else None
+        doc_ids = check_ids(selection) if isinstance(selection, Sequence) else None
         with self._changing() as (connection, change):
             if doc_ids is not None:
                 return delete_ids(connection, doc_ids, change)
@@ -359,32 +343,26 @@ class LocalStore(Remade, Store):
     @in_thread
     def matrices(self, doc_ids: Sequence[str]) -> tuple[list[str], RaggedTokens]:
         """Return token matrices in the order asked, as they are packed: nothing is widened yet."""
-        return self._matrices(_checked(doc_ids))
+        return self._matrices(check_ids(doc_ids))
 
     @in_thread
     def score(self, query: QueryVectors, doc_ids: Sequence[str]) -> tuple[list[str], NDArray[np.float32]]:
         """Run stage 2 where the matrices are read: changing threads takes as long as scoring ten documents."""
-        there, documents = self._matrices(_checked(doc_ids))
+        there, documents = self._matrices(check_ids(doc_ids))
         return there, maxsim(query.vectors, documents, query.weights)
 
     def _matrices(self, doc_ids: Sequence[str]) -> tuple[list[str], RaggedTokens]:
         view = self._views.latest
         with self._file.reading() as connection:
-            # By row id is three times as fast, where the row ids are those of this very state.
             known = view.row_id_of if view is not None and view.state == read_state(connection) else {}
-            row_ids = {known[doc_id]: doc_id for doc_id in doc_ids if doc_id in known}
-            by_rid = select_in(connection, "rid, packed FROM vectors", "rid", list(row_ids))
-            found = {row_ids[rid]: blob for rid, blob in by_rid}
-            others = [doc_id for doc_id in doc_ids if doc_id not in found]
-            by_id = "doc_id, packed FROM documents JOIN vectors USING (rid)"
-            found.update(select_in(connection, by_id, "doc_id", others))
+            found = read_packed(connection, doc_ids, known)
         there = [doc_id for doc_id in doc_ids if doc_id in found]
         return there, unpack_many([found[doc_id] for doc_id in there], self._opened().dim)
 
     @in_thread
     def documents(self, doc_ids: Sequence[str]) -> list[Document]:
         """Return the stored documents in the order asked; unknown ids are left out."""
-        doc_ids = _checked(doc_ids)
+        doc_ids = check_ids(doc_ids)
         with self._file.reading() as connection:
             rows = list(select_in(connection, f"{DOCUMENT} FROM documents", "doc_id", doc_ids))
         found = {row[0]: to_document(row) for row in rows}
@@ -393,7 +371,7 @@ class LocalStore(Remade, Store):
     @in_thread
     def existing(self, doc_ids: Sequence[str]) -> set[str]:
         """Return those of the ids that are in the index."""
-        doc_ids = _checked(doc_ids)
+        doc_ids = check_ids(doc_ids)
         with self._file.reading() as connection:
             return {row[0] for row in select_in(connection, "doc_id FROM documents", "doc_id", doc_ids)}
 
@@ -496,22 +474,3 @@ class LocalStore(Remade, Store):
     @in_writer_thread
     def _shrink(self) -> int:
         return shrink(self._file)
-
-
-def _checked(doc_ids: Sequence[str]) -> list[str]:
-    """Check the types of ids, and return those that a document may have."""
-    if isinstance(doc_ids, str):
-        raise TypeError(f"ids must be a list of str, not the one str {shown(doc_ids)}.")
-    for doc_id in doc_ids:
-        if not isinstance(doc_id, str):
-            raise TypeError(f"an id must be a str, not {shown(doc_id)}.")
-    return [
-        doc_id for doc_id in doc_ids if not any("\ud800" <= character <= "\udfff" for character in doc_id)
-    ]
-
-
-def _json_of(metadata: dict[str, Any]) -> str:
-    try:
-        return to_json(metadata)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"the metadata cannot be stored as JSON: {error}") from None
