@@ -111,6 +111,28 @@ def test_an_excerpt_is_where_most_words_matched() -> None:
     assert excerpt("no match", []) == (0, 240)
 
 
+def test_search_takes_the_options_of_a_search(db: str, model: str) -> None:
+    command = ("search", "vector", "--db", db, "--model", model)
+    among = run_json(*command, "--id", "j2", "--id", "j0", "--id", "none")
+    assert {result["doc_id"] for result in among["results"]} == {"j0", "j2"}
+    assert among["stats"]["n_scored"] == 2
+    everything = run_json(*command)
+    assert run_json(*command, "--exact")["results"] == everything["results"]
+    few = run_json(*command, "--n-ann-tokens", 5, "--n-maxsim-candidates", 2, "-k", 1)
+    assert few["results"] == everything["results"][:1]
+
+
+def test_index_takes_the_options_of_an_index(tmp_path: Path, docs: Path, model: str) -> None:
+    db = tmp_path / "db"
+    options = ("--packing", "float16", "--filterable", '{"year": "int"}', "--store-images", "full")
+    run_json("index", docs, "--db", db, "--model", model, *options)
+    assert run_json("info", "--db", db)["spec"]["packing"] == "float16"
+    assert run_json("index", docs, "--db", db, "--model", model)["documents"] == 5
+    refused = run("index", docs, "--db", db, "--model", model, "--filterable", '{"year": "date"}')
+    assert refused.exit_code == 1
+    assert "cannot be declared as 'date'" in refused.stderr
+
+
 def test_an_index_remembers_its_settings(tmp_path: Path, docs: Path, model: str) -> None:
     db = tmp_path / "db"
     assert run_json("index", docs, "--db", db, "--model", model, "--pool-factor", 1)["documents"] == 5
@@ -223,6 +245,9 @@ def test_a_users_mistake_is_one_message_and_code_1(
         (("search", "x", "--db", ".", "--filter", "{"), "not JSON"),
         (("search", "x", "--db", ".", "--filter", "[]"), "not a JSON object"),
         (("search", "x", "--db", ".", "-k", "0"), "-k"),
+        (("search", "x", "--db", ".", "--n-ann-tokens", "0"), "--n-ann-tokens"),
+        (("index", ".", "--db", ".", "--filterable", "5"), "not a JSON object"),
+        (("index", ".", "--db", ".", "--packing", "int4"), "--packing"),
         (("index", "no such file", "--db", "."), "does not exist"),
         (("eval", "no such folder"), "does not exist"),
         (("eval", ".", "--pool-factor", "0"), "--pool-factor"),
