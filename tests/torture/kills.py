@@ -96,14 +96,15 @@ def check_file(folder: Path, figures: Figures) -> None:
 
 def write(folder: str, log: str, seed: int) -> None:
     """Change things at random, and say so before and after each; until it is killed, or its parent is."""
-    out, parent = os.open(log, os.O_WRONLY | os.O_APPEND), os.getppid()
+    out, parent = os.open(log, os.O_WRONLY | os.O_APPEND), multiprocessing.parent_process()
+    assert parent is not None
 
     async def main() -> None:
         rng = random.Random(seed)
         store = LocalStore(folder, "killed", limits=LIMITS)
         await store.open(SPEC)
         number = 0
-        while os.getppid() == parent:
+        while parent.is_alive():
             number += 1
             what = change(rng, f"{seed}.{number}")
             os.write(out, json.dumps({"begin": what}).encode() + b"\n")
