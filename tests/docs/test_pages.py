@@ -96,3 +96,13 @@ def test_every_module_is_on_the_map() -> None:
     assert len(files()) > 50
     left = files() - commands - {"__init__.py", "__main__.py"}
     assert sorted(name for name in left if f"{name}`" not in MAP) == []
+
+
+def test_every_benchmark_is_in_their_table() -> None:
+    folder = ROOT / "benchmarks"
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    scripts = [
+        str(file.relative_to(folder)) for file in folder.rglob("*.py") if not file.name.startswith("with_")
+    ]
+    assert len(scripts) > 10
+    assert [script for script in scripts if f"`{script}`" not in page] == []
