@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from late_interaction.images.pdf import pdf_pages
     from late_interaction.options import IndexOptions, SearchOptions, WriteOptions
     from late_interaction.pipeline import LateInteractionPipeline
+    from late_interaction.reading.passages import Passage, passages
     from late_interaction.stores.astra.store import AstraStore
     from late_interaction.stores.base import Candidates, Store
     from late_interaction.stores.local.store import LocalStore
@@ -82,6 +83,7 @@ _HOMES = {
     "late_interaction.options": ("IndexOptions", "SearchOptions", "WriteOptions"),
     "late_interaction.pipeline": ("LateInteractionPipeline",),
     "late_interaction.stores.astra.store": ("AstraStore",),
+    "late_interaction.reading.passages": ("Passage", "passages"),
     "late_interaction.stores.base": ("Candidates", "Store"),
     "late_interaction.stores.local.store": ("LocalStore",),
     "late_interaction.sync": ("SyncPipeline",),
@@ -118,6 +120,7 @@ __all__ = [
     "LocalStore",
     "MissingExtraError",
     "ModelError",
+    "Passage",
     "PickleError",
     "PrecomputedEmbeddings",
     "ProjectedModel",
@@ -138,6 +141,7 @@ __all__ = [
     "fit_projection",
     "load_image",
     "load_model",
+    "passages",
     "pdf_pages",
 ]
 

@@ -141,7 +141,7 @@ def test_for_a_visual_model_a_page_is_a_row(report: Path) -> None:
 def test_for_a_text_model_the_text_is_cut_into_passages(tmp_path: Path) -> None:
     sentences = [f"Sentence {i} of this page has eight words." for i in range(6)]
     file = write(tmp_path, pdfs.pdf(pdfs.text("A short page."), "", pdfs.text(*sentences)))
-    rows, problems = rows_of(file, chunk_words=16)
+    rows, problems = rows_of(file, passage_tokens=40)
     assert [(row["page"], row["chunk"]) for row in rows] == [(1, 1), (3, 2), (3, 3), (3, 4)]
     assert rows[0] == {
         "content": "A short page.",
@@ -151,13 +151,13 @@ def test_for_a_text_model_the_text_is_cut_into_passages(tmp_path: Path) -> None:
         "pages": 3,
         "chunk": 1,
     }
-    assert rows[1]["content"] == "\n".join(sentences[:2])
+    assert rows[1]["content"] == " ".join(sentences[:2])
     assert not problems
 
 
 def test_a_page_without_text_is_told_and_the_others_read(report: Path) -> None:
     rows, problems = rows_of(report)
-    assert [row["content"] for row in rows] == ["The wing\nof a plane"]
+    assert [row["content"] for row in rows] == ["The wing of a plane"]
     [problem] = problems
     assert str(problem).startswith(
         f"{report}: 1 of 3 pages show something, but have no text (page 2): scanned"

@@ -1,14 +1,12 @@
 """Files to rows."""
 
 import json
-from collections.abc import Iterator
+import tracemalloc
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from late_interaction.reading.files import ReadProblem, Row, find_files, passages, read_rows
+from late_interaction.reading.files import ReadProblem, Row, find_files, read_rows
 
 
 def read(*paths: Path, **options: object) -> tuple[list[Row], list[ReadProblem]]:
@@ -65,52 +63,39 @@ def test_markdown_is_cut_at_headings_but_not_at_comments_in_code(tmp_path: Path)
     text = "# Title\n\n## Install\nRun it:\n```sh\n# a comment\npip\n```\n## Use\nCall it.\n"
     file = write(tmp_path, "a.md", text)
     rows, _ = read(file)
-    assert [(row["line"], row["content"]) for row in rows] == [
-        (1, "# Title\n\n## Install\nRun it:\n```sh\n# a comment\npip\n```"),
-        (9, "## Use\nCall it."),
+    assert [(row["line"], row["heading"], row["content"]) for row in rows] == [
+        (1, "Title > Install", "# Title\n## Install\n\nRun it:\n\n```sh\n# a comment\npip\n```"),
+        (9, "Title > Use", "# Title\n## Use\n\nCall it."),
     ]
     as_text, _ = read(write(tmp_path, "a.txt", text))
     assert len(as_text) == 1
+    assert "heading" not in as_text[0]
 
 
-def test_long_text_is_cut_at_paragraphs_then_sentences_then_words() -> None:
-    lines = ["one two three.\n", "\n", "four five. six\n", "seven eight. nine\n"]
-    found = list(passages(enumerate(lines, 1), 4, markdown=False))
-    assert found == [(1, "one two three."), (3, "four five."), (3, "six\nseven eight. nine")]
-    assert [text for _, text in passages([(1, "a b c d e")], 2, markdown=False)] == ["a b", "c d", "e"]
+def test_a_long_text_file_is_read_in_parts_and_its_lines_are_right(tmp_path: Path) -> None:
+    lines = [f"line {n} of a long file{'.' if n % 3 else ''}" for n in range(40_000)]
+    for text in ("\n".join(lines), "\n\n".join(lines)):
+        file = write(tmp_path, "a.txt", text)
+        rows = iter(read_rows([file], pytest.fail))
+        tracemalloc.start()
+        first = next(rows)
+        assert tracemalloc.get_traced_memory()[1] < 40_000_000
+        tracemalloc.stop()
+        of_line = text.split("\n")
+        for row in [first, *rows]:
+            assert of_line[row["line"] - 1].startswith(row["content"].split("\n")[0][:6])
+            assert row["content"].split("\n")[0] in of_line[row["line"] - 1]
 
 
-@given(
-    st.lists(
-        st.sampled_from(["word ", "end. ", "\n", "\n\n", "\n# heading\n", "\n```\n", "  "]), max_size=80
-    ),
-    st.integers(1, 12),
-    st.booleans(),
-)
-def test_passages_keep_every_word_in_order_and_stay_short(
-    parts: list[str], max_words: int, markdown: bool
-) -> None:
-    text = "".join(parts)
-    lines = list(enumerate(text.splitlines(keepends=True), 1))
-    found = list(passages(lines, max_words, markdown=markdown))
-    assert [word for _, passage in found for word in passage.split()] == text.split()
-    for line, passage in found:
-        body = [part for part in passage.splitlines() if not (markdown and part.startswith("# "))]
-        assert len(" ".join(body).split()) <= max_words or "```" in passage
-        assert passage.split()[0] in lines[line - 1][1].split()
-    assert [line for line, _ in found] == sorted(line for line, _ in found)
+def test_what_stands_before_a_byte_that_is_not_utf_8_is_read(tmp_path: Path) -> None:
+    rows, problems = read(write(tmp_path, "a.txt", b"good line\n" * 3 + b"caf\xe9\n"))
+    assert [row["content"] for row in rows] == ["good line\ngood line\ngood line"]
+    assert [problem.line for problem in problems] == [4]
 
 
-def test_a_text_file_without_blank_lines_is_read_in_parts() -> None:
-    read_so_far = 0
-
-    def lines() -> Iterator[tuple[int, str]]:
-        nonlocal read_so_far
-        for read_so_far in range(1, 100_000):
-            yield read_so_far, "ten words are in this line of a long file\n"
-
-    next(passages(lines(), 50, markdown=False))
-    assert read_so_far < 20
+def test_a_file_with_old_line_ends_has_lines(tmp_path: Path) -> None:
+    rows, _ = read(write(tmp_path, "a.md", b"# One\r\rText one.\r\r# Two\r\rText two.\r"))
+    assert [(row["line"], row["heading"]) for row in rows] == [(1, "One"), (5, "Two")]
 
 
 def test_jsonl_rows_keep_types_and_take_ids_from_the_file(tmp_path: Path) -> None:
@@ -192,5 +177,5 @@ def test_a_file_that_is_gone_is_a_problem(tmp_path: Path) -> None:
 
 
 def test_passages_need_at_least_a_word(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="chunk_words must be at least 1, not 0"):
-        read(write(tmp_path, "a.txt", "text"), chunk_words=0)
+    with pytest.raises(ValueError, match="max_tokens must be at least 1, not 0"):
+        read(write(tmp_path, "a.txt", "text"), passage_tokens=0)

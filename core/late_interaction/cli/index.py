@@ -86,9 +86,19 @@ def index(
             help="Where its id is. By default doc_id, else id, else _id; without one it is file:line."
         ),
     ] = None,
-    chunk_words: Annotated[
-        int, typer.Option(min=1, help="Most words in a passage of a text or Markdown file.")
-    ] = 200,
+    passage_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Most tokens in a passage of a text; 300 by default, or what the model reads, if less.",
+        ),
+    ] = None,
+    overlap: Annotated[
+        int, typer.Option(min=0, help="Sentences that a passage repeats of the one before it.")
+    ] = 0,
+    headings: Annotated[
+        bool, typer.Option(help="Put the headings above a passage of Markdown into its text.")
+    ] = True,
     dpi: Annotated[
         float, typer.Option(min=1, help="Resolution at which a visual model sees the pages of a PDF.")
     ] = DPI,
@@ -127,7 +137,10 @@ def index(
                 on_problem,
                 content_column=content_column,
                 id_column=id_column,
-                chunk_words=chunk_words,
+                model=encoder,
+                passage_tokens=passage_tokens,
+                overlap=overlap,
+                headings=headings,
                 images=encoder.supports_images,
                 dpi=dpi,
                 pdf_timeout_s=pdf_timeout,

@@ -6,8 +6,10 @@ Rows are read as they are asked for, so memory does not grow with the files.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
+from late_interaction.encoders.base import LateInteractionModel
 from late_interaction.errors import MissingExtraError
 from late_interaction.images.loading import IMAGE_SUFFIXES
 from late_interaction.images.pdf import DPI, PDF_TIMEOUT_S, pdf_pages
@@ -17,7 +19,6 @@ from late_interaction.reading.problems import ReadProblem, RestUnreadableError
 from late_interaction.reading.tables import csv_records, json_records, record_row, with_image
 from late_interaction.reading.texts import pdf_rows, text_rows
 from late_interaction.rows import Row
-from late_interaction.validation import check_positive
 
 __all__ = ["PDF_SUFFIX", "SUFFIXES", "TEXT_SUFFIXES", "ReadProblem", "find_files", "passages", "read_rows"]
 
@@ -28,16 +29,19 @@ def read_rows(
     *,
     content_column: str | None = None,
     id_column: str | None = None,
-    chunk_words: int = 200,
+    model: LateInteractionModel | None = None,
+    passage_tokens: int | None = None,
+    overlap: int = 0,
+    headings: bool = True,
     images: bool = False,
     dpi: float = DPI,
     pdf_timeout_s: float = PDF_TIMEOUT_S,
 ) -> Iterator[Row]:
     """Yield rows for `LateInteractionPipeline.index_documents`, one at a time.
 
-    Text and Markdown files become passages: whole paragraphs, and in Markdown whole sections, as long as
-    they fit; their ids are `file#1`, `file#2`, … A line of JSON or of CSV becomes one row; its id is the id
-    column's value, else `file:line`. Every row carries its file as `source` and its first line as `line`;
+    Text and Markdown files become passages that the model reads whole (see `passages`), in Markdown with the headings
+    above them as `heading`; their ids are `file#1`, `file#2`, … A line of JSON or of CSV becomes one row; its id is the
+    id column's value, else `file:line`. Every row carries its file as `source` and its first line as `line`;
     the other columns, or JSON values, are its metadata.
 
     For a visual model (`images`) an image becomes a row, and each page of a PDF, with the id `file#page`; so does a
@@ -49,21 +53,25 @@ def read_rows(
         on_problem: called with each line or file that cannot be read; reading goes on behind it.
         content_column: where the text is; None for `content`, else `text`.
         id_column: where the id is; None for the first existing one of `doc_id`, `id` and `_id`.
-        chunk_words: most words of a passage, its heading not counted.
+        model: counts the tokens of passages, as for `passages`; without one they are estimated.
+        passage_tokens: most tokens of a passage; by default 300, or what the model reads, if that is less.
+        overlap: sentences that a passage repeats of the one before it.
+        headings: put the headings above a passage of Markdown into its text.
         images: rows may have an `image`.
         dpi: resolution at which pages of a PDF are rendered.
         pdf_timeout_s: most seconds for a page of a PDF.
     """
-    check_positive("chunk_words", chunk_words)
+    cut = partial(passages, model=model, max_tokens=passage_tokens, overlap=overlap, headings=headings)
+    list(cut(""))  # Wrong options are an error, and not a problem of each file.
     for file in files:
         suffix = file.suffix.lower()
         try:
             if suffix in TEXT_SUFFIXES:
-                yield from text_rows(file, chunk_words, markdown=suffix == ".md")
+                yield from text_rows(file, cut, markdown=suffix == ".md")
             elif suffix == PDF_SUFFIX and images:
                 yield from pdf_pages(file, dpi=dpi, pdf_timeout_s=pdf_timeout_s)
             elif suffix == PDF_SUFFIX:
-                yield from pdf_rows(file, chunk_words, on_problem, pdf_timeout_s=pdf_timeout_s)
+                yield from pdf_rows(file, cut, on_problem, pdf_timeout_s=pdf_timeout_s)
             elif suffix in IMAGE_SUFFIXES and images:
                 yield {"image": str(file), "doc_id": str(file), "source": str(file)}
             elif suffix in IMAGE_SUFFIXES:

@@ -5,22 +5,38 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from late_interaction.images.pdf import page_count, page_text
-from late_interaction.reading.passages import Line, passages
+from late_interaction.reading.passages import Passage, join_lines
 from late_interaction.reading.problems import ReadProblem, RestUnreadableError
+from late_interaction.sentences import last_boundary
+
+Cut: TypeAlias = Callable[..., Iterator[Passage]]
+"""`passages` with its options but `markdown`."""
+
+_SEGMENT = 65_536
+_LONGEST_SEGMENT = 4 * _SEGMENT
 
 
-def text_rows(file: Path, chunk_words: int, *, markdown: bool) -> Iterator[dict[str, Any]]:
+def text_rows(file: Path, cut: Cut, *, markdown: bool) -> Iterator[dict[str, Any]]:
     """Yield a row for each passage of a text or Markdown file."""
-    for chunk, (line, passage) in enumerate(passages(_text_lines(file), chunk_words, markdown=markdown), 1):
-        row = {"content": passage, "doc_id": f"{file}#{chunk}", "source": str(file)}
-        yield row | {"line": line, "chunk": chunk}
+    chunk = 0
+    for first_line, text in _segments(file, whole=markdown):
+        for passage in cut(text, markdown=markdown):
+            chunk += 1
+            yield {
+                "content": passage.text,
+                "doc_id": f"{file}#{chunk}",
+                "source": str(file),
+                "line": first_line + passage.line - 1,
+                "chunk": chunk,
+                **({"heading": passage.heading} if passage.heading else {}),
+            }
 
 
 def pdf_rows(
-    file: Path, chunk_words: int, on_problem: Callable[[ReadProblem], None], *, pdf_timeout_s: float
+    file: Path, cut: Cut, on_problem: Callable[[ReadProblem], None], *, pdf_timeout_s: float
 ) -> Iterator[dict[str, Any]]:
     """Yield a row for each passage of the text of a PDF's pages; name the pages that have none."""
     pages, chunk, without_text = page_count(file, pdf_timeout_s=pdf_timeout_s), 0, []
@@ -33,10 +49,9 @@ def pdf_rows(
         if text is None:
             without_text.append(str(page))
             continue
-        lines = enumerate(text.splitlines(keepends=True), 1)
-        for _, passage in passages(lines, chunk_words, markdown=False):
+        for passage in cut(join_lines(text)):
             chunk += 1
-            row = {"content": passage, "doc_id": f"{file}#{chunk}", "source": str(file)}
+            row = {"content": passage.text, "doc_id": f"{file}#{chunk}", "source": str(file)}
             yield row | {"page": page, "pages": pages, "chunk": chunk}
     if without_text:
         which = ", ".join(without_text[:10]) + (", …" if len(without_text) > 10 else "")
@@ -44,11 +59,33 @@ def pdf_rows(
         on_problem(ReadProblem(file, None, f"{reason}: scanned pages need a visual model such as ColQwen2"))
 
 
-def _text_lines(file: Path) -> Iterator[Line]:
+def _segments(file: Path, *, whole: bool) -> Iterator[tuple[int, str]]:
+    """Yield first line and text of parts of a file that begin with a paragraph; Markdown is one part.
+
+    Of a file with a byte that is not UTF-8, what stands before that line is yielded first.
+    """
+    first_line, text = 1, ""
+    try:
+        for line in _text_lines(file):
+            if not whole and len(text) >= _SEGMENT and not line.strip():
+                yield first_line, text
+                first_line, text = first_line + text.count("\n"), ""
+            text += line
+            if not whole and len(text) >= _LONGEST_SEGMENT:
+                end = last_boundary(text, _SEGMENT, len(text) - 1)
+                yield first_line, text[:end]
+                first_line, text = first_line + text.count("\n", 0, end), text[end:]
+    except RestUnreadableError:
+        yield first_line, text
+        raise
+    yield first_line, text
+
+
+def _text_lines(file: Path) -> Iterator[str]:
     with file.open("rb") as raw:
-        for line, data in enumerate(raw, 1):
+        for number, data in enumerate(raw, 1):
             try:
                 text = data.removeprefix(codecs.BOM_UTF8).decode()
             except UnicodeDecodeError:
-                raise RestUnreadableError(line, "not UTF-8; the rest of the file is left out") from None
-            yield line, text.replace("\r\n", "\n")
+                raise RestUnreadableError(number, "not UTF-8; the rest of the file is left out") from None
+            yield text.replace("\r\n", "\n").replace("\r", "\n")
