@@ -194,3 +194,22 @@ async def test_a_failed_search_leaves_nothing_running(server):
     assert asyncio.all_tasks() <= before
     server.settings.faults = []
     assert len(await pipeline.search("old1x1", k=3)) == 3
+
+
+async def test_an_index_is_made_on_a_slow_server_that_repeats_and_forgets(server):
+    """Definitions that take effect although the service says that they did not, and tables it does not know yet."""
+    server.settings.cold_tables = server.settings.ann_mixed_ties = True
+    server.settings.ddl_s = 0.02
+    lost = [
+        Fault("error_envelope", command, times=1, applied=True, error_code="UNEXPECTED_DRIVER_ERROR")
+        for command in ("createTable", "createIndex", "createVectorIndex")
+    ]
+    server.settings.faults = [
+        *lost,
+        *(Fault("repeat", command) for command in ("createTable", "createIndex")),
+    ]
+    pipeline = pipeline_on(server, filterable=FILTERABLE)
+    await pipeline.initialize()
+    await pipeline.index_documents(rows(3))
+    assert ids(await pipeline.search("old1x1", k=1, filter={"year": 1})) == ["d1"]
+    assert [fault.fired for fault in lost] == [1, 1, 1]

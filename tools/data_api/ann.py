@@ -47,9 +47,10 @@ def nearest(
     among: Slots | None,
     now: float,
     recall_loss: float,
+    mixed_ties: bool,
     random: np.random.Generator,
 ) -> tuple[Slots, Floats]:
-    """Return the rows most similar to a query, best first, equals by their slots.
+    """Return the rows most similar to a query, best first.
 
     Args:
         table: where the vectors are.
@@ -60,7 +61,8 @@ def nearest(
         among: slots that a filter leaves, ``None`` for all.
         now: the time by ``time.monotonic()``; rows written too recently are not seen.
         recall_loss: probability with which each row is passed over; the next best takes its place.
-        random: the source of that chance.
+        mixed_ties: whether equal similarities come in any order, and not in that of their slots.
+        random: the source of these chances.
 
     Returns:
         Slots and similarities, both of length ``<= limit``.
@@ -71,6 +73,8 @@ def nearest(
     slots = np.flatnonzero(seen) if among is None else among[seen[among]]
     if recall_loss:
         slots = slots[random.random(len(slots)) >= recall_loss]
+    if mixed_ties:
+        slots = random.permutation(slots)
     if len(slots) * 4 > rows:
         scores = similarities(metric, cells.matrix[:rows], query)[slots]
     else:
@@ -78,5 +82,5 @@ def nearest(
     if len(scores) > limit:
         best = np.argpartition(scores, -limit)[-limit:]
         slots, scores = slots[best], scores[best]
-    order = np.lexsort((slots, -scores))
+    order = np.argsort(-scores, kind="stable") if mixed_ties else np.lexsort((slots, -scores))
     return slots[order], scores[order]

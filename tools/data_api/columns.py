@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import orjson
 
-from tools.data_api.errors import DataApiError
+from tools.data_api.errors import DataApiError, invalid_structure
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _NOT_A_NUMBER = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -296,11 +296,9 @@ def _elements(element: Scalar, value: Any) -> list[Any]:
 def parse_column_type(column: str, definition: Any) -> ColumnType:
     """Return the type of a column definition, in either form: ``"text"`` or ``{"type": "text"}``."""
     if isinstance(definition, str):
-        return _scalar(definition, "UNKNOWN_DATA_TYPE")
+        return _scalar(definition, "UNKNOWN_PRIMITIVE_DATA_TYPE")
     if not isinstance(definition, dict) or not isinstance(definition.get("type"), str):
-        raise DataApiError(
-            "SCHEMA", "COLUMN_TYPE_INCORRECT", f"Column '{column}' has no usable type: {definition!r}."
-        )
+        raise invalid_structure(f"Column '{column}' has no usable type: {definition!r}.")
     match definition["type"]:
         case "vector":
             return Vector(_dimension(column, definition))
@@ -314,7 +312,7 @@ def parse_column_type(column: str, definition: Any) -> ColumnType:
                 _scalar(definition.get("valueType"), "UNSUPPORTED_MAP_DEFINITION"),
             )
         case name:
-            return _scalar(name, "UNKNOWN_DATA_TYPE")
+            return _scalar(name, "UNKNOWN_PRIMITIVE_DATA_TYPE")
 
 
 def _scalar(definition: Any, code: str) -> Scalar:

@@ -3,8 +3,8 @@
 from typing import Any
 
 from tools.data_api.context import Context
-from tools.data_api.errors import DataApiError, invalid_query
-from tools.data_api.limits import MAX_INDEXES, MAX_INDEXES_PER_TABLE, MAX_TABLE_NAME
+from tools.data_api.errors import DataApiError, invalid_query, invalid_structure
+from tools.data_api.limits import MAX_INDEXES, MAX_INDEXES_PER_TABLE, MAX_TABLE_NAME, SYSTEM_KEYSPACES
 from tools.data_api.schema import (
     IndexSchema,
     check_name,
@@ -26,8 +26,8 @@ def create_keyspace(context: Context, body: dict[str, Any]) -> Reply:
 
 
 def find_keyspaces(context: Context, body: dict[str, Any]) -> Reply:
-    """Return the names of the keyspaces."""
-    return {"status": {"keyspaces": list(context.database.keyspaces)}}
+    """Return the names of the keyspaces, those of the system too."""
+    return {"status": {"keyspaces": sorted([*context.database.keyspaces, *SYSTEM_KEYSPACES])}}
 
 
 def drop_keyspace(context: Context, body: dict[str, Any]) -> Reply:
@@ -85,11 +85,7 @@ def alter_table(context: Context, body: dict[str, Any]) -> Reply:
                     raise DataApiError("SCHEMA", code, f"Columns cannot be dropped: {', '.join(wrong)}.")
             table.drop_columns(names)
         case operation:
-            raise DataApiError(
-                "SCHEMA",
-                "MISSING_ALTER_TABLE_OPERATIONS",
-                f"Expected columns to add or drop, not {operation!r}.",
-            )
+            raise invalid_structure(f"Expected columns to add or drop, not {operation!r}.")
     return _OK
 
 
@@ -126,7 +122,7 @@ def _create(context: Context, body: dict[str, Any], schema: IndexSchema) -> Repl
         (MAX_INDEXES_PER_TABLE, len(context.table.indexes), f"on table {schema.table}"),
         (MAX_INDEXES, everywhere, "in the database"),
     ):
-        if indexes >= limit:
+        if context.settings.guardrails and indexes >= limit:
             raise invalid_query(f"Cannot have more than {limit} storage-attached indexes {where}")
     context.table.add_index(schema)
     return _OK
@@ -134,7 +130,7 @@ def _create(context: Context, body: dict[str, Any], schema: IndexSchema) -> Repl
 
 def list_indexes(context: Context, body: dict[str, Any]) -> Reply:
     """Return the indexes of the table: names, or definitions if asked to explain."""
-    indexes = context.table.indexes
+    indexes = dict(sorted(context.table.indexes.items()))
     if _option(body, "explain"):
         return {"status": {"indexes": [index.schema.describe() for index in indexes.values()]}}
     return {"status": {"indexes": list(indexes)}}
@@ -146,7 +142,9 @@ def drop_index(context: Context, body: dict[str, Any]) -> Reply:
         if table.indexes.pop(str(body.get("name")), None):
             return _OK
     if not _option(body, "ifExists"):
-        raise DataApiError("SCHEMA", "CANNOT_DROP_UNKNOWN_INDEX", f"There is no index '{body.get('name')}'.")
+        raise DataApiError(
+            "DATABASE", "UNEXPECTED_DRIVER_ERROR", f"Index '{body.get('name')}' doesn't exist."
+        )
     return _OK
 
 

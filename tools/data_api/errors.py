@@ -12,8 +12,10 @@ _TITLES: dict[str, dict[str, str]] = {
         "COMMAND_FIELD_UNKNOWN": "Command field unknown",
         "COMMAND_FIELD_VALUE_INVALID": "Command field value invalid",
         "COMMAND_UNKNOWN": "Command is not recognized by Data API",
+        "INTERNAL_SERVER_ERROR": "Internal server error",
         "REQUEST_NOT_JSON": "Request not valid JSON",
         "REQUEST_STRUCTURE_MISMATCH": "Request structure not valid",
+        "UNEXPECTED_SERVER_ERROR": "Unexpected server error",
         "UNSUPPORTED_CONTENT_TYPE": "Unsupported Content-Type",
         "UNSUPPORTED_TABLE_COMMAND": "Command is not supported by tables",
     },
@@ -25,6 +27,9 @@ _TITLES: dict[str, dict[str, str]] = {
         "INVALID_COLUMN_VALUES": "Column values in documents are not valid",
         "MISSING_PRIMARY_KEY_COLUMNS": "Primary key columns missing",
         "UNKNOWN_TABLE_COLUMNS": "Columns in documents are not defined in the table schema",
+        "UNSUPPORTED_VECTORIZE_WHEN_MISSING_VECTORIZE_DEFINITION": (
+            "Vectorize cannot be used on vector columns without vectorize definition"
+        ),
     },
     "FILTER": {
         "FILTER_FIELDS_LIMIT_VIOLATION": "Filter fields size limitation violated",
@@ -62,26 +67,23 @@ _TITLES: dict[str, dict[str, str]] = {
         "CANNOT_DROP_UNKNOWN_COLUMNS": (
             "Columns cannot be dropped if they are not defined in the table schema"
         ),
-        "CANNOT_DROP_UNKNOWN_INDEX": "Dropped index is not defined in the keyspace schema",
         "CANNOT_DROP_UNKNOWN_TABLE": "Dropped table is not defined in the keyspace schema",
-        "COLUMN_TYPE_INCORRECT": "Column data type not provided or format invalid in the definition",
         "INVALID_FORMAT_FOR_INDEX_CREATION_COLUMN": (
             "Unable to create index, format for index creation column is invalid."
         ),
         "INVALID_INDEX_DEFINITION": "Provided index configuration is not valid.",
         "LEXICAL_NOT_AVAILABLE_FOR_DATABASE": "Lexical search is not available on this database",
-        "MISSING_ALTER_TABLE_OPERATIONS": "Alter table command must include operations",
         "MISSING_DIMENSION_IN_VECTOR_COLUMN": (
             "Dimension is required for vector column if embedding service is not specified"
         ),
         "MISSING_PARTITION_COLUMNS": "Partitioning keys are required for tables",
         "PRIMARY_KEY_DEFINITION_INCORRECT": "Primary key definition provided is incorrect.",
         "UNKNOWN_COLLECTION_OR_TABLE": "Collection or table does not exist",
-        "UNKNOWN_DATA_TYPE": "Data type is unknown",
         "UNKNOWN_INDEX_COLUMN": "Index column is not defined in the table schema",
         "UNKNOWN_KEYSPACE": "Keyspace does not exist in the Database",
         "UNKNOWN_PARTITION_COLUMNS": "Partition columns are not defined in the table schema",
         "UNKNOWN_PARTITION_SORT_COLUMNS": "Partition sort columns are not defined in the table schema",
+        "UNKNOWN_PRIMITIVE_DATA_TYPE": "Primitive data type is unknown",
         "UNKNOWN_VECTOR_METRIC": "Vector metric is unknown",
         "UNKNOWN_VECTOR_SOURCE_MODEL": "Vector source model is unknown",
         "UNSUPPORTED_DATA_TYPE_TABLE_CREATION": "Table creation with unsupported data types",
@@ -144,8 +146,12 @@ _TITLES: dict[str, dict[str, str]] = {
         "TIMEOUT_READING_DATA": "Timeout reading data from the database",
         "TIMEOUT_WRITING_DATA": "Timeout writing data to the database",
         "UNAVAILABLE_DATABASE": "The database is unavailable",
+        "UNEXPECTED_DRIVER_ERROR": "Unexpected error from the database driver",
     },
 }
+
+_SERVER_CODES = {"INTERNAL_SERVER_ERROR", "UNEXPECTED_SERVER_ERROR"}
+"""Codes of family SERVER that have no scope."""
 
 _HTTP_STATUS = {
     "MISSING_AUTHENTICATION_TOKEN": 401,
@@ -159,9 +165,12 @@ class DataApiError(Exception):
 
     Args:
         scope: the part of the request or server at fault, ``""`` for none; scope DATABASE is of family
-            SERVER, every other of family REQUEST.
+            SERVER, every other of family REQUEST but for a few codes.
         code: a code that the Data API has in that scope.
         message: what was wrong and what to do.
+
+    Attributes:
+        warnings: warnings that the request had earned before it was refused.
     """
 
     def __init__(self, scope: str, code: str, message: str) -> None:
@@ -171,17 +180,28 @@ class DataApiError(Exception):
         self.title = _TITLES[scope][code]
         self.message = message
         self.http_status = _HTTP_STATUS.get(code, 200)
+        self.warnings: list[DataApiError] = []
 
     def as_json(self) -> dict[str, Any]:
         """Return the object of ``errors`` and ``status.warnings``, under a fresh id."""
         return {
             "id": str(uuid.uuid4()),
-            "family": "SERVER" if self.scope == "DATABASE" else "REQUEST",
+            "family": "SERVER" if self.scope == "DATABASE" or self.code in _SERVER_CODES else "REQUEST",
             "scope": self.scope,
             "errorCode": self.code,
             "title": self.title,
             "message": self.message,
         }
+
+
+def injected(code: str, message: str) -> DataApiError:
+    """Make an error of family SERVER, as a fault or a switch of the server gives it."""
+    return DataApiError("" if code in _SERVER_CODES else "DATABASE", code, message)
+
+
+def invalid_structure(message: str) -> DataApiError:
+    """Make the error for a request whose JSON has another form than the command."""
+    return DataApiError("", "REQUEST_STRUCTURE_MISMATCH", message)
 
 
 def invalid_query(message: str) -> DataApiError:

@@ -5,7 +5,9 @@ from typing import Literal
 
 import numpy as np
 
-Action = Literal["http_error", "hang", "reset", "malformed_json", "error_envelope", "partial_insert"]
+Action = Literal[
+    "http_error", "hang", "reset", "malformed_json", "error_envelope", "partial_insert", "repeat"
+]
 
 
 @dataclass
@@ -19,6 +21,8 @@ class Fault:
             ``reset``: half of the answer, then the connection is reset;
             ``malformed_json``: an answer that breaks off, under a length that fits;
             ``error_envelope``: HTTP 200 with an error of the Data API's SERVER family;
+            ``repeat``: the server carries the command out twice and gives the second answer, as it does with a
+                definition that took too long: a createIndex without ifNotExists meets CANNOT_ADD_EXISTING_INDEX;
             ``partial_insert``: an insertMany of which the rows in ``failing_rows`` fail with that error.
         command: only this command.
         table: only on this table.
@@ -27,7 +31,7 @@ class Fault:
         probability: with this probability.
         applied: whether the command (or the failing row) takes effect although the client is told it failed.
         status: of ``http_error``.
-        error_code: of ``error_envelope`` and ``partial_insert``, from the scope DATABASE.
+        error_code: of ``error_envelope`` and ``partial_insert``, of the family SERVER.
         failing_rows: of ``partial_insert``, positions in the request.
         matched: how many requests the rule has matched so far, fired or not.
         fired: how many it has made fail.

@@ -146,6 +146,8 @@ def _parse_column(schema: TableSchema, name: str, value: Any, *, negated: bool) 
 def _on_scalar(
     name: str, symbol: str, operand: Any, parse: Callable[[Any], Any], *, negated: bool
 ) -> Comparison:
+    if symbol == "$exists" or operand is None:
+        raise DataApiError("", "INTERNAL_SERVER_ERROR", f"The server fails on '{symbol}' of '{name}'.")
     if symbol not in _SCALAR_OPERATORS:
         raise DataApiError(
             "FILTER",

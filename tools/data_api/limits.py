@@ -3,6 +3,12 @@
 MAX_BODY_BYTES = 20 * 1024 * 1024
 """HTTP ``max-body-size`` (20M); beyond it the answer is HTTP 413, not an error envelope."""
 
+MAX_MUTATION_BYTES = 16 * 1024 * 1024
+"""What Cassandra takes in one write: half of a commit log segment. Its refusal says that it is safe to retry."""
+
+SYSTEM_KEYSPACES = ("system", "system_auth", "system_distributed", "system_schema", "system_traces")
+"""findKeyspaces of a self-hosted Data API lists them beside the user's."""
+
 MAX_INSERT_DOCUMENTS = 100
 """``max-document-insert-count``: documents in one insertMany."""
 

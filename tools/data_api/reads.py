@@ -77,7 +77,11 @@ class Query:
         vector_sort = _vector_sort(table, clause, limit, skip)
         if skip is not None:
             raise invalid_field("options.skip", skip, "this local server has no skip")
-        check_read(table, where, ann=vector_sort is not None)
+        try:
+            check_read(table, where, ann=vector_sort is not None)
+        except DataApiError as error:
+            error.warnings = _warnings(table, where, ann=vector_sort is not None)
+            raise
         return cls(
             table=table,
             where=where,
@@ -100,15 +104,18 @@ class Rows:
 
 
 def _run(context: Context, query: Query) -> tuple[Rows, str | None]:
-    warnings = read_warnings(query.table, query.where)
+    warnings = _warnings(query.table, query.where, ann=query.vector_sort is not None)
     page_state = None
     if query.vector_sort:
-        warnings = [warning for warning in warnings if warning.code != "ZERO_FILTER_OPERATIONS"]
         documents = _by_similarity(context, query, query.vector_sort)
     else:
         documents, page_state = _in_storage_order(context, query)
     context.request.rows_read = len(documents)
     return Rows(documents, warnings), page_state
+
+
+def _warnings(table: Table, where: Junction, *, ann: bool) -> list[DataApiError]:
+    return [one for one in read_warnings(table, where) if not (ann and one.code == "ZERO_FILTER_OPERATIONS")]
 
 
 def _status(query: Query, rows: Rows) -> dict[str, Any]:
@@ -239,6 +246,7 @@ def _by_similarity(context: Context, query: Query, sort: VectorSort) -> list[dic
         among=_slots(query.table, query.where),
         now=time.monotonic(),
         recall_loss=context.settings.ann_recall_loss,
+        mixed_ties=context.settings.ann_mixed_ties,
         random=context.random,
     )
     rows = (row for slot in slots.tolist() if (row := query.table.slots[slot]) is not None)

@@ -1,11 +1,11 @@
 """Definitions of tables and indexes: what the create commands accept, what the list commands give back."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tools.data_api.columns import ColumnType, ListOf, MapOf, SetOf, Vector, parse_column_type
-from tools.data_api.errors import DataApiError, invalid_query
+from tools.data_api.errors import DataApiError, invalid_query, invalid_structure
 from tools.data_api.limits import MAX_INDEX_NAME, MAX_TABLE_NAME
 
 _DEFAULT_METRIC = {
@@ -68,9 +68,7 @@ class TableSchema:
 def parse_columns(definition: Any) -> dict[str, ColumnType]:
     """Return columns by name, from the ``columns`` of a definition."""
     if not isinstance(definition, dict):
-        raise DataApiError(
-            "SCHEMA", "COLUMN_TYPE_INCORRECT", f"'columns' must be an object, not {definition!r}."
-        )
+        raise invalid_structure(f"'columns' must be an object, not {definition!r}.")
     return {name: parse_column_type(name, column) for name, column in definition.items()}
 
 
@@ -80,11 +78,19 @@ def parse_table(name: Any, definition: dict[str, Any]) -> TableSchema:
     columns = parse_columns(definition.get("columns"))
     key = definition.get("primaryKey")
     key = {"partitionBy": [key]} if isinstance(key, str) else key
-    if not isinstance(key, dict) or not isinstance(key.get("partitionBy"), list):
-        raise DataApiError("SCHEMA", "PRIMARY_KEY_DEFINITION_INCORRECT", f"'primaryKey' cannot be {key!r}.")
+    if not isinstance(key, dict):
+        raise invalid_structure(f"'primaryKey' cannot be {key!r}.")
+    if not isinstance(key.get("partitionBy"), list):
+        raise DataApiError("", "UNEXPECTED_SERVER_ERROR", f"'primaryKey' without 'partitionBy': {key!r}.")
     schema = TableSchema(name, columns, tuple(key["partitionBy"]), dict(key.get("partitionSort") or {}))
     _check_primary_key(schema)
-    return schema
+    return replace(schema, columns=in_order(schema, columns))
+
+
+def in_order(schema: TableSchema, columns: dict[str, ColumnType]) -> dict[str, ColumnType]:
+    """Return columns in the order in which the service shows them: the primary key, then the others by name."""
+    others = sorted(columns.keys() - set(schema.primary_key))
+    return {name: columns[name] for name in (*schema.primary_key, *others)}
 
 
 def _check_primary_key(schema: TableSchema) -> None:
@@ -171,7 +177,8 @@ def parse_index(schema: TableSchema, name: Any, definition: dict[str, Any]) -> I
         )
     is_text = getattr(column_type, "name", None) in ("text", "ascii")
     options = dict(_TEXT_OPTIONS) if is_text else {}
-    if any(options.get(option) != value for option, value in (definition.get("options") or {}).items()):
+    given = definition.get("options") or {}
+    if is_text and any(options.get(option) != value for option, value in given.items()):
         raise DataApiError(
             "SCHEMA",
             "INVALID_INDEX_DEFINITION",

@@ -18,12 +18,22 @@ from astrapy.api_options import APIOptions
 from tools.data_api.commands import carry_out
 from tools.data_api.context import Context
 from tools.data_api.context import Database as Storage
-from tools.data_api.errors import DataApiError
+from tools.data_api.errors import DataApiError, injected
 from tools.data_api.faults import Fault
 from tools.data_api.limits import MAX_BODY_BYTES
 from tools.data_api.log import Request, RequestLog
 from tools.data_api.settings import Settings
 
+_DDL = {
+    "alterTable",
+    "createIndex",
+    "createTable",
+    "createTextIndex",
+    "createVectorIndex",
+    "dropIndex",
+    "dropTable",
+}
+_UNKNOWN = {"UNKNOWN_COLLECTION_OR_TABLE", "UNKNOWN_KEYSPACE"}
 _PATHS = ("/v1", "/api/json/v1")  # of self-hosted environments, and of Astra
 
 
@@ -130,9 +140,9 @@ class DataApiServer:
         request.bytes_in = http.content_length or 0
         try:
             return await self._respond(http, request)
-        except web.HTTPException as refusal:  # HTTP 413: the body is too large
-            request.status = refusal.status
-            raise
+        except web.HTTPRequestEntityTooLarge:
+            request.status = 413
+            return web.Response(status=413)
         finally:
             self.log.end(request)
 
@@ -143,6 +153,8 @@ class DataApiServer:
             return await self._send(http, request, _failure(request, error), status=error.http_status)
         settings = self.settings
         await asyncio.sleep((settings.latency_ms + settings.latency_jitter_ms * self._random.random()) / 1000)
+        if request.command in _DDL:
+            await asyncio.sleep(settings.ddl_s)
         if settings.hold is not None:
             await settings.hold(request)
         fault = next(
@@ -191,7 +203,9 @@ class DataApiServer:
         return orjson.dumps(reply, option=orjson.OPT_SERIALIZE_NUMPY)
 
     async def _fail(self, http: web.Request, request: Request, body: Any, fault: Fault) -> web.StreamResponse:
-        if fault.action == "partial_insert":
+        if fault.action == "repeat":
+            self._carry_out(request, body, None)
+        if fault.action in ("partial_insert", "repeat"):
             return await self._send(http, request, self._carry_out(request, body, fault))
         reply = b'{"status":{"ok":1},"data":{"documents":[]}}'
         if fault.applied:
@@ -241,12 +255,18 @@ def _no_constant(name: str) -> None:
 
 
 def _injected(fault: Fault) -> DataApiError:
-    return DataApiError("DATABASE", fault.error_code, "A fault injected by the test.")
+    return injected(fault.error_code, "A fault injected by the test.")
 
 
 def _failure(request: Request, error: DataApiError) -> bytes:
     request.error_codes = [error.code]
-    return orjson.dumps({"errors": [error.as_json()]})
+    status: dict[str, Any] = {}
+    if request.command in _DDL and error.scope in ("SCHEMA", "DATABASE") and error.code not in _UNKNOWN:
+        status["ok"] = 0
+    if error.warnings:
+        status["warnings"] = [warning.as_json() for warning in error.warnings]
+    reply = {"errors": [error.as_json()]}
+    return orjson.dumps({"status": status, **reply} if status else reply)
 
 
 @contextmanager

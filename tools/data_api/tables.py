@@ -11,7 +11,7 @@ import numpy as np
 
 from tools.data_api.columns import ColumnType, Vector
 from tools.data_api.errors import invalid_query
-from tools.data_api.schema import IndexSchema, TableSchema
+from tools.data_api.schema import IndexSchema, TableSchema, in_order
 
 Key = tuple[Any, ...]
 Position = tuple[Any, ...]
@@ -129,6 +129,7 @@ class Table:
     def __init__(self, schema: TableSchema) -> None:
         self.schema = schema
         self.indexes: dict[str, Index] = {}
+        self.is_cached = False  # A node of the API knows the table only after its first insert.
         self.truncate()
 
     def truncate(self) -> None:
@@ -274,7 +275,8 @@ class Table:
 
     def add_columns(self, columns: Mapping[str, ColumnType]) -> None:
         """Add columns, null in every row."""
-        self.schema = replace(self.schema, columns={**self.schema.columns, **columns})
+        columns_now = in_order(self.schema, {**self.schema.columns, **columns})
+        self.schema = replace(self.schema, columns=columns_now)
         for name, column in columns.items():
             if isinstance(column, Vector):
                 self.vectors[name] = VectorCells(column.dimension, len(self.visible_at))

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from tools.data_api.analysis import check_many_rows, check_one_row
-from tools.data_api.columns import SCALARS
+from tools.data_api.columns import SCALARS, Vector
 from tools.data_api.context import Context
-from tools.data_api.errors import DataApiError, invalid_field
+from tools.data_api.errors import DataApiError, injected, invalid_field
 from tools.data_api.filters import Comparison, Junction, look_up, parse_filter, predicate
-from tools.data_api.limits import MAX_INSERT_DOCUMENTS
+from tools.data_api.limits import MAX_INSERT_DOCUMENTS, MAX_MUTATION_BYTES
 from tools.data_api.schema import TableSchema
 from tools.data_api.tables import Key, Row, Table
 
@@ -48,6 +48,9 @@ def insert_many(context: Context, body: dict[str, Any]) -> Reply:
             f"{len(documents)} documents",
             f"amount of documents to insert is over the max limit of {MAX_INSERT_DOCUMENTS}",
         )
+    if context.settings.cold_tables and not context.table.is_cached:
+        context.table.is_cached = True
+        raise injected("UNEXPECTED_SERVER_ERROR", "Expected schema object type Collection but got Table.")
     options = body.get("options") or {}
     return _insert(
         context,
@@ -101,6 +104,12 @@ def _key_and_cells(schema: TableSchema, document: Any) -> tuple[Key, Cells]:
 def _parse_cells(schema: TableSchema, cells: Cells, scope: str, code: str) -> Cells:
     values, problems = {}, []
     for name, value in cells.items():
+        if scope == "DOCUMENT" and isinstance(schema.columns[name], Vector) and isinstance(value, str):
+            raise DataApiError(
+                scope,
+                "UNSUPPORTED_VECTORIZE_WHEN_MISSING_VECTORIZE_DEFINITION",
+                f"Vector column '{name}' has no embedding service, and the document has a text for it.",
+            )
         try:
             values[name] = None if value is None else schema.columns[name].parse(value)
         except ValueError as error:
@@ -117,6 +126,11 @@ def _apply(context: Context, insertion: Insertion, *, fails: bool) -> None:
     assert insertion.cells is not None
     if fails:
         insertion.error = context.failure
+    elif _size(insertion) > MAX_MUTATION_BYTES:
+        insertion.error = injected(
+            "FAILED_WRITE_REQUEST", "The write failed. It is safe to retry the request."
+        )
+        return
     if not fails or context.failures_applied:
         visible_at = time.monotonic() + context.settings.ann_delay_s
         try:
@@ -124,6 +138,14 @@ def _apply(context: Context, insertion: Insertion, *, fails: bool) -> None:
             context.request.rows_written += 1
         except DataApiError as error:
             insertion.error = error
+
+
+def _size(insertion: Insertion) -> int:
+    """Return the bytes of a row, about."""
+    assert insertion.key is not None
+    assert insertion.cells is not None
+    values = (*insertion.key, *insertion.cells.values())
+    return sum(len(value) if isinstance(value, bytes | str) else 16 for value in values)
 
 
 def _insert_reply(schema: TableSchema, insertions: list[Insertion], *, per_document: bool) -> Reply:
@@ -137,6 +159,8 @@ def _insert_reply(schema: TableSchema, insertions: list[Insertion], *, per_docum
             response["status"] = "SKIPPED"
         responses.append(response)
     inserted = [response["_id"] for response in responses if response["status"] == "OK"]
+    if errors and not per_document and not inserted:
+        return {"errors": [error.as_json() for error in errors]}
     status: dict[str, Any] = {}
     if inserted or per_document:
         status["primaryKeySchema"] = schema.describe_columns(schema.primary_key)

@@ -77,7 +77,8 @@ async def fails(action: Awaitable[Any]) -> str:
     (error,) = caught.value.error_descriptors
     assert error.title
     assert error.message
-    assert error.family == ("SERVER" if error.scope == "DATABASE" else "REQUEST")
+    server = error.scope == "DATABASE" or "SERVER_ERROR" in str(error.error_code)
+    assert error.family == ("SERVER" if server else "REQUEST")
     return str(error.error_code)
 
 

@@ -2,17 +2,20 @@
 
 import asyncio
 import math
+import time
 from typing import Any
 
 import numpy as np
-from astrapy import AsyncTable
+from astrapy import AsyncDatabase, AsyncTable
 from astrapy.data_types import DataAPIVector
 
-from tools.data_api import DataApiServer, Settings
+from tools.data_api import DataApiServer, Fault, Settings
 from tools.data_api.tests.helpers import (
     DIM,
     exact_similarities,
+    fails,
     make_tokens,
+    raw,
     rows,
 )
 
@@ -78,3 +81,59 @@ async def test_latency(server: DataApiServer, tokens: AsyncTable[Any]) -> None:
     durations = [request.finished - request.started for request in server.log.requests if request.finished]
     assert min(durations) >= 0.039
     assert max(durations) - min(durations) > 0.01
+
+
+async def test_ties_of_ann_come_in_any_order(server: DataApiServer, tokens: AsyncTable[Any]) -> None:
+    vector = rows(1, 1)[0]["v"]
+    await tokens.insert_many([{"doc_id": "d", "token_id": i, "v": vector} for i in range(20)])
+
+    async def found() -> list[int]:
+        return [row["token_id"] async for row in tokens.find(sort={"v": vector})]
+
+    assert await found() == list(range(20))
+    server.settings.ann_mixed_ties = True
+    mixed = await found()
+    assert mixed != list(range(20))
+    assert sorted(mixed) == list(range(20))
+
+
+async def test_guardrails_can_be_switched_off(server: DataApiServer, database: AsyncDatabase) -> None:
+    server.settings.guardrails = False
+    columns = {"k": "text"} | {f"c{n}": "int" for n in range(11)}
+    table = await database.create_table("t", definition={"columns": columns, "primaryKey": "k"})
+    for number in range(11):
+        await table.create_index(f"i{number}", f"c{number}")
+    assert len(await table.list_index_names()) == 11
+
+
+async def test_definitions_take_time_and_are_repeated(server: DataApiServer, tokens: AsyncTable[Any]) -> None:
+    server.settings.ddl_s = 0.1
+    server.settings.faults = [Fault("repeat", "createIndex")]
+    started = time.monotonic()
+    assert await fails(tokens.create_index("i", "note")) == "CANNOT_ADD_EXISTING_INDEX"
+    assert time.monotonic() - started >= 0.1
+    assert "i" in await tokens.list_index_names()
+
+
+async def test_the_first_insert_into_a_new_table_may_fail(
+    server: DataApiServer, tokens: AsyncTable[Any]
+) -> None:
+    server.settings.cold_tables = True
+    body = {"documents": [{"doc_id": "a", "token_id": 0}]}
+    assert await fails(raw(tokens, "insertMany", body)) == "UNEXPECTED_SERVER_ERROR"
+    assert (await raw(tokens, "insertMany", body))["status"]["insertedIds"] == [["a", 0]]
+
+
+async def test_refusals_carry_what_the_service_puts_beside_the_errors(tokens: AsyncTable[Any]) -> None:
+    async def reply(command: str, body: dict[str, Any]) -> dict[str, Any]:
+        answer = await tokens.command({command: body}, raise_api_errors=False)
+        assert isinstance(answer, dict)
+        return answer
+
+    refused = await reply("createIndex", {"name": "new", "definition": {"column": "nowhere"}})
+    assert refused["status"] == {"ok": 0}
+    unindexed = {"filter": {"note": "x"}, "sort": {"v": [1.0] * DIM}}
+    refused = await reply("find", unindexed)
+    assert [one["errorCode"] for one in refused["status"]["warnings"]] == ["MISSING_INDEX"]
+    refused = await reply("insertOne", {"document": {"doc_id": "a"}})
+    assert refused.keys() == {"errors"}

@@ -128,7 +128,6 @@ async def test_floats_without_a_number_travel_as_strings(typed: AsyncTable[Any])
         ("vector", [1.0, "x"]),
         ("vector", {"$binary": "AAA="}),
         ("vector", {"$binary": "P4AAAA=="}),
-        ("vector", "text"),
     ],
 )
 async def test_values_that_a_type_does_not_allow(
@@ -174,3 +173,8 @@ async def test_nulls_and_empty_collections_are_left_out(typed: AsyncTable[Any]) 
     row = await typed.find_one({"k": "a"})
     assert row is not None
     assert (row["int"], row["list"], row["set"], row["map"]) == (None, [], set(), {})
+
+
+async def test_a_text_in_a_vector_column_asks_for_an_embedding_service(typed: AsyncTable[Any]) -> None:
+    reply = raw(typed, "insertOne", {"document": {"k": "a", "vector": "text"}})
+    assert await fails(reply) == "UNSUPPORTED_VECTORIZE_WHEN_MISSING_VECTORIZE_DEFINITION"
