@@ -87,14 +87,14 @@ class EmbeddingsModel(LateInteractionModel):
         return self._fingerprint
 
     @override
-    def as_indexed(self, fingerprint: Mapping[str, Any]) -> EmbeddingsModel:
-        ours, theirs = dict(self._fingerprint), dict(fingerprint)
+    def as_built(self, encoder: Mapping[str, Any]) -> EmbeddingsModel:
+        ours, theirs = dict(self._fingerprint), dict(encoder)
         probe, other = ours.pop("probe", None), theirs.pop("probe", None)
         is_same = ours == theirs and (probe is None or other is None or _is_near(probe, other))
-        if not is_same and fingerprint != self._before_names:
+        if not is_same and encoder != self._before_names:
             return self
         model = copy.copy(self)
-        model._fingerprint = fingerprint  # noqa: SLF001 - a copy of this object
+        model._fingerprint = encoder  # noqa: SLF001 - a copy of this object
         return model
 
     def encode_queries(self, queries: Sequence[str]) -> list[FloatMatrix]:

@@ -14,6 +14,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStoreRetriever
 from typing_extensions import override
 
+from langchain_lateint._names import UsualNames
 from langchain_lateint._operations import (
     SEARCH_ARGUMENTS,
     Filter,
@@ -27,16 +28,15 @@ from langchain_lateint._operations import (
     update_operation,
 )
 from langchain_lateint._relevance import RelevanceFn, scale_function
-from langchain_lateint._searches import SearchMethods
 from langchain_lateint.embeddings import EmbeddingsModel, Model, as_model
 from late_interaction import IndexedIds, IndexOptions, SyncPipeline
-from late_interaction.adapting import BATCH_SIZE, AstraPlace, PipelineHolder, place_of, shown
+from late_interaction.adapting import BATCH_SIZE, AstraPlace, place_of, shown
 
 if TYPE_CHECKING:
     from astrapy.authentication import TokenProvider
 
 
-class LateInteractionVectorStore(PipelineHolder, SearchMethods):
+class LateInteractionVectorStore(UsualNames):
     """Documents found by late interaction (ColBERT, ColPali, MaxSim), in a folder or in Astra DB.
 
     Setup:
@@ -230,8 +230,8 @@ class LateInteractionVectorStore(PipelineHolder, SearchMethods):
         self,
         texts: Iterable[str],
         metadatas: Sequence[dict[str, Any]] | None = None,
-        *,
         ids: Sequence[str | None] | None = None,
+        *,
         batch_size: int = BATCH_SIZE,
         **kwargs: Any,
     ) -> IndexedIds:
@@ -262,8 +262,8 @@ class LateInteractionVectorStore(PipelineHolder, SearchMethods):
         self,
         texts: Iterable[str],
         metadatas: Sequence[dict[str, Any]] | None = None,
-        *,
         ids: Sequence[str | None] | None = None,
+        *,
         batch_size: int = BATCH_SIZE,
         **kwargs: Any,
     ) -> IndexedIds:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from llama_index.core.bridge.pydantic import ConfigDict, Field, field_validator
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
-from late_interaction import LateInteractionModel, load_image, load_model
+from late_interaction import LateInteractionModel, PickleError, load_image, load_model
 from late_interaction.adapting import FloatMatrix, Item, maxsim
 from llamaindex_lateint.nodes import image_source
 
@@ -46,6 +47,19 @@ class LateInteractionRerank(BaseNodePostprocessor):
     @classmethod
     def _load(cls, model: Any) -> Any:
         return load_model(model) if isinstance(model, str) else model
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a pickle holds; LlamaIndex would silently leave out a model that cannot be pickled."""
+        try:
+            pickle.dumps(self.model)
+        except PickleError:
+            raise
+        except Exception as error:
+            raise PickleError(
+                f"{self.class_name()} cannot be pickled, since its model {self.model.model_name} cannot: {error}."
+            ) from error
+        state: dict[str, Any] = super().__getstate__()
+        return state
 
     @classmethod
     def class_name(cls) -> str:

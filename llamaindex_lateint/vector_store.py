@@ -105,10 +105,11 @@ class LateInteractionVectorStore(PipelineHolder, BasePydanticVectorStore):
 
     LlamaIndex asks for an embedding model wherever an index is made. `as_index` passes `NoEmbedding` for you.
 
-    Scores are raw MaxSim, a sum over the query's tokens, and higher is better.
+    Scores lie between 0 and 1, `(MaxSim / n_query_tokens + 1) / 2`, so that a `SimilarityPostprocessor` cuts them as it
+    cuts others'. With `raw_scores=True` they are MaxSim itself, a sum over the query's tokens. Higher is better.
 
     Args:
-        pipeline: the index, as a pipeline that you close yourself. Only `batch_size` and `normalize_scores` may go
+        pipeline: the index, as a pipeline that you close yourself. Only `batch_size` and `raw_scores` may go
             with it.
         model: encodes queries and nodes: a `LateInteractionModel`, the name of a checkpoint (ColBERT, or a visual one
             such as ColQwen2), or "demo".
@@ -120,8 +121,8 @@ class LateInteractionVectorStore(PipelineHolder, BasePydanticVectorStore):
         environment: astrapy's ("prod", "hcd", "dse", …), by default ASTRA_DB_ENVIRONMENT, or else the one that the
             endpoint shows.
         batch_size: nodes encoded and written together.
-        normalize_scores: rescale scores to [0, 1], `(MaxSim / n_query_tokens + 1) / 2`, as a
-            `SimilarityPostprocessor(similarity_cutoff=…)` expects them.
+        raw_scores: give MaxSim sums as scores, in place of their mean per query token rescaled to [0, 1].
+        normalize_scores: the opposite of `raw_scores`, by its former name.
         **options: the index's own (`doc_pool_factor`, `packing`, `filterable`, `store_images`, …); see
             `late_interaction.IndexOptions`. `filterable` takes eight fields at most besides the parent's id. With
             `store_images="full"` an image comes back as base64 in the node, unchanged; with "thumbnail" a JPEG of at
@@ -136,7 +137,7 @@ class LateInteractionVectorStore(PipelineHolder, BasePydanticVectorStore):
     """Lets LlamaIndex make a query's embedding, which carries the query's texts from `NoEmbedding` to here."""
     flat_metadata: bool = False
     batch_size: int = Field(default=BATCH_SIZE, ge=1)
-    normalize_scores: bool = False
+    raw_scores: bool = False
 
     _pipeline: SyncPipeline = PrivateAttr()
     _owns_pipeline: bool = PrivateAttr()
@@ -153,10 +154,15 @@ class LateInteractionVectorStore(PipelineHolder, BasePydanticVectorStore):
         keyspace: str | None = None,
         environment: str | None = None,
         batch_size: int = BATCH_SIZE,
-        normalize_scores: bool = False,
+        raw_scores: bool = False,
+        normalize_scores: bool | None = None,
         **options: Unpack[IndexOptions],
     ) -> None:
-        fields: dict[str, Any] = {"batch_size": batch_size, "normalize_scores": normalize_scores}
+        if normalize_scores is not None:
+            if raw_scores:
+                raise ValueError("raw_scores and normalize_scores say the same thing: give raw_scores alone.")
+            raw_scores = not normalize_scores
+        fields: dict[str, Any] = {"batch_size": batch_size, "raw_scores": raw_scores}
         super().__init__(**fields)
         self._owns_pipeline = pipeline is None
         callers = (("llama-index", version("llama-index-core")),)
@@ -188,7 +194,7 @@ class LateInteractionVectorStore(PipelineHolder, BasePydanticVectorStore):
     __str__ = PipelineHolder.__repr__
 
     def _beside_pipeline(self) -> dict[str, Any]:
-        return {"batch_size": self.batch_size, "normalize_scores": self.normalize_scores}
+        return {"batch_size": self.batch_size, "raw_scores": self.raw_scores}
 
     @property
     def client(self) -> SyncPipeline:
@@ -346,7 +352,7 @@ class LateInteractionVectorStore(PipelineHolder, BasePydanticVectorStore):
         if isinstance(found, SearchResults):
             n_query_tokens = found.stats.n_query_tokens
             raw = [result.score for result in found]
-            scores = [relevance(score, n_query_tokens) for score in raw] if self.normalize_scores else raw
+            scores = raw if self.raw_scores else [relevance(score, n_query_tokens) for score in raw]
         nodes = await asyncio.to_thread(lambda: [node_of(document) for document in documents])
         return VectorStoreQueryResult(
             nodes=nodes, similarities=scores, ids=[document.doc_id for document in documents]

@@ -130,7 +130,7 @@ class LateInteractionPipeline(Remade):
 
     def _model_for(self, spec: IndexSpec) -> LateInteractionModel:
         """Return this pipeline's model as an index knows it, which may hold a projection of it."""
-        return restored(self.model.as_indexed(spec.encoder), spec.encoder)
+        return restored(self.model, spec.encoder)
 
     # --- opening and closing
 

@@ -131,7 +131,7 @@ def test_in_another_process(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("store", [LangChainStore, LlamaIndexStore])
 def test_a_store_is_made_anew_and_closes_what_is_its_own(tmp_path: Path, store: Any) -> None:
-    settings = {"normalize_scores": True} if store is LlamaIndexStore else {"relevance_score_fn": max}
+    settings = {"raw_scores": True} if store is LlamaIndexStore else {"relevance_score_fn": max}
     with store(model=HashModel(), path=tmp_path, **settings) as made:
         again = pickle.loads(pickle.dumps(made))
         assert again._beside_pipeline() == made._beside_pipeline()

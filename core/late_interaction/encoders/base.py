@@ -76,13 +76,6 @@ class LateInteractionModel(ABC):
             ValueError: a document is empty or only white space (`check_texts` sees to that).
         """
 
-    def as_indexed(self, fingerprint: Mapping[str, Any]) -> LateInteractionModel:
-        """Return this model as an index knows it whose fingerprint differs, or this model if it is another one.
-
-        Override it where the same model may have several fingerprints, such as that of an earlier release.
-        """
-        return self
-
     def count_truncated(self, texts: Sequence[str], role: Role = "document") -> int:
         """How many of the texts are longer than the model reads, and so lose their end."""
         return 0

@@ -12,7 +12,7 @@ import pytest
 from langchain_core.embeddings import Embeddings
 
 from langchain_lateint import EmbeddingsModel, LateInteractionVectorStore
-from late_interaction import IndexMismatchError, LateInteractionModel
+from late_interaction import IndexMismatchError
 
 
 class Named(Embeddings):
@@ -118,15 +118,3 @@ def test_the_fingerprint_is_json_and_holds_no_secret() -> None:
         "underlying_embeddings.class": "Named",
         "underlying_embeddings.model": "m-one",
     }
-
-
-def test_another_model_is_the_same_to_every_index() -> None:
-    class Own(LateInteractionModel):
-        dim, model_name, fingerprint = 2, "own", {"a": 1}  # type: ignore[assignment]
-
-        def encode_queries(self, queries: Any) -> Any: ...
-
-        def encode_documents(self, documents: Any) -> Any: ...
-
-    model = Own()
-    assert model.as_indexed({"a": 2}) is model

@@ -37,6 +37,7 @@ from llama_index.core.vector_stores.types import (
     MetadataFilters,
 )
 
+from late_interaction import PickleError
 from late_interaction.maxsim import maxsim
 from llamaindex_lateint import (
     DroppedNodesWarning,
@@ -152,7 +153,7 @@ def test_mmr_through_a_retriever(store: LateInteractionVectorStore) -> None:
 
 
 def test_a_similarity_cutoff(make_store: Any) -> None:
-    index = build(make_store(normalize_scores=True))
+    index = build(make_store())
     cutoff = SimilarityPostprocessor(similarity_cutoff=0.8)
     engine = index.as_query_engine(llm=MockLLM(), similarity_top_k=3, node_postprocessors=[cutoff])
     assert parents(engine.query("dog guards").source_nodes) == ["dogs"]
@@ -430,3 +431,14 @@ def test_a_query_engine_that_reranks(index: VectorStoreIndex) -> None:
         node_postprocessors=[LateInteractionRerank(model=HashModel(), top_n=1)],
     )
     assert parents(engine.query("petrol oil").source_nodes) == ["cars"]
+
+
+def test_a_reranker_whose_model_cannot_be_pickled_says_so() -> None:
+    class Locked(HashModel):
+        def __reduce__(self) -> Any:
+            raise ValueError("a lock")
+
+    with pytest.raises(PickleError, match="a lock"):
+        pickle.dumps(LateInteractionRerank(model=Locked()))
+    again = pickle.loads(pickle.dumps(LateInteractionRerank(model=HashModel(), top_n=2)))
+    assert (again.top_n, again.model.model_name) == (2, "hash")

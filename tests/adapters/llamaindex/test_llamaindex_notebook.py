@@ -15,8 +15,7 @@ def test_the_notebook_is_committed_executed_and_without_a_machines_paths() -> No
     cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
     outputs = [output for cell in cells for output in cell["outputs"]]
-    assert sum("image/png" in output.get("data", {}) for output in outputs) == 6
+    assert not [output for output in outputs if "image/png" in output.get("data", {})]  # They are large.
+    assert len(text) < 50_000
     assert not [output for output in outputs if output.get("name") == "stderr"]
-    # The pictures are base64, which may hold any of these by chance.
-    shown = re.sub(r'"image/png": "[^"]*"', "", text)
-    assert not re.search(r"/(tmp|root|home|Users|work|private|var)/|[A-Z]:\\\\", shown)
+    assert not re.search(r"/(tmp|root|home|Users|work|private|var)/|[A-Z]:\\\\", text)

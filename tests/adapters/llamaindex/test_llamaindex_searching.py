@@ -24,7 +24,7 @@ from tests.support.models import HashModel
 
 async def test_the_best_by_maxsim_first(make_store: Any) -> None:
     model = HashModel()
-    store = make_store(model=model, doc_pool_factor=1, packing="float32")
+    store = make_store(model=model, doc_pool_factor=1, packing="float32", raw_scores=True)
     nodes = [node.model_copy(update={"excluded_embed_metadata_keys": ["rank"]}) for node in trees()]
     store.add(nodes)
     query = model.encode_queries(["cedar tree"])[0]
@@ -89,8 +89,8 @@ async def test_maximal_marginal_relevance(store: LateInteractionVectorStore) -> 
     assert set(two.ids or ()) == {"a", "b"}
 
 
-async def test_scores_between_0_and_1_on_request(make_store: Any) -> None:
-    store = make_store(normalize_scores=True)
+async def test_scores_between_0_and_1(make_store: Any) -> None:
+    store = make_store()
     store.add([TextNode(id_="x", text="one two"), TextNode(id_="y", text="six seven eight")])
     result = store.query(ask("one two", 2))
     assert result.ids == ["x", "y"]
