@@ -8,6 +8,7 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -163,6 +164,27 @@ def content_hash(folder: Path) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
+def brings_code(folder: Path) -> bool:
+    """Tell whether a checkpoint's config names Python code of its own for the model."""
+    return bool(read_json(folder / "config.json").get("auto_map"))
+
+
+def code_hash(folder: Path) -> str:
+    """Return a SHA-256 over the Python files of a checkpoint."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*.py"), key=lambda file: file.relative_to(folder).as_posix()):
+        digest.update(f"{file.relative_to(folder).as_posix()} {_file_hash(file)}\n".encode())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def unused_heads(folder: Path) -> list[str]:
+    """List the files of a plain checkpoint that hold a late-interaction head, which would not be used."""
+    heads = [file.name for file in (folder / "colbert_linear.pt",) if file.is_file()]
+    if not (folder / "modules.json").is_file():
+        heads += sorted(part.name for part in folder.glob("*_Dense") if part.is_dir())
+    return heads
+
+
 def _file_hash(file: Path) -> str:
     """Return the SHA-256 of a file, which takes a second for each GB if it is not known."""
     blob = file.resolve()
@@ -186,21 +208,34 @@ def read_json(file: Path) -> Any:
         raise ModelError(f"{file} cannot be read: {error}") from error
 
 
-@contextmanager
-def quiet_loading() -> Iterator[list[str]]:
-    """Turn transformers' progress bar and load report off; yield the weights that the report calls missing.
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What transformers reported when it loaded a model.
 
-    A missing pooler is not among them: no token vector comes from it.
+    Attributes:
+        missing: weights of the architecture that the checkpoint lacks; without a pooler's, which no token vector
+            needs.
+        unexpected: weights of the checkpoint that the architecture has no place for.
     """
+
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def quiet_loading() -> Iterator[LoadReport]:
+    """Load without transformers' progress bar and printed report; yield what the report says."""
     from transformers.utils import logging as transformers_logging
 
-    missing: list[str] = []
+    report = LoadReport()
 
     def read_report(record: logging.LogRecord) -> bool:
         message = record.getMessage()
         if "LOAD REPORT" in message:
-            keys = re.findall(r"^(\S.*?)\s*\|.*MISSING", message, flags=re.MULTILINE)
-            missing.extend(key for key in keys if "pooler" not in key)
+            missing = re.findall(r"^(\S.*?)\s*\|.*MISSING", message, flags=re.MULTILINE)
+            report.missing.extend(key for key in missing if "pooler" not in key)
+            unexpected = re.findall(r"^(\S.*?)\s*\|.*UNEXPECTED", message, flags=re.MULTILINE)
+            report.unexpected.extend(unexpected)
         # Some releases of transformers say of every layer that it was not sharded, though nobody asked for it.
         unasked = "not sharded" in message or "TP rules were not applied" in message
         return "LOAD REPORT" not in message and not unasked
@@ -214,7 +249,7 @@ def quiet_loading() -> Iterator[list[str]]:
         loader.setLevel(logging.WARNING)  # or a user who turned warnings off would get no report
         loader.addFilter(read_report)
     try:
-        yield missing
+        yield report
     finally:
         transformers_logging.set_tqdm_hook(hook)
         for loader, level in zip(loggers, levels, strict=True):

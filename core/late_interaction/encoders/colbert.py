@@ -15,6 +15,8 @@ import numpy as np
 from late_interaction.encoders.base import LateInteractionModel, Role, check_texts
 from late_interaction.encoders.batching import token_batches
 from late_interaction.encoders.checkpoint import (
+    brings_code,
+    code_hash,
     content_hash,
     find_checkpoint,
     require_safetensors,
@@ -175,6 +177,9 @@ class ColBERTModel(Remade, LateInteractionModel):
         self.protected_tokens = self._count_leading_special_tokens()
         self._model_id = model_id(self.model_name)
         self._content = content_hash(folder)
+        self._remote_code: str | None = None
+        if brings_code(folder):
+            self._remote_code = code_hash(folder) if trust_remote_code else "not run"
 
     def __repr__(self) -> str:
         return f"ColBERTModel({self.model_name!r}, dim={self.dim}, device={self.device!r})"
@@ -193,7 +198,8 @@ class ColBERTModel(Remade, LateInteractionModel):
         device, backend, batch size and dtype: they move a vector about as little as storing it as int8 does,
         and an index built in float16 on a GPU has to serve queries encoded in float32 on a CPU. `long_documents` is
         there unless it is "truncate", which is what earlier releases did. `max_document_tokens` is not: what it cuts
-        off is told when the document is indexed.
+        off is told when the document is indexed. `remote_code` is there for a checkpoint that brings Python code: its
+        hash, or "not run".
         """
         long = {} if self.long_documents == "truncate" else {"long_documents": self.long_documents}
         return {
@@ -208,15 +214,23 @@ class ColBERTModel(Remade, LateInteractionModel):
             "query_expansion": self._transformer.query_expansion,
             "skiplist": self._skiplist,
             **long,
+            **({} if self._remote_code is None else {"remote_code": self._remote_code}),
         }
 
     def as_built(self, encoder: Mapping[str, Any]) -> LateInteractionModel:
-        """Return this model with "truncate" where it has "windows" and the index's documents were truncated."""
-        if self.long_documents != "windows" or "long_documents" in encoder or "model" not in encoder:
+        """Return this model as an earlier release built the index: documents truncated, code not told about."""
+        if "model" not in encoder:
             return self
-        truncating = copy.copy(self)  # Each has a thread of its own; they share the lock.
-        truncating.long_documents = "truncate"
-        return truncating
+        changes: dict[str, Any] = {}
+        if self.long_documents == "windows" and "long_documents" not in encoder:
+            changes["long_documents"] = "truncate"
+        if self._remote_code is not None and "remote_code" not in encoder:
+            changes["_remote_code"] = None
+        if not changes:
+            return self
+        earlier = copy.copy(self)  # Each has a thread of its own; they share the lock.
+        vars(earlier).update(changes)
+        return earlier
 
     def encode_queries(self, queries: Sequence[str]) -> list[FloatMatrix]:
         """One (n_tokens, dim) float32 matrix of unit rows per query, in the order given.

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from late_interaction.encoders.base import Role
-from late_interaction.encoders.checkpoint import TextFamily, module_entries, quiet_loading, read_json
+from late_interaction.encoders.checkpoint import (
+    TextFamily,
+    brings_code,
+    module_entries,
+    quiet_loading,
+    read_json,
+    unused_heads,
+)
 from late_interaction.encoders.torch_runtime import device_or_best, is_cpu
 from late_interaction.errors import ModelError
 
@@ -15,7 +24,12 @@ if TYPE_CHECKING:
     from sentence_transformers import MultiVectorEncoder
     from sentence_transformers.base.modules import Transformer
 
+logger = logging.getLogger(__name__)
+
 Backend = Literal["torch", "onnx", "openvino"]
+
+_HEAD = re.compile(r"(colbert_|custom_text_)?(linear|proj(ection)?|embedding_proj_layer|text_proj)\.weight")
+_CODE = "its config names Python code that comes with it (auto_map)."
 
 
 def load_text_encoder(
@@ -39,21 +53,46 @@ def load_text_encoder(
         if dtype is None:
             dtype = "float32" if is_cpu(device) else "auto"
         options["model_kwargs"] = {"dtype": dtype, "use_safetensors": True}
-    load = _load_plain if family == "plain" else _load_multi_vector
-    with quiet_loading() as missing:
-        encoder = load(folder, device, options)
-    if missing:
+    code_left_out = brings_code(folder) and not trust_remote_code
+    with quiet_loading() as report:
+        encoder = (
+            _load_plain(folder, device, options)
+            if family == "plain"
+            else _load_multi_vector(folder, family, device, options)
+        )
+    if report.missing:
+        shown = ", ".join(report.missing[:5]) + (", …" if len(report.missing) > 5 else "")
+        remedy = f" {_CODE} Read it, and if you trust it, load the model with" if code_left_out else ""
+        remedy += " trust_remote_code=True." if code_left_out else ""
         raise ModelError(
-            f"{folder} lacks weights of its own architecture, which would be random: {', '.join(missing)}."
+            f"{folder} lacks weights of its own architecture, which would be random: {shown}.{remedy}"
+        )
+    heads = [name for name in report.unexpected if _HEAD.fullmatch(name)] + unused_heads(folder)
+    if family == "plain" and heads:
+        raise ModelError(
+            f"{folder} has a late-interaction head that its config does not tell about, and that would not be used: "
+            f"{', '.join(heads)}. Loaded as a plain encoder it would give other vectors. colbert-ai's format has the "
+            "architecture HF_ColBERT in config.json and artifact.metadata beside it; PyLate's has its Dense in "
+            "modules.json."
+        )
+    if code_left_out:
+        logger.warning(
+            "%s: %s It is not run, and the vectors may differ from those its authors mean. Read it, and if you trust "
+            "it, load the model with trust_remote_code=True.",
+            folder,
+            _CODE,
         )
     if not isinstance(encoder[0], Transformer) or encoder.tokenizer is None:
         raise ModelError(f"{folder} begins with a {type(encoder[0]).__name__}, not with a text transformer.")
     return encoder
 
 
-def _load_multi_vector(folder: Path, device: str, options: Mapping[str, Any]) -> MultiVectorEncoder:
+def _load_multi_vector(
+    folder: Path, family: TextFamily, device: str, options: Mapping[str, Any]
+) -> MultiVectorEncoder:
     from sentence_transformers import MultiVectorEncoder
     from sentence_transformers.base.modules import Dense
+    from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 
     encoder = MultiVectorEncoder(str(folder), device=device, **options)
     # sentence-transformers adds a projection with random weights where it finds none.
@@ -63,7 +102,28 @@ def _load_multi_vector(folder: Path, device: str, options: Mapping[str, Any]) ->
         raise ModelError(
             f"{folder} is a late-interaction checkpoint without the projection that belongs to it."
         )
+    settings = read_json(folder / "config_sentence_transformers.json")
+    masks = settings.get("do_query_expansion") or settings.get("skiplist_words")
+    if (masks or family != "multi-vector") and not any(isinstance(part, MultiVectorMask) for part in encoder):
+        raise ModelError(
+            f"{folder} would be encoded without its query expansion and skiplist: sentence-transformers does not take "
+            "it for a late-interaction checkpoint. Write the model_type of its format into "
+            'config_sentence_transformers.json ("ColBERT" for PyLate).'
+        )
+    _take_off_pooling(folder, encoder)
     return encoder
+
+
+def _take_off_pooling(folder: Path, encoder: MultiVectorEncoder) -> None:
+    """Remove a token pooling that was saved with a checkpoint, and say so: an index pools, by its own factor."""
+    names = [name for name, module in encoder.named_children() if "TokenPooling" in type(module).__name__]
+    for name in names:
+        logger.warning(
+            "%s brings a %s of its own. It is taken off: documents are pooled once, by the index's doc_pool_factor.",
+            folder,
+            type(getattr(encoder, name)).__name__,
+        )
+        delattr(encoder, name)
 
 
 def _load_plain(folder: Path, device: str, options: Mapping[str, Any]) -> MultiVectorEncoder:

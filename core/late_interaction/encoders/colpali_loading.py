@@ -75,7 +75,7 @@ class VisualCheckpoint:
             options["device_map"] = device_map
         if (self.folder / "adapter_config.json").is_file():
             options["adapter_kwargs"] = {"_adapter_model_path": str(self.folder)}
-        with quiet_loading() as missing:
+        with quiet_loading() as report:
             model, info = _class(self.family, self.family.model).from_pretrained(
                 str(self._whole), use_safetensors=True, output_loading_info=True, **options
             )
@@ -83,7 +83,7 @@ class VisualCheckpoint:
             # It computes the logits of every token, gigabytes that nobody reads, with a head whose weights
             # transformers 5 leaves unloaded.
             model.model.lm_head = torch.nn.Identity()
-        self._check_weights(missing, info, adapted="adapter_kwargs" in options)
+        self._check_weights(report.missing, info, adapted="adapter_kwargs" in options)
         if device_map is None:
             return model.eval().to(best)
         # The models multiply the projected vectors by the mask, which stays where the input is.
