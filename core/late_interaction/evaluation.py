@@ -126,6 +126,10 @@ def evaluate(run: Run, qrels: Qrels) -> dict[str, float]:
 
     Raises:
         MissingExtraError: the `eval` extra is not installed.
+
+    Example:
+        >>> evaluate({"q1": {"d1": 2.0, "d2": 1.0}}, {"q1": {"d1": 1}})
+        {'ndcg@10': 1.0, 'recall@100': 1.0, 'mrr@10': 1.0}
     """
     evaluator = _trec_eval().RelevanceEvaluator(qrels, {"ndcg_cut.10", "recall.100", "recip_rank"})
     by_query = evaluator.evaluate({query_id: run[query_id] for query_id in qrels if run.get(query_id)})

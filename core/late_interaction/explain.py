@@ -56,6 +56,12 @@ def matched_words(
 
     Returns:
         For each document, the spans of its words in ascending order.
+
+    Example:
+        >>> from late_interaction.demo import model_folder
+        >>> model, text = ColBERTModel(model_folder(), device="cpu"), "A cat sleeps in the sun."
+        >>> [text[start:end] for start, end in matched_words(model, "kitten", [text], min_similarity=0.3)[0]]
+        ['cat']
     """
     (vectors,) = model.encode_queries([query])
     found = []

@@ -47,6 +47,11 @@ def maxsim(
 
     Raises:
         ValueError: shapes do not fit, or a document has no token.
+
+    Example:
+        >>> query = np.eye(2, dtype=np.float32)
+        >>> maxsim(query, [query, query[:1]]).tolist()
+        [2.0, 1.0]
     """
     if not isinstance(documents, RaggedTokens):
         documents = RaggedTokens.from_matrices(documents, query.shape[-1])
@@ -81,14 +86,14 @@ def maxsim(
 
 
 def token_alignment(query: FloatMatrix, document: FloatMatrix) -> TokenAlignment:
-    """For each row of `query` (n, dim), the row of `document` (m, dim) that is most similar to it."""
+    """Find for each row of `query` (n, dim) the most similar row of `document` (m, dim)."""
     similarities = query @ document.T
     tokens = similarities.argmax(axis=1)
     return TokenAlignment(tokens.astype(np.int64), similarities[np.arange(len(query)), tokens])
 
 
 def _tiles(offsets: NDArray[np.int64], n_tokens: int) -> Iterator[tuple[int, int]]:
-    """Ranges of whole documents of at most `n_tokens` tokens; a longer document is a tile of its own."""
+    """Yield ranges of whole documents of at most `n_tokens` tokens; a longer document is a tile of its own."""
     first, n_docs = 0, len(offsets) - 1
     while first < n_docs:
         last = int(np.searchsorted(offsets, offsets[first] + n_tokens, side="right")) - 1

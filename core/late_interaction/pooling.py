@@ -38,6 +38,10 @@ def pool_document(matrix: FloatMatrix, factor: float, *, protected_tokens: int =
     The first `protected_tokens` rows stay as they are. The other n become exactly `max(1, n // factor)`
     vectors, floor division: of one token, one stays.
 
+    The clusters are of the kind that sentence-transformers' `HierarchicalTokenPooling`, PyLate and colpali-engine make,
+    and not the same: ties and the order of tokens decide there, and PyLate's means are not unit vectors again. An
+    index is therefore pooled by this function alone (`POOLING_ALGORITHM` in its spec).
+
     Args:
         matrix: (n_tokens, dim) float32, unit rows, n_tokens ≥ 1.
         factor: ≥ 1; need not be whole. 1 gives the matrix back as it is.
@@ -48,6 +52,10 @@ def pool_document(matrix: FloatMatrix, factor: float, *, protected_tokens: int =
 
     Raises:
         ValueError: no rows, a factor below 1, a negative `protected_tokens`.
+
+    Example:
+        >>> pool_document(np.eye(4, dtype=np.float32), 2).shape
+        (2, 4)
     """
     _check_matrix(matrix)
     if not (math.isfinite(factor) and factor >= 1):

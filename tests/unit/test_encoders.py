@@ -554,7 +554,7 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_hub_that_cannot_be_reached(hub_cache: Path) -> None:
-    with pytest.raises(ModelError, match="nobody/nothing at revision 'v1' is no folder here") as caught:
+    with pytest.raises(ModelError, match="nobody/nothing at revision 'v1' is not a local folder") as caught:
         ColBERTModel("nobody/nothing", revision="v1")
     assert caught.value.__cause__ is not None
 

@@ -149,9 +149,9 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_checkpoints_give_their_published_values(name: str) -> None:
     try:
-        model = ColBERTModel(name, device="cpu")
+        model = ColBERTModel(name, device="cpu", long_documents="truncate")
     except ModelError as error:
-        if "could not be had from the Hugging Face hub" not in str(error):
+        if "downloading it from the Hugging Face Hub failed" not in str(error):
             raise
         pytest.skip("the Hugging Face hub is out of reach")
     published = PUBLISHED[name]

@@ -1,4 +1,4 @@
-"""What goes through a model together."""
+"""Put inputs together into batches."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def token_batches(lengths: Sequence[int], budget: int, most: int | None = None) -> Iterator[list[int]]:
-    """Positions of inputs that go through the model together, the longest first.
+    """Yield the positions of inputs that go through the model together, the longest first.
 
     Args:
         lengths: tokens (or pixels) of each input.

@@ -51,7 +51,7 @@ def find_checkpoint(model_name: str, revision: str | None = None, exports: Seque
         exports: patterns of further files to download.
 
     Raises:
-        ModelError: there is no such folder, or the hub's files cannot be had.
+        ModelError: there is no such folder, or the hub's files cannot be downloaded.
         ValueError: a revision for a local folder.
     """
     folder = Path(model_name).expanduser()
@@ -78,9 +78,9 @@ def find_checkpoint(model_name: str, revision: str | None = None, exports: Seque
     except Exception as error:
         at = f" at revision {revision!r}" if revision else ""
         raise ModelError(
-            f"{model_name}{at} is no folder here, and could not be had from the Hugging Face hub. Check the "
+            f"{model_name}{at} is not a local folder, and downloading it from the Hugging Face Hub failed. Check the "
             "name, the connection and, for a private or gated model, that you are logged in "
-            f"(`hf auth login`). The hub's client said: {error}"
+            f"(`hf auth login`). Original error: {error}"
         ) from error
 
 
@@ -91,7 +91,7 @@ def text_family(folder: Path) -> TextFamily:
     "plain" a transformer without a late-interaction head.
 
     Raises:
-        ModelError: it is no model, or one of a kind that `ColBERTModel` does not encode with.
+        ModelError: it is not a model, or one of a kind that `ColBERTModel` does not encode with.
     """
     config = read_json(folder / "config.json")
     settings = read_json(folder / "config_sentence_transformers.json")
@@ -126,7 +126,7 @@ def module_entries(folder: Path) -> list[dict[str, Any]]:
 
 
 def require_safetensors(folder: Path, family: TextFamily) -> None:
-    """See to it that no weights would be read from a pickle.
+    """Check that no weights would be read from a pickle.
 
     Raises:
         ModelError: some of the checkpoint's weights are not in safetensors files.

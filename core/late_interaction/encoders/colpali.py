@@ -35,9 +35,9 @@ class ColPaliModel(Remade, LateInteractionModel):
     """A late-interaction encoder of images and texts: unit vectors for the patches of an image, or for tokens.
 
     The families are those of `FAMILIES`: ColPali, ColQwen2, 2.5, 3 and 3.5, ColIdefics3 (ColSmol), ColModernVBert and
-    ColGemma3 of colpali-engine, and ColPali, ColQwen2 and ColModernVBert of transformers. Which one a checkpoint is
-    says its config, for a LoRA adapter that of its base model. Weights are read from safetensors only, and code that
-    comes with a checkpoint is never run.
+    ColGemma3 of colpali-engine, and ColPali, ColQwen2 and ColModernVBert of transformers. The family is read from the
+    checkpoint's config, for a LoRA adapter from that of its base model. Weights are read from safetensors only, and
+    code that comes with a checkpoint is never run.
 
     A document is an image or a text; a query likewise. All vectors of the model's own input are kept, those of its
     prompt ("Describe the image.") too, as its authors do. A vector does not depend on the batch. One thread encodes
@@ -60,7 +60,7 @@ class ColPaliModel(Remade, LateInteractionModel):
         query_prefix: the prefix in force.
 
     Raises:
-        ModelError: the checkpoint cannot be had or loaded, is of no known family, or lacks weights of its own.
+        ModelError: the checkpoint is not found or cannot be loaded, is of no known family, or lacks weights of its own.
         MissingExtraError: colpali-engine, Pillow or torchvision is not installed.
         ValueError: an argument that no checkpoint can be loaded with.
     """

@@ -1,4 +1,4 @@
-"""For vectors that are made elsewhere."""
+"""The place of a model in an index of vectors that are made elsewhere."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ class PrecomputedEmbeddings(LateInteractionModel):
     Args:
         dim: width of a token vector.
         name: what made the vectors; an index opens only under the name it was built with.
+
+    Example:
+        >>> PrecomputedEmbeddings(128, "my-encoder-v1").fingerprint
+        {'family': 'precomputed', 'model': 'my-encoder-v1'}
     """
 
     def __init__(self, dim: int, name: str) -> None:
@@ -30,7 +34,7 @@ class PrecomputedEmbeddings(LateInteractionModel):
         return {"family": "precomputed", "model": self.model_name}
 
     def encode_queries(self, queries: Sequence[str]) -> list[FloatMatrix]:
-        """Not possible: there is no model here.
+        """Refuse: there is no model here.
 
         Raises:
             ModelError: always.
@@ -38,7 +42,7 @@ class PrecomputedEmbeddings(LateInteractionModel):
         self._refuse("search_with_embeddings")
 
     def encode_documents(self, documents: Sequence[str]) -> list[FloatMatrix]:
-        """Not possible: there is no model here.
+        """Refuse: there is no model here.
 
         Raises:
             ModelError: always.
