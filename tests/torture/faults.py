@@ -69,11 +69,11 @@ class _Run:
         self.allowed: dict[str, set[str]] = {f"d{i}": {"old"} for i in range(n)}
         self.over = asyncio.Event()
 
-    def pipeline(self) -> LateInteractionPipeline:
+    def pipeline(self, timeout_s: float) -> LateInteractionPipeline:
         store = AstraStore(
             self.server.async_database(),
             "torture",
-            timeout_s=0.3 if self.fault.action == "hang" else 5,
+            timeout_s=timeout_s,
             retries=5,
             limits=Limits(first_wait_s=0.005, longest_wait_s=0.05),
         )
@@ -81,7 +81,8 @@ class _Run:
 
     async def run(self) -> None:
         faults, self.server.settings.faults = self.server.settings.faults, []
-        writer, reader = self.pipeline(), self.pipeline()
+        timeout_s = 0.3 if self.fault.action == "hang" else 10
+        writer, reader = self.pipeline(timeout_s), self.pipeline(timeout_s)
         await writer.initialize()
         await reader.initialize()
         self.server.settings.faults = faults
@@ -178,7 +179,7 @@ class _Run:
 
     async def judge(self) -> None:
         """Compare what is stored with what was acknowledged, and look for each document by its own words."""
-        pipeline = self.pipeline()
+        pipeline = self.pipeline(60)
         await pipeline.initialize()
         documents = await pipeline.find()
         found = {document.doc_id: document.metadata["version"] for document in documents}
