@@ -236,7 +236,7 @@ def mmr_operation(
 ) -> Operation[SearchResults]:
     """Check what an MMR search was given, and return the operation that searches for documents that differ."""
     check_mmr(k, lambda_mult)
-    search = search_operation(query, max(k, fetch_k), filter, options)
+    search = search_operation(query, max(k, fetch_k), filter, {"distinct": True} | options)
 
     async def search_diverse(pipeline: LateInteractionPipeline) -> SearchResults:
         results = await search(pipeline)

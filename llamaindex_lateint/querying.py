@@ -154,6 +154,8 @@ class Search:
         # LlamaIndex gives an empty list where it has no ids to give.
         node_ids = _both(query.node_ids or None, _both(node_ids, id_list("ids", options.pop("ids", None))))
         selection = Selection.of(query.filters, node_ids, parents, options.pop("filter", None))
+        if is_mmr:
+            options.setdefault("distinct", True)
         if node_ids is not None and options.keys() & {"n_ann_tokens", "n_maxsim_candidates"}:
             raise ValueError(
                 "With node_ids every one of these nodes is scored: n_ann_tokens and n_maxsim_candidates have no effect."

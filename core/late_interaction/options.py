@@ -37,6 +37,9 @@ class SearchOptions(TypedDict, total=False):
             (`late_interaction.filters` has the language).
         ids: only the documents of these ids; each of them is scored exactly.
         exact: search on until the top k is certain, however long it takes; False by default.
+        group_by: a metadata field, such as "source": only the best document of each of its values, `k` of them. Stage 1
+            looks deeper until there are so many. A document without the field is a group of its own.
+        distinct: only one document of each content, the best; False by default.
     """
 
     n_ann_tokens: int | None
@@ -44,6 +47,8 @@ class SearchOptions(TypedDict, total=False):
     filter: FilterSpec | None
     ids: Sequence[DocId] | None
     exact: bool
+    group_by: str | None
+    distinct: bool
 
 
 class IndexOptions(TypedDict, total=False):

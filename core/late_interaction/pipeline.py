@@ -312,7 +312,8 @@ class LateInteractionPipeline(Remade):
             query: what to look for: a text, or with a visual model an image, as a PIL image, a `Path` or bytes. A str
                 is always a text.
             k: how many documents, at least 1.
-            **options: `n_ann_tokens`, `n_maxsim_candidates`, `filter`, `ids` and `exact`; see `SearchOptions`.
+            **options: `n_ann_tokens`, `n_maxsim_candidates`, `filter`, `ids`, `exact`, `group_by` and `distinct`; see
+                `SearchOptions`.
 
         Returns:
             Results that unpack as `doc_id, score, content`; `.stats` says how the search went.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from late_interaction.grouping import first_of_each
 from late_interaction.types import FloatMatrix, SearchResults
 from late_interaction.validation import check_positive, shown
 
@@ -98,12 +99,13 @@ async def diversify(
 ) -> SearchResults:
     """Return those `k` of the results that `mmr` chooses, in its order, with their scores and the search's `.stats`.
 
-    Documents deleted meanwhile are left out.
+    Documents deleted meanwhile are left out, and of several with the same content all but the best.
 
     Raises:
         ValueError: as for `mmr`.
     """
     check_mmr(k, lambda_mult)
+    results = SearchResults(list(first_of_each(results, distinct=True)), results.stats)
     matrices = await pipeline.get_matrices([result.doc_id for result in results])
     there = [result for result in results if result.doc_id in matrices]
     rel = [result.score / results.stats.n_query_tokens for result in there]

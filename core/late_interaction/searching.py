@@ -13,13 +13,14 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.candidates import Scaling
 from late_interaction.filters import Filter, matches, parse_filter
+from late_interaction.grouping import first_of_each
 from late_interaction.options import SearchOptions, check_flag, check_names
 from late_interaction.pooling import pool_query
 from late_interaction.rows import check_doc_ids
@@ -31,7 +32,7 @@ from late_interaction.types import (
     SearchResults,
     SearchStats,
 )
-from late_interaction.validation import LARGEST, check_positive
+from late_interaction.validation import LARGEST, check_positive, shown
 
 _ESCALATION = 4
 """How much larger stage 1's parameters are in the next round."""
@@ -67,6 +68,8 @@ class SearchPlan:
         filter: only documents whose metadata match.
         ids: only these documents, each of which is scored.
         exact: search on until the top k is certain.
+        group_by: only the best document of each value of this metadata field.
+        distinct: only one document of each content.
     """
 
     k: int
@@ -75,6 +78,8 @@ class SearchPlan:
     filter: Filter | None = None
     ids: Sequence[str] | None = None
     exact: bool = False
+    group_by: str | None = None
+    distinct: bool = False
 
     @classmethod
     def of(cls, k: int, options: SearchOptions, scaling: Scaling) -> SearchPlan:
@@ -90,6 +95,12 @@ class SearchPlan:
         n_ann_tokens, n_candidates = options.get("n_ann_tokens"), options.get("n_maxsim_candidates")
         ids, exact = options.get("ids"), options.get("exact", False)
         check_flag("exact", exact)
+        group_by, distinct = options.get("group_by"), options.get("distinct", False)
+        check_flag("distinct", distinct)
+        if group_by is not None and not isinstance(group_by, str):
+            raise TypeError(f"group_by must be the name of a metadata field, not {shown(group_by)}.")
+        if group_by == "":
+            raise ValueError("group_by must be the name of a metadata field, and is empty.")
         if n_ann_tokens is not None:
             n_ann_tokens = check_positive("n_ann_tokens", n_ann_tokens)
         if n_candidates is not None:
@@ -113,7 +124,20 @@ class SearchPlan:
             parse_filter(options.get("filter")),
             None if ids is None else list(dict.fromkeys(check_doc_ids(ids))),
             exact,
+            group_by,
+            distinct,
         )
+
+    def among(self, k: int, scaling: Scaling) -> SearchPlan:
+        """Return the plan to choose from the top `k` by group or content: at least as deep, and all of the ranking."""
+        depth = Depth(
+            min(LARGEST, max(self.depth.n_candidates, k, scaling.n_maxsim_candidates(k))),
+            None
+            if self.depth.n_ann_tokens is None
+            else max(self.depth.n_ann_tokens, scaling.n_ann_tokens(k)),
+        )
+        n_first = None if self.n_first is None else scaling.n_first_candidates(k)
+        return replace(self, k=k, depth=depth, n_first=n_first, group_by=None, distinct=False)
 
 
 @dataclass(slots=True)
@@ -151,9 +175,10 @@ async def search(
 ) -> SearchResults:
     """Search a store for a query's (n_tokens, dim) vectors."""
     query = pool_query(matrix, query_pool_distance)
-    ranking = await (rank(store, query, plan) if plan.ids is None else rank_ids(store, query, plan.ids))
-    with ranking.timed("documents"):
-        results = await _read(store, ranking.best, plan)
+    if plan.group_by is None and not plan.distinct:
+        ranking, results = await _rank_and_read(store, query, plan)
+    else:
+        ranking, results = await _search_groups(store, query, plan)
     stats = SearchStats(
         n_query_tokens=len(matrix),
         n_query_vectors=len(query.vectors),
@@ -168,6 +193,27 @@ async def search(
         documents_s=ranking.seconds["documents"],
     )
     return SearchResults(results, stats)
+
+
+async def _rank_and_read(
+    store: Store, query: QueryVectors, plan: SearchPlan
+) -> tuple[Ranking, list[SearchResult]]:
+    ranking = await (rank(store, query, plan) if plan.ids is None else rank_ids(store, query, plan.ids))
+    with ranking.timed("documents"):
+        return ranking, await _read(store, ranking.best, plan)
+
+
+async def _search_groups(
+    store: Store, query: QueryVectors, plan: SearchPlan
+) -> tuple[Ranking, list[SearchResult]]:
+    """Rank more and more documents, until the first of each group among them are k, or there are no more."""
+    n = plan.k * _ESCALATION
+    while True:
+        ranking, results = await _rank_and_read(store, query, plan.among(min(n, LARGEST), store.scaling))
+        chosen = list(first_of_each(results, group_by=plan.group_by, distinct=plan.distinct))
+        if len(chosen) >= plan.k or len(ranking.best) < n:
+            return ranking, chosen[: plan.k]
+        n *= _ESCALATION
 
 
 async def rank(store: Store, query: QueryVectors, plan: SearchPlan) -> Ranking:

@@ -102,6 +102,16 @@ def exact(pipeline: LateInteractionPipeline, query: str, documents: list[dict], 
 # --- searching
 
 
+async def test_one_document_of_each_group_and_each_content_once(pipeline: LateInteractionPipeline) -> None:
+    rows = [{"doc_id": f"a{n}", "content": f"harbour boat w{n % 20}", "source": "a"} for n in range(40)]
+    rows += [{"doc_id": f"b{n}", "content": f"harbour other{n}", "source": "b"} for n in range(2)]
+    await pipeline.index_documents(rows)
+    found = await pipeline.search("harbour boat", k=2, group_by="source")
+    assert [result.metadata["source"] for result in found] == ["a", "b"]
+    found = await pipeline.search("harbour boat", k=30, distinct=True)
+    assert len(found) == len({result.content for result in found}) == 22
+
+
 async def test_what_is_indexed_is_found_and_comes_back_whole(pipeline):
     documents = rows(40)
     assert await pipeline.index_documents(documents) == [row["doc_id"] for row in documents]

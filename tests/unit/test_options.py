@@ -39,6 +39,8 @@ SEARCH: dict[str, Any] = {
     "filter": {"year": 2001},
     "ids": ["a", "b"],
     "exact": True,
+    "group_by": "year",
+    "distinct": True,
 }
 INDEX: dict[str, Any] = {
     "doc_pool_factor": 3,

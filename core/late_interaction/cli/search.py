@@ -49,6 +49,10 @@ def search(
         int | None, typer.Option(min=1, help="Documents to score exactly.")
     ] = None,
     exact: Annotated[bool, typer.Option(help="Search on until the best ones are certain.")] = False,
+    group_by: Annotated[
+        str | None, typer.Option(help="Only the best of each value of a metadata field, such as source.")
+    ] = None,
+    distinct: Annotated[bool, typer.Option(help="Each text once.")] = False,
     model: ModelOption = None,
     device: DeviceOption = None,
     as_json: JsonOption = False,
@@ -60,6 +64,8 @@ def search(
         "n_ann_tokens": n_ann_tokens,
         "n_maxsim_candidates": n_maxsim_candidates,
         "exact": exact,
+        "group_by": group_by,
+        "distinct": distinct,
     }
 
     async def run() -> tuple[SearchResults, LateInteractionModel]:
