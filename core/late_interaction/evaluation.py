@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from late_interaction.encoders.base import LateInteractionModel
+from late_interaction.encoders.base import LateInteractionModel, Role
 from late_interaction.errors import LateInteractionError, MissingExtraError
 from late_interaction.maxsim import maxsim
 from late_interaction.pipeline import LateInteractionPipeline
@@ -215,6 +215,7 @@ async def evaluate_model(
     _trec_eval()  # rather than after minutes of encoding
     doc_ids = list(collection.documents)
     documents = await _encode(model, list(collection.documents.values()), show_progress=show_progress)
+    await _tell_truncated(model, list(collection.queries.values()), "query")
     encoded = await model.aencode_queries(list(collection.queries.values()))
     queries = dict(zip(collection.queries, encoded, strict=True))
 
@@ -279,9 +280,7 @@ async def _encode(model: LateInteractionModel, texts: Sequence[str], *, show_pro
     """Encode all texts, in their order, with a progress bar on stderr."""
     from tqdm import tqdm
 
-    truncated = await model.run(model.count_truncated, texts)
-    if truncated:
-        logger.info("%d of %d documents are longer than the model reads.", truncated, len(texts))
+    await _tell_truncated(model, texts, "document")
     matrices: list[FloatMatrix] = []
     with tqdm(total=len(texts), desc="encoding", unit="doc", disable=not show_progress) as bar:
         for start in range(0, len(texts), ENCODE_BATCH):
@@ -289,6 +288,18 @@ async def _encode(model: LateInteractionModel, texts: Sequence[str], *, show_pro
             matrices += await model.aencode_documents(batch)
             bar.update(len(batch))
     return RaggedTokens.from_matrices(matrices)
+
+
+async def _tell_truncated(model: LateInteractionModel, texts: Sequence[str], role: Role) -> None:
+    """Warn if figures are of the beginnings of texts only."""
+    if truncated := await model.run(model.count_truncated, texts, role):
+        logger.warning(
+            "%d of %d %s are longer than %s reads: their ends are not in these figures.",
+            truncated,
+            len(texts),
+            "queries" if role == "query" else "documents",
+            model.model_name,
+        )
 
 
 def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

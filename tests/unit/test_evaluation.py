@@ -207,3 +207,15 @@ async def test_two_stage_search_keeps_the_quality_of_exact_maxsim() -> None:
     )
     assert as_encoded.metrics["ndcg@10"] > 0.5
     assert two_stage.metrics["ndcg@10"] == pytest.approx(as_encoded.metrics["ndcg@10"], abs=0.005)
+
+
+async def test_what_figures_leave_out_is_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Cutting(WordModel):
+        def count_truncated(self, texts, role="document"):  # type: ignore[no-untyped-def]
+            return 1 if role == "query" else len(texts)
+
+    collection = load_beir(folder)
+    await evaluate_model(collection, Cutting(), pool_factors=())
+    n = len(collection.documents)
+    assert f"{n} of {n} documents are longer than" in caplog.text
+    assert f"1 of {len(collection.queries)} queries are longer than" in caplog.text
