@@ -153,6 +153,13 @@ def exact_run(
         doc_ids: the documents' ids, in the order of `documents`.
         documents: their packed token matrices.
         k: how many per query.
+
+    Example:
+        >>> import numpy as np
+        >>> from late_interaction import RaggedTokens
+        >>> x, y = np.eye(2, dtype=np.float32)[:, None]
+        >>> exact_run({"query": x}, ["x", "y"], RaggedTokens.from_matrices([x, y]))
+        {'query': {'x': 1.0, 'y': 0.0}}
     """
     run: Run = {}
     for query_id, query in queries.items():

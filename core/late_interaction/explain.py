@@ -90,6 +90,13 @@ def word_contributions(
 
     Returns:
         For each document, its words in ascending order.
+
+    Example:
+        >>> from late_interaction import load_model
+        >>> text = "Pie of green apples"
+        >>> [words] = word_contributions(load_model("demo", device="cpu"), "apple dessert", [text])
+        >>> [text[word.start : word.end] for word in words if word.contribution > 0.5]
+        ['apples']
     """
     (vectors,) = model.encode_queries([query])
     found = []
@@ -140,6 +147,12 @@ def image_heat_maps(model: ColPaliModel, query: Item, image: Image.Image) -> NDA
     Returns:
         (n_query_vectors, rows, columns): the dot products of which MaxSim takes the largest for each query vector,
         before pooling. Their mean over the first axis is one map of the whole query.
+
+    Example:
+        >>> from late_interaction import ColPaliModel, load_image
+        >>> page = load_image("page.png")  # doctest: +SKIP
+        >>> maps = image_heat_maps(ColPaliModel(), "revenue by quarter", page)  # doctest: +SKIP
+        >>> draw_heat_map(page, maps.mean(axis=0)).save("seen.png")  # doctest: +SKIP
     """
     (vectors,) = model.encode_queries([query])
     maps: NDArray[np.float32] = np.moveaxis(model.encode_patches(image) @ vectors.T, 2, 0)
@@ -152,6 +165,13 @@ def draw_heat_map(image: Image.Image, heat_map: NDArray[np.float32]) -> Image.Im
     Args:
         image: the image.
         heat_map: (rows, columns), such as the mean of `image_heat_maps`; only its differences count.
+
+    Example:
+        >>> import numpy as np
+        >>> from PIL import Image
+        >>> drawn = draw_heat_map(Image.new("RGB", (20, 10), "white"), np.array([[0.1, 0.9]]))
+        >>> drawn.size, drawn.getpixel((0, 5)), drawn.getpixel((19, 5))
+        ((20, 10), (255, 255, 255), (255, 178, 178))
     """
     from PIL import Image, ImageOps
 

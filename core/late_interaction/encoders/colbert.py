@@ -98,8 +98,19 @@ class ColBERTModel(Remade, LateInteractionModel):
         max_document_tokens: most tokens of a document that are kept.
 
     Raises:
-        ModelError: the checkpoint cannot be had or loaded, or it is no text encoder.
+        ModelError: the checkpoint cannot be downloaded or loaded, or it is not a text encoder.
         ValueError: an argument that no checkpoint, or not this one, can be loaded with.
+
+    Example:
+        `load_model("demo")` is a `ColBERTModel` too, of a model that the demo extra installs.
+
+        >>> from late_interaction import load_model
+        >>> model = load_model("demo", device="cpu")
+        >>> [matrix] = model.encode_documents(["Apple pie with cinnamon"])
+        >>> matrix.shape, str(matrix.dtype)
+        ((4, 384), 'float32')
+        >>> ["Apple pie with cinnamon"[start:end] for start, end in model.document_spans("Apple pie with cinnamon")]
+        ['Apple', 'pie', 'with', 'cinnamon']
     """
 
     _kept = ("model_name", "long_documents")

@@ -63,6 +63,19 @@ class ColPaliModel(Remade, LateInteractionModel):
         ModelError: the checkpoint is not found or cannot be loaded, is of no known family, or lacks weights of its own.
         MissingExtraError: colpali-engine, Pillow or torchvision is not installed.
         ValueError: an argument that no checkpoint can be loaded with.
+
+    Example:
+        The checkpoint of this example has 4 GB.
+
+        >>> import asyncio
+        >>> from late_interaction import ColPaliModel, LateInteractionPipeline, pdf_pages
+        >>> async def main():
+        ...     model = ColPaliModel("vidore/colqwen2-v1.0")
+        ...     async with LateInteractionPipeline("my_index", model) as pipeline:
+        ...         await pipeline.index_documents(pdf_pages("report.pdf"))
+        ...         print((await pipeline.search("revenue by quarter", k=1))[0].content)
+        >>> asyncio.run(main())  # doctest: +SKIP
+        report.pdf, page 3 of 12
     """
 
     supports_images = True

@@ -80,6 +80,13 @@ def pdf_pages(
         ValueError: the file is not a PDF, is damaged, or is protected by a password; or dpi or pdf_timeout_s is not
             positive and finite.
         MissingExtraError: pypdfium2 is not installed.
+
+    Example:
+        >>> from PIL import Image
+        >>> from late_interaction import pdf_pages
+        >>> Image.new("RGB", (40, 30)).save("report.pdf")
+        >>> [(row["doc_id"], row["content"]) for row in pdf_pages("report.pdf")]
+        [('report.pdf#1', 'report.pdf, page 1 of 1')]
     """
     for name, value in (("dpi", dpi), ("pdf_timeout_s", pdf_timeout_s)):
         if not 0 < value < math.inf:
