@@ -272,7 +272,7 @@ async def test_one_builds_and_the_others_go_on(tmp_path, caplog):
         await each.open(SPEC)
         each._builder.start = lambda: None
     await store.upsert([encoded(i) for i in range(150)])
-    with caplog.at_level(logging.INFO), store._build._alone() as alone:
+    with caplog.at_level(logging.INFO), store._build._exclusive() as alone:
         assert alone
         await other.upsert([encoded(150)])
         assert len(await best(other, query(0), 200)) == 151

@@ -61,7 +61,7 @@ class IndexBuilder:
             index = self._views.index(connection, read_state(connection))
             if not self._is_due(connection, index):
                 return
-        with self._alone() as alone:
+        with self._exclusive() as alone:
             if not alone:
                 logger.info("Another process builds the search index of %s now.", self._folder)
                 return
@@ -156,7 +156,7 @@ class IndexBuilder:
             yield
 
     @contextmanager
-    def _alone(self) -> Iterator[bool]:
+    def _exclusive(self) -> Iterator[bool]:
         """Hold the lock of building; False if another process, or another store in this one, has it."""
         lock = LockFile(self._views.index_path.with_name("build.lock"), self._file.mode)
         try:
