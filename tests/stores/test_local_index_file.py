@@ -8,6 +8,7 @@ import os
 import random
 import stat
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,15 +25,16 @@ def small_index() -> CentroidIndex:
     rng = np.random.default_rng(0)
     lists = [np.flatnonzero(rng.random(50) < 0.3) for _ in range(16)]
     starts = np.concatenate([[0], np.cumsum([len(each) for each in lists])])
-    return CentroidIndex(
+    index = CentroidIndex(
         index_id="a" * 32,
-        build_id="b" * 32,
+        build_id="",
         centroids=matrix(0, 16).astype(np.float16).astype(np.float32),
         starts=starts.astype(np.int64),
         postings=np.concatenate(lists).astype(np.int32),
         row_ids=np.arange(2, 102, 2),
         trained_tokens=1000,
     )
+    return replace(index, build_id=index.digest())
 
 
 def save(index: CentroidIndex, path) -> None:
@@ -49,11 +51,21 @@ def path(tmp_path):
 
 def test_what_was_written_is_read(path):
     loaded, index = load_index(path, DIM), small_index()
-    assert (loaded.index_id, loaded.build_id, loaded.trained_tokens) == ("a" * 32, "b" * 32, 1000)
+    assert (loaded.index_id, loaded.build_id, loaded.trained_tokens) == ("a" * 32, index.digest(), 1000)
     for name in ("centroids", "starts", "postings", "row_ids"):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(index, name))
     assert [each.name for each in path.parent.iterdir()] == ["centroids.npz"]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("name", ["centroids", "row_ids", "trained_tokens"])
+def test_possible_values_that_were_not_written_are_refused(path, name):
+    """They would find less than they should, and nothing else would tell."""
+    index = small_index()
+    values = {"centroids": index.centroids[::-1].copy(), "row_ids": index.row_ids + 1, "trained_tokens": 999}
+    save(replace(index, **{name: values[name]}), path)
+    with pytest.raises(UnusableIndexError, match="not what was written"):
+        load_index(path, DIM)
 
 
 def test_whatever_happens_to_the_bytes_it_is_refused_or_does_no_harm(path):

@@ -8,6 +8,7 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,7 +100,7 @@ class IndexBuilder:
         if n_tokens <= self._limits.exact_tokens:
             self._publish(state, None)
             return
-        build_id = secrets.token_hex(16)
+        build_id = ""  # `_publish` names it, by its content
         base = None
         if index is not None and n_tokens <= _RETRAIN_GROWTH * index.trained_tokens:
             alive = np.isin(index.row_ids, row_ids, assume_unique=True)
@@ -130,6 +131,7 @@ class IndexBuilder:
                 with self._naming(state, None):
                     path.unlink(missing_ok=True)
                 return
+            index = replace(index, build_id=index.digest())
             with written_index(index, path, self._file.mode) as temporary, self._naming(state, index):
                 temporary.chmod(self._file.mode)  # those who may read the documents may read their index
                 temporary.replace(path)

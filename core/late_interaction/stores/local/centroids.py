@@ -8,6 +8,7 @@ similarity of the first centroid not probed is imputed (Lee et al., "Rethinking 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -92,6 +93,20 @@ class CentroidIndex:
                 entries = np.cumsum(sizes[near])
             count = min(int(np.searchsorted(entries, n_ann_tokens)) + 1, len(near))
             yield near[:count][::-1], row[near[min(count, len(near) - 1)]]
+
+    def digest(self) -> str:
+        """Return a name of the content, which another content does not have."""
+        digest = hashlib.sha256(f"{self.index_id} {self.trained_tokens}".encode())
+        columns = (
+            (self.centroids, "<f2"),
+            (self.starts, "<i8"),
+            (self.postings, "<i4"),
+            (self.row_ids, "<i8"),
+        )
+        for array, dtype in columns:
+            digest.update(f"{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array, dtype).data)
+        return digest.hexdigest()
 
     def keep(self, alive: NDArray[np.bool_], build_id: str) -> CentroidIndex:
         """Return an index of a new name with the documents that are `alive`, a mask in the order of `row_ids`."""

@@ -130,7 +130,7 @@ def _read(archive: zipfile.ZipFile, dim: int) -> CentroidIndex:
         inner = starts[1:-1]
         ascending[inner[(inner > 0) & (inner < len(postings))] - 1] = True
         _check(bool(ascending.all()), "a list does not ascend")
-    return CentroidIndex(
+    index = CentroidIndex(
         index_id=index_id,
         build_id=build_id,
         centroids=centroids.astype(np.float32),
@@ -139,6 +139,9 @@ def _read(archive: zipfile.ZipFile, dim: int) -> CentroidIndex:
         row_ids=row_ids,
         trained_tokens=trained_tokens,
     )
+    # Values that are possible, and not those that were written, would find less than they should.
+    _check(not build_id or build_id == index.digest(), "its content is not what was written")
+    return index
 
 
 def _name(archive: zipfile.ZipFile, name: str) -> str:
