@@ -63,15 +63,8 @@ def matched_words(
         >>> [text[start:end] for start, end in matched_words(model, "kitten", [text], min_similarity=0.3)[0]]
         ['cat']
     """
-    (vectors,) = model.encode_queries([query])
-    found = []
-    for document, matrix in zip(documents, model.encode_documents(documents), strict=True):
-        tokens, similarities = token_alignment(vectors, matrix)
-        spans = model.document_spans(document)
-        starts = {spans[token] for token in tokens[similarities >= min_similarity]}
-        words = (match.span() for match in _WORD.finditer(document))
-        found.append([word for word in words if any(_overlap(word, span) for span in starts)])
-    return found
+    found = word_contributions(model, query, documents, min_similarity=min_similarity)
+    return [[(word.start, word.end) for word in words] for words in found]
 
 
 def word_contributions(

@@ -231,6 +231,7 @@ async def test_a_child_forked_during_a_write_does_not_hold_the_lock_of_a_killed_
         process.wait()
         store = await opened(tmp_path, lock_timeout=5)
         await store.upsert([encoded(1)])
+        assert await store.count() == 1
         await store.close()
     finally:
         os.kill(child, 9)
