@@ -1,4 +1,4 @@
-"""Examples of the public names that the type checker reads (`tests/typing/test_typing.py`); nothing here is run."""
+"""Examples of the public names that the type checker reads (`tests/typed/test_typing.py`); nothing here is run."""
 
 from collections.abc import AsyncIterator
 from typing import Unpack, assert_type
