@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,3 +27,13 @@ def _scratch_folder_for_doctests(request: pytest.FixtureRequest) -> None:
         folder: Path = request.getfixturevalue("tmp_path")
         monkeypatch.chdir(folder)
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(autouse=True)
+def _log_level_of_its_own() -> Iterator[None]:
+    """Undo what the command line sets for its process."""
+    logger = logging.getLogger("late_interaction")
+    level = logger.level
+    yield
+    logger.setLevel(level)
+    logging.captureWarnings(False)

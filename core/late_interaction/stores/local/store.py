@@ -23,7 +23,7 @@ import sqlite3
 import threading
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -256,7 +256,7 @@ class LocalStore(Remade, Store):
                 path.unlink()
             (self.folder / "build.lock").unlink(missing_ok=True)
             self._file.delete_locks()
-        if not any(self.folder.iterdir()):
+        with suppress(OSError):  # Something else is in it, or another process makes a new index there.
             self.folder.rmdir()
 
     # --- writing
