@@ -8,8 +8,8 @@ import re
 # invisible and tag characters), line ends that only some programs see, and halves of surrogate pairs, which cannot be
 # written. The joiners U+200C and U+200D stay: scripts and emoji need them.
 _OBEYED = (
-    "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
-    "\ud800-\udfff\U000e0000-\U000e0fff"
+    "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0001\U000e0020-\U000e007f"
 )
 _IN_A_LINE = re.compile(f"[{_OBEYED}\t\n]")
 _IN_LINES = re.compile(f"[{_OBEYED}]")

@@ -146,6 +146,13 @@ def test_an_index_made_by_somebody_else_is_text_too(tmp_path: Path, model: str) 
     check("search", "x", "--db", tmp_path, "--name", "evil", "--model", model)
 
 
+def test_only_what_a_terminal_obeys_is_replaced() -> None:
+    """Variation selectors, which Japanese names need, and characters without a meaning yet stay."""
+    replaced = {chr(code) for code in range(sys.maxunicode + 1) if printable(chr(code)) != chr(code)}
+    assert {unicodedata.category(character) for character in replaced} == set(OBEYED)
+    assert printable("葛\U000e0100") == "葛\U000e0100"
+
+
 @given(st.text(st.characters(codec=None) | st.sampled_from(EVIL), max_size=60))
 def test_printable_text_keeps_its_length_and_its_letters(text: str) -> None:
     clean = printable(text)
