@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from late_interaction import sync
 from late_interaction.errors import DocumentError, LateInteractionError
 from late_interaction.pipeline import LateInteractionPipeline
 from late_interaction.portal import LoopPortal
@@ -126,7 +127,9 @@ async def test_opened_and_closed_by_async_code(tmp_path: Path) -> None:
         await pipeline.arun(lambda pipeline: pipeline.count())
 
 
-def test_the_last_pipeline_closes_the_shared_portal(tmp_path: Path) -> None:
+def test_the_last_pipeline_closes_the_shared_portal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # One of its own: other tests may have left pipelines on the process's.
+    monkeypatch.setattr(sync, "shared_portal", type(sync.shared_portal)())
     before = portal_threads()
     first, second = make(tmp_path / "first"), make(tmp_path / "second")
     first.initialize()
