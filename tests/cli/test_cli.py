@@ -1,13 +1,11 @@
 """The command line, as a person or a script uses it."""
 
 import json
-import logging
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,12 +40,8 @@ def db(tmp_path: Path, docs: Path, model: str) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _wide_terminal_and_restored_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    logger = logging.getLogger("late_interaction")
-    level = logger.level
-    yield
-    logger.setLevel(level)
 
 
 def test_index_search_info(db: str, docs: Path, model: str) -> None:

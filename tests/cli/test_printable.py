@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 import unicodedata
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,15 +62,6 @@ def docs(tmp_path: Path) -> Path:
     (folder / "rows.jsonl").write_text(json.dumps(row) + "\nnot JSON\n")
     (folder / f"a{EVIL.replace('/', '')}.txt").write_bytes(b"fine\n\xff\xfe")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _restored_logging() -> Iterator[None]:
-    logger = logging.getLogger("late_interaction")
-    level = logger.level
-    yield
-    logger.setLevel(level)
-    logging.captureWarnings(False)
 
 
 def check(*arguments: object) -> str:

@@ -80,7 +80,7 @@ def test_whatever_happens_to_the_bytes_it_is_refused_or_does_no_harm(path):
             continue
         loaded += 1
         assert np.isfinite(index.approximate(asked, 100)).all()
-        assert len(index.keep(np.arange(len(index.row_ids)) % 2 == 0, "c").row_ids) <= len(index.row_ids)
+        assert len(index.keep(np.arange(len(index.row_ids)) % 2 == 0).row_ids) <= len(index.row_ids)
     assert 0 < loaded < 500
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from late_interaction.encoders.base import LateInteractionModel, Role
 from late_interaction.errors import ModelError
 from late_interaction.types import FloatMatrix
+from late_interaction.validation import unit_rows
 
 _BATCH = 256
 _NAME = "projection"
@@ -140,9 +141,7 @@ class ProjectedModel(LateInteractionModel):
         return cls(model, projection)
 
     def _project(self, matrix: FloatMatrix) -> FloatMatrix:
-        rows: FloatMatrix = matrix @ self.projection[:-1] + self.projection[-1]
-        rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-        return rows
+        return unit_rows(matrix @ self.projection[:-1] + self.projection[-1])
 
 
 def fit_projection(model: LateInteractionModel, texts: Iterable[str], dim: int = 192) -> ProjectedModel:

@@ -100,18 +100,17 @@ class IndexBuilder:
         if n_tokens <= self._limits.exact_tokens:
             self._publish(state, None)
             return
-        build_id = ""  # `_publish` names it, by its content
         base = None
         if index is not None and n_tokens <= _RETRAIN_GROWTH * index.trained_tokens:
             alive = np.isin(index.row_ids, row_ids, assume_unique=True)
             above = row_ids[~np.isin(row_ids, index.row_ids, assume_unique=True)]
             if not len(above) or above[0] > index.last_row_id:  # Else the index has gaps.
-                base, row_ids = index.keep(alive, build_id), above
+                base, row_ids = index.keep(alive), above
         if base is None:
             centroids = self._train(row_ids, n_tokens, tick)
             if centroids is None:
                 return
-            base = empty_index(state.index_id, build_id, centroids, n_tokens)
+            base = empty_index(state.index_id, centroids, n_tokens)
         with tqdm(desc="Indexing", total=len(row_ids), unit="doc", disable=not show_progress) as bar:
 
             def batches() -> Iterator[tuple[NDArray[np.int64], RaggedTokens]]:

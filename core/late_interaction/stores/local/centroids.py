@@ -108,13 +108,12 @@ class CentroidIndex:
             digest.update(np.ascontiguousarray(array, dtype).data)
         return digest.hexdigest()
 
-    def keep(self, alive: NDArray[np.bool_], build_id: str) -> CentroidIndex:
-        """Return an index of a new name with the documents that are `alive`, a mask in the order of `row_ids`."""
+    def keep(self, alive: NDArray[np.bool_]) -> CentroidIndex:
+        """Return an index with the documents that are `alive`, a mask in the order of `row_ids`."""
         kept = alive[self.postings]
         centroid_of = np.repeat(np.arange(len(self.centroids)), np.diff(self.starts))[kept]
         moved = np.cumsum(alive, dtype=np.int32) - 1
-        index = self._with_postings(centroid_of, moved[self.postings[kept]], self.row_ids[alive])
-        return replace(index, build_id=build_id)
+        return self._with_postings(centroid_of, moved[self.postings[kept]], self.row_ids[alive])
 
     def extend(self, batches: Iterable[tuple[NDArray[np.int64], RaggedTokens]]) -> CentroidIndex:
         """Return the index with more documents at the same centroids.
@@ -148,11 +147,11 @@ class CentroidIndex:
         return replace(self, starts=starts, postings=positions[order], row_ids=row_ids)
 
 
-def empty_index(index_id: str, build_id: str, centroids: FloatMatrix, trained_tokens: int) -> CentroidIndex:
+def empty_index(index_id: str, centroids: FloatMatrix, trained_tokens: int) -> CentroidIndex:
     """Return an index with centroids and no document, to be extended."""
     return CentroidIndex(
         index_id=index_id,
-        build_id=build_id,
+        build_id="",  # the build names it by its content
         # As they come back from the file, so that documents are assigned to the centroids they are found at.
         centroids=centroids.astype(np.float16).astype(np.float32),
         starts=np.zeros(len(centroids) + 1, np.int64),

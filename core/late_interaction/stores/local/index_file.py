@@ -1,8 +1,9 @@
 """The embedded store's index file: a NumPy archive that is written whole, and checked wholly when it is read.
 
 The file may come from anywhere: damaged, made by another release, or made by hand. So nothing in it is believed before
-it was checked, in milliseconds: names, types, shapes, ranges, order and finiteness. What a wrong but well-formed
-index could still do is to order candidates badly; the scores of what is found come from the documents.
+it was checked, in milliseconds: names, types, shapes, ranges, order, finiteness and the digest of its content, which is
+its name. What a wrong but well-formed index could still do is to order candidates badly; the scores of what is found
+come from the documents.
 """
 
 from __future__ import annotations
