@@ -331,11 +331,12 @@ def _blob_attempt(rng: random.Random) -> Attempt:
             if blob:
                 blob[rng.randrange(len(blob))] = rng.randrange(256)
         try:
-            unpack(bytes(blob))
+            found = unpack(bytes(blob))
         except StoreError:
             raise
         except (ValueError, TypeError) as error:
             raise AssertionError(f"unpack promises StoreError, and raised {error!r}") from error
+        assert (np.abs(found) <= 2.1).all(), f"unpack gave what no unit vector holds: {found}"
 
     return attempt
 

@@ -97,6 +97,13 @@ def test_the_time_is_named(good: Path) -> None:
     assert page_text(good, 1) == "The wing"
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("timeout_s", [1e10, 1e300])
+def test_more_time_than_a_system_can_wait_is_as_much_as_it_can(good: Path, timeout_s: float) -> None:
+    assert page_text(good, 1, pdf_timeout_s=timeout_s) == "The wing"
+    assert page_text(good, 1, pdf_timeout_s=30) == "The wing"
+
+
 @pytest.mark.slow
 def test_another_file_is_read_meanwhile(endless: Path, good: Path) -> None:
     failed: list[ValueError] = []

@@ -92,6 +92,7 @@ class _Worker:
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        timeout_s = min(timeout_s, threading.TIMEOUT_MAX)  # longer than this no system can wait
         limits = {"memory": MEMORY, "processor_s": max(1.0, timeout_s / _PROCESSOR_SHARE)}
         self.path = request["path"]
         with self._deadline(timeout_s) as overran:

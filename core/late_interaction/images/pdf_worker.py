@@ -14,7 +14,8 @@ import os
 import signal
 import sys
 import warnings
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, BinaryIO
 
 _POINTS_PER_INCH = 72
 _LONGEST_EDGE = 20_000
@@ -112,8 +113,9 @@ def _limit(name: str, value: int) -> None:
     except ImportError:  # Windows
         return
     number = getattr(resource, name)
+    most = resource.getrlimit(number)[1]
     with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(number, (value, resource.getrlimit(number)[1]))
+        resource.setrlimit(number, (value if most == resource.RLIM_INFINITY else min(value, most), most))
 
 
 def _processor_seconds() -> float:
@@ -121,16 +123,14 @@ def _processor_seconds() -> float:
     return times.user + times.system
 
 
-def main() -> None:
-    """Answer requests until there are none."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks, which ends this one
-    warnings.simplefilter("ignore")
-    sys.path[:0] = sys.argv[1:]
-    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 – what a library prints is not an answer
-        os.dup2(nowhere.fileno(), 1)
-    import pypdfium2 as pdfium
+def serve(pdfium: Any, requests: Iterable[bytes], answers: BinaryIO) -> None:
+    """Answer requests until there are none.
 
+    Args:
+        pdfium: the module pypdfium2.
+        requests: lines of JSON: what, path, memory (bytes), processor_s (seconds), and page, dpi, max_pixels.
+        answers: takes for each request a line of JSON with the values and the length of what follows, and that.
+    """
     files = _Files(pdfium)
     answers.write(b"ready\n")
     answers.flush()
@@ -151,6 +151,19 @@ def main() -> None:
         answers.write(json.dumps(values | {"length": len(data)}).encode() + b"\n")
         answers.write(data)
         answers.flush()
+
+
+def main() -> None:
+    """Serve the process that started this one, over standard input and output."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks, which ends this one
+    warnings.simplefilter("ignore")
+    sys.path[:0] = sys.argv[1:]
+    answers = os.fdopen(os.dup(1), "wb")
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 – what a library prints is not an answer
+        os.dup2(nowhere.fileno(), 1)
+    import pypdfium2
+
+    serve(pypdfium2, sys.stdin.buffer, answers)
 
 
 if __name__ == "__main__":
