@@ -31,8 +31,10 @@ class LateInteractionError(Exception):
 class MissingExtraError(LateInteractionError, ImportError):
     """A feature needs packages that are not installed; the message names the extra that brings them."""
 
-    def __init__(self, feature: str, extra: str, missing: str | None = None) -> None:
-        what = f" ({missing} is not installed)" if missing else ""
+    def __init__(
+        self, feature: str, extra: str, missing: str | None = None, installed: str | None = None
+    ) -> None:
+        what = f" ({missing} is not installed{f', but {installed}' if installed else ''})" if missing else ""
         super().__init__(f"{feature} needs an extra{what}: pip install 'late-interaction[{extra}]'")
         self.extra = extra
 

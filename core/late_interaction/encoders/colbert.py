@@ -23,7 +23,7 @@ from late_interaction.encoders.checkpoint import (
     text_family,
 )
 from late_interaction.encoders.colbert_loading import Backend, load_text_encoder, position_limit
-from late_interaction.encoders.torch_runtime import dtype_name, guard_fork, is_cpu, model_id
+from late_interaction.encoders.torch_runtime import dtype_name, guard_fork, is_cpu, model_id, require_packages
 from late_interaction.encoders.windows import (
     MAX_DOCUMENT_TOKENS,
     LongDocuments,
@@ -98,6 +98,7 @@ class ColBERTModel(Remade, LateInteractionModel):
         max_document_tokens: most tokens of a document that are kept.
 
     Raises:
+        MissingExtraError: the colbert extra is not installed.
         ModelError: the checkpoint cannot be downloaded or loaded, or it is not a text encoder.
         ValueError: an argument that no checkpoint, or not this one, can be loaded with.
 
@@ -131,6 +132,7 @@ class ColBERTModel(Remade, LateInteractionModel):
         trust_remote_code: bool = False,
         backend: Backend = "torch",
     ) -> None:
+        require_packages("ColBERTModel")
         if long_documents not in get_args(LongDocuments):
             raise ValueError(
                 f"long_documents must be one of {', '.join(get_args(LongDocuments))}, not {long_documents!r}."

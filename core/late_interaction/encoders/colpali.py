@@ -17,7 +17,7 @@ from late_interaction.encoders.base import Item, LateInteractionModel, Role, che
 from late_interaction.encoders.batching import token_batches
 from late_interaction.encoders.checkpoint import content_hash
 from late_interaction.encoders.colpali_loading import VisualCheckpoint
-from late_interaction.encoders.torch_runtime import dtype_name, guard_fork, model_id
+from late_interaction.encoders.torch_runtime import dtype_name, guard_fork, model_id, require_packages
 from late_interaction.errors import MissingExtraError, ModelError
 from late_interaction.images.scaling import factors_for, scaled_rgb
 from late_interaction.recipes import Remade
@@ -61,7 +61,7 @@ class ColPaliModel(Remade, LateInteractionModel):
 
     Raises:
         ModelError: the checkpoint is not found or cannot be loaded, is of no known family, or lacks weights of its own.
-        MissingExtraError: colpali-engine, Pillow or torchvision is not installed.
+        MissingExtraError: the colpali extra, or torchvision, is not installed.
         ValueError: an argument that no checkpoint can be loaded with.
 
     Example:
@@ -93,6 +93,7 @@ class ColPaliModel(Remade, LateInteractionModel):
         query_prefix: str | None = None,
         revision: str | None = None,
     ) -> None:
+        require_packages("ColPaliModel", "colpali")
         weights = dtype_name(dtype)
         if device is not None and device_map is not None:
             raise ValueError("give either device or device_map, not both.")

@@ -1,15 +1,47 @@
-"""What both encoder classes need of torch: devices, dtypes, forks, and the name that a fingerprint keeps."""
+"""What both encoder classes need of torch: its packages, devices, dtypes, forks, and a fingerprint's name."""
 
 from __future__ import annotations
 
 import os
+from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from packaging.requirements import Requirement
+
+from late_interaction.errors import MissingExtraError
 
 if TYPE_CHECKING:
     import torch
 
 DTYPES = ("float32", "float16", "bfloat16")
+
+
+def require_packages(feature: str, extra: str = "colbert") -> None:
+    """Check that the packages of the extra `colbert` are there, in versions that fit.
+
+    A base install has none of them, and beside it another program may have put older ones.
+
+    Args:
+        feature: what needs them, for the message.
+        extra: an extra that contains `colbert`, for the message.
+
+    Raises:
+        MissingExtraError: one is not installed, or another version of it is.
+    """
+    for line in requires("late-interaction") or ():
+        needed = Requirement(line)
+        if needed.marker is None or not needed.marker.evaluate({"extra": "colbert"}):
+            continue
+        if find_spec(needed.name.replace("-", "_")) is None:
+            raise MissingExtraError(feature, extra, needed.name)
+        try:
+            installed = version(needed.name)
+        except PackageNotFoundError:
+            continue  # A build that does not say which version it is.
+        if not needed.specifier.contains(installed, prereleases=True):
+            raise MissingExtraError(feature, extra, f"{needed.name}{needed.specifier}", installed)
 
 
 def dtype_name(dtype: str | torch.dtype | None) -> str | None:
