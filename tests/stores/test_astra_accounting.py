@@ -47,6 +47,7 @@ async def test_a_document_that_the_service_refuses_is_named_and_the_others_are_w
         await pipeline.update_metadata("d3", {"year": [1]})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("applied", [False, True])
 @pytest.mark.parametrize(("table", "nth"), [("things_tokens", 5), ("things_docs", 1), ("things_docs", 2)])
 async def test_after_an_outage_it_is_known_what_is_in(server, table, nth, applied):

@@ -62,6 +62,7 @@ async def test_a_search_asks_for_ids_and_similarities_and_reads_each_candidate_o
     assert server.log.count("find", "things_docs") == len(packed) + 1
 
 
+@pytest.mark.slow
 async def test_pages_smaller_than_expected_are_learnt(server):
     server.settings.page_size = 20
     pipeline = pipeline_on(server)
@@ -75,6 +76,7 @@ async def test_pages_smaller_than_expected_are_learnt(server):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("action", ["http_error", "reset", "malformed_json", "error_envelope", "hang"])
 @pytest.mark.parametrize("applied", [False, True])
 async def test_what_is_lost_is_tried_again(server, action, applied):
@@ -97,6 +99,7 @@ async def test_what_is_lost_is_tried_again(server, action, applied):
     assert (await diagnose(pipeline.store, full=True, older_than_s=0)).healthy
 
 
+@pytest.mark.slow
 async def test_a_partial_insert_is_completed(server):
     pipeline = pipeline_on(server)
     await pipeline.initialize()
@@ -168,6 +171,7 @@ async def test_what_is_no_data_api_is_named(answer):
         await store.close()
 
 
+@pytest.mark.slow
 async def test_matrices_are_read_in_groups_of_about_so_many_bytes(server):
     pipeline = pipeline_on(server, packing="float32", limits=Limits(read_bytes=10_000))
     await pipeline.initialize()

@@ -139,6 +139,7 @@ async def test_an_undeclared_filter_is_applied_and_logged_once(server, caplog):
     assert "'year'" in told[0]
 
 
+@pytest.mark.slow
 async def test_a_declared_filter_goes_into_the_ann_query(server):
     pipeline = pipeline_on(server, filterable=FILTERABLE)
     await pipeline.initialize()

@@ -90,6 +90,7 @@ async def test_scan_gives_every_document_once_with_its_vectors(store):
     np.testing.assert_array_equal(seen[-1].matrix, encoded(3).matrix)
 
 
+@pytest.mark.slow
 async def test_ids_by_the_thousand(store):
     await store.upsert([encoded(i) for i in range(3000)])
     ids = [f"d{i}" for i in reversed(range(3000))]

@@ -181,6 +181,7 @@ def test_the_mark_of_a_file_into_which_its_log_is_being_copied_is_read(tmp_path)
     assert pairing._stored_mark(path) == pairing.Mark(7, 9)
 
 
+@pytest.mark.slow
 async def test_reading_while_much_is_written_is_never_an_error(store):
     """The log is copied into the file again and again meanwhile."""
     writing = True

@@ -156,6 +156,7 @@ async def test_a_folder_made_anew_by_another_store_of_this_process_is_seen_by_bo
 # --- replaced
 
 
+@pytest.mark.slow
 async def test_another_process_drops_and_indexes_anew(store, tmp_path):
     body = """
         await store.open(SPEC)
@@ -206,6 +207,7 @@ async def test_an_index_of_another_spec_is_refused_and_not_written(store, tmp_pa
     await other.close()
 
 
+@pytest.mark.slow
 async def test_an_older_copy_of_the_same_index_reuses_row_ids_and_is_not_mixed_with_the_newer(tmp_path):
     """The restored copy gives other documents the row ids, and the count of writes, that this store has in memory."""
     store = LocalStore(tmp_path / "db", "things", limits=SMALL)
@@ -382,6 +384,7 @@ async def test_an_index_without_marks_of_an_earlier_version_is_opened_and_gets_t
     await store.close()
 
 
+@pytest.mark.slow
 async def test_a_copy_made_while_others_write_is_whole_or_refused(tmp_path):
     """`cp -r` copies one file after the other, and a checkpoint may come between."""
     body = """

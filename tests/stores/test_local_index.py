@@ -73,6 +73,7 @@ async def test_what_is_written_after_the_index_is_found_and_what_is_deleted_is_n
     assert not {"d7"} & set(await best(store, QueryVectors(encoded(7).matrix, np.ones(5, np.float32)), 300))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", [{"group": 3}, {"i": {"$lt": 5}}, {"group": {"$ne": 0}}, {"group": 99}])
 async def test_a_filter_holds_before_stage_1(store, spec):
     await store.upsert([encoded(i, group=i % 20) for i in range(900)])
@@ -96,6 +97,7 @@ def _matches(i: int, spec: dict) -> bool:
     return matches(parse_filter(spec), {"i": i, "group": i % 20})
 
 
+@pytest.mark.slow
 async def test_the_index_is_extended_then_trained_anew_as_the_collection_grows(store):
     trained = []
     for size in (150, 300, 2000):

@@ -68,6 +68,7 @@ def test_possible_values_that_were_not_written_are_refused(path, name):
         load_index(path, DIM)
 
 
+@pytest.mark.slow
 def test_whatever_happens_to_the_bytes_it_is_refused_or_does_no_harm(path):
     good, rng = path.read_bytes(), random.Random(0)
     asked = QueryVectors(matrix(1, 3), np.ones(3, np.float32))
@@ -115,6 +116,7 @@ WRONG = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", WRONG)
 async def test_a_hostile_file_is_refused_logged_once_and_built_anew(tmp_path, caplog, what):
     change, reason = WRONG[what]

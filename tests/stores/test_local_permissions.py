@@ -132,6 +132,7 @@ async def test_a_reader_without_write_permission_sees_every_acknowledged_documen
     await store.close()
 
 
+@pytest.mark.slow
 @as_another_user
 async def test_a_reader_sees_what_a_killed_writer_left(folder):
     code = f"""
@@ -172,6 +173,7 @@ async def test_a_log_that_cannot_be_read_without_write_permission_is_told(folder
         assert "cannot be read without permission to write" in await asyncio.to_thread(reader.ask)
 
 
+@pytest.mark.slow
 @as_another_user
 async def test_a_reader_beside_a_busy_writer_gets_whole_answers(folder):
     """Each answer is one state: neither a torn one nor an older one than was acknowledged before the question."""
@@ -203,6 +205,7 @@ async def test_a_reader_beside_a_busy_writer_gets_whole_answers(folder):
     await store.close()
 
 
+@pytest.mark.slow
 @as_another_user
 async def test_a_private_index_is_told_to_other_users_as_what_it_is(folder):
     store = LocalStore(folder, "things")

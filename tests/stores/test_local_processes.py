@@ -82,6 +82,7 @@ async def test_after_a_kill_every_acknowledged_document_is_whole_and_none_is_hal
         await store.close()
 
 
+@pytest.mark.slow
 async def test_a_reader_sees_what_another_process_writes(store, tmp_path):
     await store.upsert([encoded(0)])
     assert await best(store, query(0)) == ["d0"]
@@ -123,6 +124,7 @@ async def test_a_forked_child_reads_and_leaves_the_parent_alone(store):
     assert await store.count() == 7
 
 
+@pytest.mark.slow
 async def test_many_searches_and_writes_at_once(store):
     async def write(i: int) -> None:
         await store.upsert([encoded(i)])
@@ -155,6 +157,7 @@ BUILDER = """
 """
 
 
+@pytest.mark.slow
 async def test_one_process_builds_the_index_and_others_search_and_write_on(tmp_path, caplog):
     store = LocalStore(tmp_path, "things", limits=SMALL)
     await store.open(SPEC)

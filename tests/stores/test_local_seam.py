@@ -52,6 +52,7 @@ async def test_what_no_document_may_be_is_refused_before_anything_is_written(sto
     assert await best(store, query(0)) == ["good"]
 
 
+@pytest.mark.slow
 async def test_metadata_and_texts_that_cannot_be_stored_are_named_and_the_others_are_written(store):
     nested: list = []
     for _ in range(100_000):

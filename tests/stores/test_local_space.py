@@ -39,6 +39,7 @@ async def store(tmp_path):
     await store.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_tokens", [4, 30, 200], ids=["small", "a page", "large"])
 @pytest.mark.parametrize("left", ["the last", "every tenth", "every second", "none"])
 async def test_after_deletions_optimize_shrinks_the_folder(store, tmp_path, caplog, n_tokens, left):

@@ -102,6 +102,7 @@ def reads(monkeypatch):
     return counted
 
 
+@pytest.mark.slow
 async def test_a_write_costs_no_more_in_a_large_collection_than_in_a_small_one(tmp_path, monkeypatch):
     """Counted in steps of SQLite's machine, of which every row read takes several."""
     steps = 0

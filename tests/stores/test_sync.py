@@ -176,6 +176,7 @@ def test_errors_come_through(pipeline: SyncPipeline) -> None:
 # --- the pipeline after a fork ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @needs_fork
 def test_a_child_opens_the_index_anew(filled: SyncPipeline) -> None:
     def search() -> list[Any]:

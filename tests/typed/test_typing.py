@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.paths import ROOT
 
 EXAMPLES = Path(__file__).with_name("api.py")
@@ -14,11 +16,13 @@ def mypy(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_the_examples_have_the_types_that_they_say() -> None:
     checked = mypy(str(EXAMPLES))
     assert checked.returncode == 0, checked.stdout
 
 
+@pytest.mark.slow
 def test_a_misspelt_option_is_named_with_its_neighbour(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(

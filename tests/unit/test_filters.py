@@ -459,6 +459,7 @@ def test_sql_selects_what_matches(data: st.DataObject) -> None:
     assert select(parse({"$not": spec}), documents) == [not one for one in expected]
 
 
+@pytest.mark.slow
 def test_filters_as_long_and_as_deep_as_they_may_be() -> None:
     connection = sqlite3.connect(":memory:")
     rows: list[Any] = [{"n": n, "tags": [n % 3, str(n)]} for n in range(30)] + [{}]

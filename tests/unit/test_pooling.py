@@ -36,6 +36,7 @@ def row_set(matrix: FloatMatrix) -> list[bytes]:
     return sorted(row.tobytes() for row in matrix)
 
 
+@pytest.mark.slow
 @no_deadline
 @given(token_matrices(), factors, st.integers(0, 4))
 def test_pooling_a_document_gives_exactly_as_many_unit_vectors_as_it_says(
@@ -50,6 +51,7 @@ def test_pooling_a_document_gives_exactly_as_many_unit_vectors_as_it_says(
     np.testing.assert_array_equal(pooled[:kept], matrix[:kept])
 
 
+@pytest.mark.slow
 @no_deadline
 @given(token_matrices(), factors, seeds)
 def test_a_documents_vectors_do_not_depend_on_the_order_of_its_tokens(

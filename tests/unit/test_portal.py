@@ -71,6 +71,7 @@ async def test_sync_inside_a_running_loop(portal: LoopPortal, client: Client) ->
     assert client.loop is not asyncio.get_running_loop()
 
 
+@pytest.mark.slow
 def test_sixteen_threads(portal: LoopPortal, client: Client) -> None:
     with ThreadPoolExecutor(16) as threads:
         assert list(threads.map(lambda i: portal.run(client.echo, i), range(3200))) == list(range(3200))
@@ -85,6 +86,7 @@ def test_six_threads_with_their_own_loops(portal: LoopPortal, client: Client) ->
             assert found == [(name, i) for i in range(60)]
 
 
+@pytest.mark.slow
 def test_two_live_loops_in_bursts(portal: LoopPortal, client: Client) -> None:
     async def burst() -> list[int]:
         return await asyncio.gather(*(portal.arun(client.echo, i) for i in range(150)))
@@ -360,6 +362,7 @@ def test_a_fork_with_the_lock_held(portal: LoopPortal) -> None:
         assert in_child(lambda: portal.run(asyncio.sleep, 0, "child")) == "'child'"
 
 
+@pytest.mark.slow
 def test_a_call_that_nobody_waits_for_runs_on(portal: LoopPortal) -> None:
     ended: list[str] = []
 

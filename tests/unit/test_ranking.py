@@ -41,6 +41,7 @@ def test_by_relevance_alone() -> None:
     assert mmr([0.1, 0.9, 0.5], [units(i, 3) for i in range(3)], 2, lambda_mult=1) == [1, 2]
 
 
+@pytest.mark.slow
 @given(st.integers(1, 12), st.integers(1, 15), st.floats(0, 1), st.integers(0, 10))
 def test_chooses_as_the_formula_says(n: int, k: int, lambda_mult: float, seed: int) -> None:
     matrices = [units(seed * 100 + i, 1 + i % 4) for i in range(n)]

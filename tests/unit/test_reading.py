@@ -72,6 +72,7 @@ def test_markdown_is_cut_at_headings_but_not_at_comments_in_code(tmp_path: Path)
     assert "heading" not in as_text[0]
 
 
+@pytest.mark.slow
 def test_a_long_text_file_is_read_in_parts_and_its_lines_are_right(tmp_path: Path) -> None:
     lines = [f"line {n} of a long file{'.' if n % 3 else ''}" for n in range(40_000)]
     for text in ("\n".join(lines), "\n\n".join(lines)):

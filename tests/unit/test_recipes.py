@@ -60,6 +60,7 @@ def test_a_model_of_ones_own_is_copied_without_its_thread(copied: Callable[[Any]
         )
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_loaded_anew(copied: Callable[[Any], Any]) -> None:
     model = ColBERTModel(model_folder(), device="cpu", document_length=32)
     model.model_name = "demo"
@@ -113,6 +114,7 @@ def test_pipelines_of_a_folder_are_pickled_open_or_not(tmp_path: Path) -> None:
     assert asyncio.run(main()) == 2
 
 
+@pytest.mark.slow
 def test_in_another_process(tmp_path: Path) -> None:
     folder = tmp_path / "index"
     with LangChainStore(model=HashModel(), path=folder, doc_pool_factor=1) as store:

@@ -60,6 +60,7 @@ def test_windows_end_at_sentences_overlap_and_keep_the_token_with_more_around_it
         assert abs(shared - 2 * from_before) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [

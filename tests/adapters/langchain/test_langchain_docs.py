@@ -25,6 +25,7 @@ NOTEBOOK: dict[str, Any] = json.loads(
 CODE = [cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
 
 
+@pytest.mark.slow
 def test_the_pages_examples_run(
     server: DataApiServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

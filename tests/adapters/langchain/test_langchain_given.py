@@ -118,6 +118,7 @@ async def test_scores_and_ids_in_the_metadata_on_request(filled: LateInteraction
     assert all({"id", "score"}.isdisjoint(d.metadata) for d in filled.similarity_search("apple"))
 
 
+@pytest.mark.slow
 def test_the_words_that_answered_on_request(make: MakeStore, minilm: ColBERTModel) -> None:
     store = make("folder", model=minilm)
     text = "The ferry leaves at nine. Tickets for the boat cost four euros."

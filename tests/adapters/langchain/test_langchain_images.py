@@ -256,6 +256,7 @@ def test_a_chain_shows_the_images_to_a_chat_model(tmp_path: Path) -> None:
         assert seen[0].content[0] == {"type": "image_url", "image_url": {"url": uri("green")}}
 
 
+@pytest.mark.slow
 def test_a_visual_checkpoint_by_its_name(tmp_path: Path) -> None:
     pytest.importorskip("colpali_engine", reason="the colpali extra is not installed")
     from tests.support.visual_checkpoints import visual_checkpoint

@@ -18,6 +18,7 @@ VISUAL = '"vidore/colqwen2-v1.0"'
 MODEL = '"answerdotai/answerai-colbert-small-v1"'
 
 
+@pytest.mark.slow
 def test_the_code_runs_in_its_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("PIL", reason="the colpali extra is not installed")
     monkeypatch.chdir(tmp_path)

@@ -87,6 +87,7 @@ needs_the_evaluator = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @needs_the_evaluator
 @given(filter=filters_of_one, metadata=metadatas)
 def test_each_operator_means_what_llamaindex_says(filter: MetadataFilter, metadata: dict[str, Any]) -> None:

@@ -97,6 +97,7 @@ def test_it_is_a_vector_store_of_llamaindex() -> None:
     assert not missing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use_async", [False, True])
 def test_an_index_of_documents(store: LateInteractionVectorStore, use_async: bool) -> None:
     index = build(store, use_async=use_async)

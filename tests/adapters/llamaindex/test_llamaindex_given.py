@@ -257,6 +257,7 @@ async def test_a_document_without_a_parent_is_deleted_by_its_id(store: LateInter
 # --- after a restart
 
 
+@pytest.mark.slow
 async def test_refresh_after_a_restart_changes_what_has_changed(make_store: MakeStore) -> None:
     assert make_store().as_index().refresh_ref_docs(documents()) == [True] * 3
     changed = [documents()[0], Document(id_="hack", text="reward hacking again"), documents()[2]]

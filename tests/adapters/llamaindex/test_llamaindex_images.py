@@ -362,6 +362,7 @@ def test_settings_come_with_a_pipeline(tmp_path: Path) -> None:
         LateInteractionVectorStore(model=HashModel(), path=tmp_path, store_images="all")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_visual_checkpoint_by_its_name(tmp_path: Path, red: str) -> None:
     pytest.importorskip("colpali_engine", reason="the colpali extra is not installed")
     from tests.support.visual_checkpoints import visual_checkpoint

@@ -19,6 +19,7 @@ from late_interaction.encoders import ColBERTModel, LateInteractionModel
 from tests.unit.text_encoders.models import TEXTS, Lengths
 
 
+@pytest.mark.slow
 async def test_the_async_twins_give_what_the_others_do(models: dict[str, ColBERTModel]) -> None:
     model = models["stanford"]
     for twin, matrices in (
@@ -91,6 +92,7 @@ def test_run_works_from_several_loops() -> None:
     model.close()
 
 
+@pytest.mark.slow
 def test_the_thread_ends_with_close_and_with_the_model() -> None:
     def thread_of(model: Lengths) -> threading.Thread:
         return asyncio.run(model.run(threading.current_thread))
@@ -108,6 +110,7 @@ def test_the_thread_ends_with_close_and_with_the_model() -> None:
     assert not second.is_alive()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 @pytest.mark.parametrize("family", ["stanford", "own"])

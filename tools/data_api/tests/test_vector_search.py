@@ -196,6 +196,7 @@ async def test_an_index_takes_in_the_rows_that_exist(database: AsyncDatabase) ->
     assert found == ["en"] * 4
 
 
+@pytest.mark.slow
 async def test_a_large_vector_search_is_quick(server: DataApiServer, database: AsyncDatabase) -> None:
     definition = {
         "columns": {"k": "int", "v": {"type": "vector", "dimension": 128}},
