@@ -19,8 +19,10 @@ from late_interaction import (
 from late_interaction.errors import StoreError
 from late_interaction.filters import parse_filter
 from late_interaction.maxsim import maxsim
+from late_interaction.stores import local
 from late_interaction.stores.local import build
 from late_interaction.stores.local.centroids import train_centroids
+from late_interaction.stores.local.limits import Limits
 from tests.stores.local import SMALL, SPEC, best, centroid_file, database, encoded, matrix, query
 
 
@@ -40,6 +42,33 @@ async def test_below_the_crossover_every_document_is_scored_exactly(store):
     expected = maxsim(query(0).vectors, [encoded(i).matrix for i in range(30)])
     assert found.doc_ids == [f"d{i}" for i in np.argsort(-expected)[:5]]
     np.testing.assert_allclose(found.scores, np.sort(expected)[::-1][:5], rtol=1e-6)
+
+
+async def test_the_size_of_the_crossover_is_set_for_a_store_or_for_the_process(tmp_path, monkeypatch):
+    async def in_index(name, limits=None):
+        store = LocalStore(tmp_path, name, limits=limits)
+        await store.open(SPEC)
+        await store.upsert([encoded(i) for i in range(30)])
+        await store.optimize()
+        n = (await store.info())["documents_in_index"]
+        await store.close()
+        return n
+
+    assert await in_index("large") == 0
+    assert await in_index("small", Limits(exact_tokens=100)) == 30
+    monkeypatch.setattr(local, "EXACT_TOKENS", 100)
+    assert await in_index("by_default") == 30
+
+
+async def test_no_more_filters_are_kept_than_allowed(tmp_path):
+    store = LocalStore(tmp_path, limits=Limits(filters_kept=1))
+    await store.open(SPEC)
+    await store.upsert([encoded(i) for i in range(9)])
+    for i in range(3):
+        found = await store.candidates(query(0), 5, n_ann_tokens=1, filter=parse_filter({"i": i}))
+        assert found.doc_ids == [f"d{i}"]
+        assert list(store._views._allowed) == [parse_filter({"i": i})]
+    await store.close()
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from late_interaction import Document, DocumentError, EncodedDocument, LocalStore
+from late_interaction.stores.local.limits import Limits
 from tests.stores.local import DIM, SPEC, best, query
 
 
@@ -91,3 +92,17 @@ async def test_other_arguments_of_another_type(store):
     assert await store.delete(["a\ud800"]) == 0
     assert not await store.update_metadata("a\ud800", {})
     assert await store.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (lambda folder: LocalStore(folder, limits=5), TypeError),
+        (lambda folder: Limits(exact_tokens="many"), TypeError),
+        (lambda folder: Limits(exact_tokens=-1), ValueError),
+        (lambda folder: Limits(filters_kept=0), ValueError),
+    ],
+)
+def test_limits_that_are_none(tmp_path, make, error):
+    with pytest.raises(error, match=r"limits must be|exact_tokens|filters_kept"):
+        make(tmp_path)

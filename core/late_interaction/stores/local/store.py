@@ -41,7 +41,7 @@ from late_interaction.stores.local.background import Background
 from late_interaction.stores.local.build import IndexBuilder
 from late_interaction.stores.local.calls import in_thread, in_writer_thread
 from late_interaction.stores.local.filters import matching
-from late_interaction.stores.local.limits import DEFAULT_LIMITS, Limits
+from late_interaction.stores.local.limits import Limits
 from late_interaction.stores.local.rows import check_ids, metadata_to_json, prepare, read_packed
 from late_interaction.stores.local.search import find_candidates
 from late_interaction.stores.local.space import shrink
@@ -121,7 +121,7 @@ class LocalStore(Remade, Store):
         *,
         lock_timeout: float = 30.0,
         shared: bool = False,
-        limits: Limits = DEFAULT_LIMITS,
+        limits: Limits | None = None,
     ) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}", name):
             raise ValueError(
@@ -134,6 +134,8 @@ class LocalStore(Remade, Store):
             )
         if not 0 <= lock_timeout <= threading.TIMEOUT_MAX:
             raise ValueError(f"lock_timeout must be a number of seconds from 0 on; it is {lock_timeout!r}.")
+        if limits is not None and not isinstance(limits, Limits):
+            raise TypeError(f"limits must be Limits(…), not {shown(limits)}.")
         self.name = name
         self.folder = Path(path).expanduser().absolute() / name
         self._file = SQLiteFile(self.folder / "documents.sqlite3", lock_timeout=lock_timeout, shared=shared)
@@ -141,7 +143,7 @@ class LocalStore(Remade, Store):
         self._writer = WriterThread()
         self._index_id: str | None = None
         self._spec: IndexSpec | None = None
-        self._limits = limits
+        self._limits = limits = limits or Limits()
         self._views = Views(self.folder / "centroids.npz", limits)
         self._build = IndexBuilder(self._file, self._views, limits)
         self._builder = Background(self._build)

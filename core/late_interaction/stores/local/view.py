@@ -350,7 +350,7 @@ class Views:
             with self._lock:
                 if self.latest is view:  # Else something was written meanwhile.
                     kept = [item for item in self._allowed.items() if item[0] != filter]
-                    self._allowed = {**dict(kept[1 - self._limits.filters_kept :]), filter: allowed}
+                    self._allowed = dict([*kept, (filter, allowed)][-self._limits.filters_kept :])
         others = np.isin(view.unindexed.row_ids, allowed.others, assume_unique=True)
         return allowed.indexed & view.indexed.alive, others & view.unindexed.alive
 
