@@ -293,12 +293,23 @@ class DataApiClient:
                 f"The connections to {self.host} belong to another event loop, which still exists: use one loop, "
                 "or a SyncPipeline (or a LoopPortal), whose methods may be called from any loop and thread."
             )
+        database = self._copy()
+        # Else httpcore would show it in its debug log. No variable here may hold it either: tracebacks show those.
+        if not _fits_a_header(database.api_options.token.get_token() or ""):
+            raise StoreError(
+                "The token holds a character that no HTTP header can, such as the line's end behind it in a file: pass "
+                "token.strip()."
+            )
         connections = _Connections(
-            asyncio.get_running_loop(), os.getpid(), self._copy(), asyncio.Semaphore(self.concurrency)
+            asyncio.get_running_loop(), os.getpid(), database, asyncio.Semaphore(self.concurrency)
         )
         connections.open.push_async_exit(connections.database)
         self._connections = connections
         return connections
+
+
+def _fits_a_header(token: str) -> bool:
+    return token.isascii() and token.isprintable() and token == token.strip()
 
 
 async def _post(connections: _Connections, table: str, body: Row, timeout_ms: int) -> Row:

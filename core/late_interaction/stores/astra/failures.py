@@ -80,8 +80,7 @@ async def attempt(ask: Callable[[C], Awaitable[T]], connections: C) -> T:
         raise RequestFailedError(NOT_THE_DATA_API, retryable=True) from None
     except (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.InvalidURL, UnicodeError):
         raise RequestFailedError(
-            "the request cannot be sent: the endpoint is not a URL, or the token has a character that a header cannot "
-            "hold",
+            "the request cannot be sent: the endpoint is not a URL",
             retryable=False,
         ) from None
     except httpx.TransportError as error:
