@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     )
     from late_interaction.images.loading import load_image
     from late_interaction.images.pdf import pdf_pages
-    from late_interaction.options import IndexOptions, SearchOptions, WriteOptions
+    from late_interaction.options import IndexOptions, RowOptions, SearchOptions, WriteOptions
     from late_interaction.pipeline import LateInteractionPipeline
     from late_interaction.reading.passages import Passage, passages
     from late_interaction.stores.astra.store import AstraStore
@@ -80,7 +80,7 @@ _HOMES = {
         "StoreWriteError",
     ),
     "late_interaction.images.pdf": ("pdf_pages",),
-    "late_interaction.options": ("IndexOptions", "SearchOptions", "WriteOptions"),
+    "late_interaction.options": ("IndexOptions", "RowOptions", "SearchOptions", "WriteOptions"),
     "late_interaction.pipeline": ("LateInteractionPipeline",),
     "late_interaction.stores.astra.store": ("AstraStore",),
     "late_interaction.reading.passages": ("Passage", "passages"),
@@ -127,6 +127,7 @@ __all__ = [
     "QueryVectors",
     "RaggedTokens",
     "RowFailure",
+    "RowOptions",
     "SearchOptions",
     "SearchResult",
     "SearchResults",

@@ -18,10 +18,10 @@ from late_interaction.maxsim import maxsim
 from late_interaction.options import BATCH_SIZE, FilterSpec, check_names
 from late_interaction.pipeline import Query
 from late_interaction.ranking import check_mmr, diversify, mmr, relevance
-from late_interaction.rows import Encodable
+from late_interaction.rows import Encodable, content_id
 from late_interaction.stores.opening import AstraPlace, open_store, place_of
 from late_interaction.types import DocId, FloatMatrix
-from late_interaction.validation import check_matrix, check_not_negative, check_positive, shown
+from late_interaction.validation import check_matrix, check_not_negative, check_positive, is_blank, shown
 
 __all__ = [
     "BATCH_SIZE",
@@ -43,7 +43,9 @@ __all__ = [
     "check_not_negative",
     "check_positive",
     "check_texts",
+    "content_id",
     "diversify",
+    "is_blank",
     "maxsim",
     "mmr",
     "open_store",

@@ -130,11 +130,11 @@ class RowFailure:
 
 
 class DocumentError(LateInteractionError, ValueError):
-    """Some rows could not be indexed; every other row of the call is in the index.
+    """Some rows could not be indexed. Every other row is in the index, unless `on_error="raise"` kept them out.
 
     Attributes:
         failures: the rows that failed, each with its reason.
-        indexed: the ids of the rows that are in the index, in the order of the call.
+        indexed: the ids of the rows of the call that are in the index, in their order.
         truncated: those of them that were not encoded to their end, as in `IndexedIds`.
     """
 

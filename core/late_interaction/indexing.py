@@ -13,14 +13,15 @@ from collections.abc import (
 )
 from contextlib import aclosing, asynccontextmanager
 
+import numpy as np
 from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
 from late_interaction.encoders.base import LateInteractionModel, encode_checked, warn_of_cut_documents
 from late_interaction.errors import DocumentError, RowFailure, StoreError, StoreWriteError
-from late_interaction.images.loading import open_image
+from late_interaction.images.loading import LazyImage, open_image
 from late_interaction.images.storing import describe_image, fit_for, image_reference, stored_image
-from late_interaction.options import IndexSettings, WriteSettings
+from late_interaction.options import IndexSettings, RowSettings
 from late_interaction.pacing import Items, Rows, batches, each, paced_batches
 from late_interaction.pooling import pool_document
 from late_interaction.rows import Pending, Row, check_row, row_id
@@ -43,7 +44,7 @@ class IndexingRun:
         store: where to write; open.
         in_flight: held while a batch is pooled and written.
         settings: how documents are pooled, and what is stored of images.
-        options: how many rows go together, and whether those in the store already are left alone.
+        options: how many rows go together, what a bad row does, and the like.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class IndexingRun:
         store: Store,
         in_flight: asyncio.Semaphore,
         settings: IndexSettings,
-        options: WriteSettings,
+        options: RowSettings,
     ) -> None:
         self._model = model
         self._store = store
@@ -75,10 +76,12 @@ class IndexingRun:
             matrices: the token vectors of each row, where they were made elsewhere.
 
         Raises:
-            DocumentError: some rows failed; the others are in the index.
+            DocumentError: some rows failed; its `.indexed` says which are in the index.
             StoreError: the store failed; its `.indexed` says what was written.
             ValueError: there are more rows than matrices, or fewer.
         """
+        if self._options.on_error == "raise":
+            rows, matrices = await self._all_checked(rows, matrices)
         total = len(rows) if isinstance(rows, Sized) else None
         show_progress = self._options.show_progress
         with tqdm(desc="Indexing", total=total, unit="doc", disable=not show_progress) as bar:
@@ -114,15 +117,8 @@ class IndexingRun:
         batch: dict[str, Pending] = {}
         for position, row in enumerate(rows):
             number, self._n_rows = self._n_rows, self._n_rows + 1
-            try:
-                pending = check_row(row, number)
-                if matrices is None:
-                    self._check_encodable(pending)
-                else:
-                    pending.matrix = check_matrix(matrices[position], self._model.dim)
-            except (ValueError, TypeError) as error:
-                self._fail(number, row_id(row), error)
-            else:
+            pending = self._checked(number, row, None if matrices is None else (matrices[position],))
+            if pending is not None:
                 doc_id = pending.document.doc_id
                 self._accepted.append((number, doc_id))
                 batch.pop(doc_id, None)  # so that the last one takes the last place too
@@ -132,6 +128,8 @@ class IndexingRun:
                 del batch[doc_id]
         encoded = await self._encode(list(batch.values()))
         await self._wait_for_write()
+        if self._failures and self._options.on_error == "raise":
+            raise self._error(self._indexed(self._n_written))
         if encoded:
             self._writing = asyncio.ensure_future(self._write(encoded))
             self._n_being_written = self._n_rows
@@ -149,12 +147,75 @@ class IndexingRun:
         except StoreError as error:
             error.indexed = doc_ids
             raise
-        if self._failures:
-            failures = [self._failures[number] for number in sorted(self._failures)]
-            raise DocumentError(failures, list(dict.fromkeys(doc_ids)), doc_ids.truncated)
+        if self._failures and self._options.on_error != "skip":
+            raise self._error(doc_ids)
+        doc_ids.failures = self._sorted_failures()
+        if doc_ids.failures:
+            logger.warning(
+                "%d of %d rows were left out, the first because %s", len(doc_ids.failures), self._n_rows,
+                doc_ids.failures[0],
+            )  # fmt: skip
         return doc_ids
 
+    def _error(self, doc_ids: IndexedIds) -> DocumentError:
+        return DocumentError(self._sorted_failures(), list(dict.fromkeys(doc_ids)), doc_ids.truncated)
+
+    def _sorted_failures(self) -> list[RowFailure]:
+        return [self._failures[number] for number in sorted(self._failures)]
+
     # --- checking and encoding
+
+    async def _all_checked(
+        self, rows: Rows, matrices: Items[ArrayLike] | None
+    ) -> tuple[list[Row], list[ArrayLike] | None]:
+        """Return all rows and matrices, checked; nothing is written yet.
+
+        Raises:
+            DocumentError: some rows cannot be indexed.
+        """
+        listed, listed_matrices = [], None
+        if matrices is None:
+            listed = [row async for row in each(rows)]
+        else:
+            pairs = [pair async for pair in _pairs(rows, matrices)]
+            listed, listed_matrices = [row for row, _ in pairs], [matrix for _, matrix in pairs]
+
+        def check() -> None:
+            for number, row in enumerate(listed):
+                given = None if listed_matrices is None else (listed_matrices[number],)
+                pending = self._checked(number, row, given)
+                if pending is not None and not isinstance(pending.image, LazyImage):
+                    try:
+                        self._read_image(pending)
+                    except (ValueError, TypeError) as error:
+                        self._fail(number, pending.document.doc_id, error)
+
+        await asyncio.to_thread(check)
+        if self._failures:
+            raise self._error(IndexedIds())
+        return listed, listed_matrices
+
+    def _checked(self, number: int, row: Row, given: tuple[ArrayLike] | None) -> Pending | None:
+        """Return a row as it goes on; note a failure, and return None, if it is bad.
+
+        Args:
+            number: its position in the call.
+            row: the row.
+            given: its matrix, where it comes with one.
+        """
+        try:
+            pending = check_row(row, number, self._options.ids)
+            self._store.check(pending.document)
+            if given is not None:
+                pending.matrix = check_matrix(given[0], self._model.dim)
+            elif pending.is_blank:
+                pending.matrix = np.empty((0, self._model.dim), np.float32)
+            else:
+                self._check_encodable(pending)
+        except (ValueError, TypeError) as error:
+            self._fail(number, row_id(row), error)
+            return None
+        return pending
 
     def _check_encodable(self, pending: Pending) -> None:
         """Check that the model can encode the row."""
@@ -226,25 +287,31 @@ class IndexingRun:
         return loaded.image.width * loaded.image.height
 
     async def _encode_chunk(self, chunk: Sequence[Pending]) -> list[Pending]:
-        given = [pending for pending in chunk if pending.matrix is not None]
-        if given or not chunk:
-            return given
+        for pending in chunk:
+            self._truncated.pop(pending.document.doc_id, None)  # of an earlier row with this id
+        await self._encode_all([pending for pending in chunk if pending.matrix is None])
+        return [pending for pending in chunk if pending.matrix is not None]
+
+    async def _encode_all(self, chunk: Sequence[Pending]) -> None:
+        """Give each row its matrix, but those that fail."""
         items = [pending.item for pending in chunk if pending.item is not None]
+        if not items:
+            return
         try:
             matrices, shares = await encode_checked(self._model, items, "document")
         except ValueError as error:
             if len(chunk) > 1:
                 # One document spoils the batch: find it, and keep the others.
-                return [one for pending in chunk for one in await self._encode_chunk([pending])]
+                for pending in chunk:
+                    await self._encode_all([pending])
+                return
             self._fail(chunk[0].number, chunk[0].document.doc_id, error)
             chunk[0].item = None
-            return []
+            return
         for pending, matrix, share in zip(chunk, matrices, shares, strict=True):
             pending.matrix, pending.item = matrix, None
-            self._truncated.pop(pending.document.doc_id, None)  # of an earlier row with this id
             if share != 0:
                 self._truncated[pending.document.doc_id] = share
-        return list(chunk)
 
     # --- writing
 
@@ -253,10 +320,13 @@ class IndexingRun:
 
         def pool() -> list[EncodedDocument]:
             protected = self._model.protected_tokens
+            factor = self._settings.doc_pool_factor
             return [
                 EncodedDocument(
                     pending.document,
-                    pool_document(pending.matrix, self._settings.doc_pool_factor, protected_tokens=protected),
+                    pool_document(pending.matrix, factor, protected_tokens=protected)
+                    if len(pending.matrix)
+                    else pending.matrix,
                 )
                 for pending in batch
                 if pending.matrix is not None

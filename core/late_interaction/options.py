@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, Literal, TypeAlias, TypedDict, get_args
 
 from late_interaction.filters import Filter
 from late_interaction.images.storing import StoreImages, check_store_images
@@ -21,6 +21,8 @@ from late_interaction.types import DocId, PackingDtype
 from late_interaction.validation import check_positive, shown
 
 FilterSpec: TypeAlias = Mapping[str, Any] | Filter
+OnError: TypeAlias = Literal["continue", "raise", "skip"]
+IdsOf: TypeAlias = Literal["random", "content"]
 
 BATCH_SIZE = 128
 """Documents encoded and written together at most, by default."""
@@ -96,6 +98,22 @@ class WriteOptions(TypedDict, total=False):
     skip_existing: bool
 
 
+class RowOptions(WriteOptions, total=False):
+    """Options of a call that indexes rows: those of `WriteOptions`, and two more.
+
+    Attributes:
+        on_error: what a bad row does. "continue" (the default; that of the adapters is "raise") indexes the others and
+            then raises `DocumentError`. "raise" checks all rows, their images too, before the first is written, and
+            writes nothing more once a row has failed; all rows are in memory then, and images that are not pages of a
+            PDF are read twice. "skip" indexes the others, logs how many were left out, and returns them as `.failures`.
+        ids: what id a row without one gets. "random" (the default), or "content": one made of its content and
+            metadata (a UUID of version 5), so that the same row replaces itself when a run is done again.
+    """
+
+    on_error: OnError
+    ids: IdsOf
+
+
 @dataclass(frozen=True, slots=True)
 class IndexSettings:
     """`IndexOptions` with the defaults filled in, checked. The fields are documented there."""
@@ -148,6 +166,25 @@ class WriteSettings:
         check_flag("skip_existing", self.skip_existing)
 
 
+@dataclass(frozen=True, slots=True)
+class RowSettings(WriteSettings):
+    """`RowOptions` with the defaults filled in, checked. The fields are documented there."""
+
+    on_error: OnError = "continue"
+    ids: IdsOf = "random"
+
+    @classmethod
+    def of(cls, options: RowOptions) -> RowSettings:  # type: ignore[override]
+        """Check options and fill in the defaults; raises as `IndexSettings.of`."""
+        check_names(RowOptions, options)
+        return cls(**options)
+
+    def __post_init__(self) -> None:
+        WriteSettings.__post_init__(self)
+        check_one_of("on_error", self.on_error, get_args(OnError))
+        check_one_of("ids", self.ids, get_args(IdsOf))
+
+
 def check_names(of: type, given: Mapping[str, object]) -> None:
     """Check that the given options are fields of an options class.
 
@@ -171,6 +208,12 @@ def _check_number(name: str, value: object, least: float, *, finite: bool = True
         number = math.inf
     if not number >= least or (finite and number == math.inf):
         raise ValueError(f"{name} must be a number of at least {least}, not {shown(value)}.")
+
+
+def check_one_of(name: str, value: object, allowed: Sequence[str]) -> None:
+    """Raise a ValueError unless the value is one of those allowed; `name` is the argument's."""
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {shown(value)}.")
 
 
 def check_flag(name: str, value: object) -> None:

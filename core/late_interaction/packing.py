@@ -63,16 +63,26 @@ def check_packing(dtype: str) -> None:
 
 
 def unpack(blob: bytes) -> FloatMatrix:
-    """Return the (n_tokens, dim) float32 matrix of a packed one.
+    """Return the (n_tokens, dim) float32 matrix of a packed one, which may have no rows.
 
     Raises:
         StoreError: the bytes are not what `pack` writes.
     """
-    return unpack_many([blob]).matrix(0)
+    if has_vectors(blob):
+        return unpack_many([blob]).matrix(0)
+    header = np.frombuffer(blob, _HEADER)[0]
+    if header["magic"] != _MAGIC or header["version"] != _VERSION or header["n_tokens"]:
+        raise StoreError("a packed token matrix is damaged: its length is not the one that its header says.")
+    return np.empty((0, int(header["dim"])), np.float32)
+
+
+def has_vectors(blob: bytes) -> bool:
+    """Return whether a packed matrix has rows; that of a blank text has none."""
+    return len(blob) != _HEADER.itemsize
 
 
 def unpack_many(blobs: Sequence[bytes], dim: int | None = None) -> RaggedTokens:
-    """Return packed matrices side by side, in the dtype they are packed in: nothing is widened yet.
+    """Return packed matrices, each with rows, side by side, in the dtype they are packed in: nothing is widened yet.
 
     Args:
         blobs: packed matrices of one dtype and dim.

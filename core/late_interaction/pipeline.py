@@ -23,6 +23,8 @@ from late_interaction.options import (
     FilterSpec,
     IndexOptions,
     IndexSettings,
+    RowOptions,
+    RowSettings,
     SearchOptions,
     WriteOptions,
     WriteSettings,
@@ -197,9 +199,10 @@ class LateInteractionPipeline(Remade):
 
         Args:
             row: `{"content": str, "doc_id"?: str | UUID, …metadata}`, or a `Document`; metadata are JSON values and
-                keep their types. With a visual model `{"image": …}` in place of the content or beside it: a PIL image,
-                a path, bytes, base64, a data URI, a URL (with `allow_urls`), or a page of `pdf_pages`. The content is
-                then a caption, by default the image's path or size, and is not encoded.
+                keep their types. A blank content is stored, and no search finds it. With a visual model
+                `{"image": …}` in place of the content or beside it: a PIL image, a path, bytes, base64, a data URI, a
+                URL (with `allow_urls`), or a page of `pdf_pages`. The content is then a caption, by default the image's
+                path or size, and is not encoded.
 
         Returns:
             The document's id.
@@ -209,7 +212,7 @@ class LateInteractionPipeline(Remade):
         """
         return (await self.index_documents([row]))[0]
 
-    async def index_documents(self, rows: Rows, **options: Unpack[WriteOptions]) -> IndexedIds:
+    async def index_documents(self, rows: Rows, **options: Unpack[RowOptions]) -> IndexedIds:
         """Index rows, each replacing the document of the same id.
 
         Rows are taken from the iterable a batch at a time, and while one batch is encoded the last one is
@@ -218,14 +221,15 @@ class LateInteractionPipeline(Remade):
 
         Args:
             rows: an iterable or async iterable of rows, as for `index_document`.
-            **options: `batch_size`, `show_progress` and `skip_existing`; see `WriteOptions`.
+            **options: `batch_size`, `show_progress`, `skip_existing`, `on_error` and `ids`; see `RowOptions`.
 
         Returns:
             The id of each row, in order: a list, whose `.truncated` says by id how much of a document was too long for
-            the model and was not encoded.
+            the model and was not encoded. With `on_error="skip"` its `.failures` says what was left out.
 
         Raises:
-            DocumentError: some rows could not be indexed; it names each, and the others are in the index.
+            DocumentError: some rows could not be indexed; it names each. The others are in the index, unless
+                `on_error="raise"` kept them out.
             StoreError: the store failed; batches written before are in the index, and its `.indexed` has their ids.
         """
         return await self._index(rows, None, options)
@@ -234,7 +238,7 @@ class LateInteractionPipeline(Remade):
         self,
         rows: Rows,
         matrices: Items[ArrayLike],
-        **options: Unpack[WriteOptions],
+        **options: Unpack[RowOptions],
     ) -> IndexedIds:
         """Index rows whose token vectors were made elsewhere; they are pooled as encoded ones are.
 
@@ -256,9 +260,9 @@ class LateInteractionPipeline(Remade):
         self,
         rows: Rows,
         matrices: Items[ArrayLike] | None,
-        options: WriteOptions,
+        options: RowOptions,
     ) -> IndexedIds:
-        settings = WriteSettings.of(options)
+        settings = RowSettings.of(options)
         store = await self._opened()
         return await IndexingRun(self.model, store, self._in_flight(), self.settings, settings).index(
             rows, matrices
@@ -280,7 +284,7 @@ class LateInteractionPipeline(Remade):
         Args:
             other: where to; created if it does not exist. A pipeline or store stays open; a folder or "astra:NAME" is
                 closed at the end. In a folder the copy gets this index's name.
-            **options: as for `index_documents`. With `skip_existing` a copy that was interrupted goes on.
+            **options: see `WriteOptions`. With `skip_existing` a copy that was interrupted goes on.
 
         Returns:
             How many documents were written.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import uuid
 from collections.abc import Iterable, Mapping
@@ -11,9 +13,10 @@ from typing import Any, TypeAlias
 
 from late_interaction.encoders.base import Item
 from late_interaction.images.loading import ImageSource
-from late_interaction.images.storing import IMAGE_KEY
+from late_interaction.images.storing import IMAGE_KEY, image_reference
+from late_interaction.options import IdsOf
 from late_interaction.types import DocId, Document, FloatMatrix
-from late_interaction.validation import check_unicode, shown
+from late_interaction.validation import check_unicode, is_blank, shown
 
 RESERVED = ("content", "doc_id", "content_type", "image")
 CONTENT_TYPES = ("text", "image")
@@ -23,6 +26,9 @@ MAX_DEPTH = 100
 _MAX_BITS = 10_000
 """Of an integer in metadata: Python itself writes and reads 4,300 digits at most."""
 _NAMED = 20
+_NO_ID = "no id yet"
+_IDS = uuid.UUID("0c6a1f0e-8f3b-5d0a-9a37-3d1f6f2f7c55")
+"""The namespace of ids that are made of a row's content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +71,26 @@ class Pending:
     item: Item | None = None
     matrix: FloatMatrix | None = None
 
+    @property
+    def is_blank(self) -> bool:
+        """Whether it is a text that has nothing to encode."""
+        return isinstance(self.item, str) and is_blank(self.item)
+
     def complete(self, stored: Mapping[str, Any], description: str) -> None:
         """Add what is stored of the image, and a content where the row gave none."""
         document = self.document
-        self.document = replace(
-            document, content=document.content or description, metadata={**stored, **document.metadata}
-        )
+        content = description if is_blank(document.content) else document.content
+        self.document = replace(document, content=content, metadata={**stored, **document.metadata})
         self.has_pending_image = False
 
 
-def check_row(row: Row, number: int = 0) -> Pending:
+def check_row(row: Row, number: int = 0, ids: IdsOf = "random") -> Pending:
     """Check a row, a `Document` or an `Encodable`.
 
     A row is `{"content": str, "image"?: PIL image | path | bytes | str, "doc_id"?: str | UUID, …metadata}`. Without
-    `doc_id` it gets a random one. With `image` the content may be missing, and the image is encoded. Every other key
-    is metadata and must hold JSON values, which keep their types (a tuple comes back as a list).
+    `doc_id` it gets one by `ids` (see `RowOptions`). With `image` the content may be missing, and the image is encoded.
+    Every other key is metadata and must hold JSON values, which keep their types (a tuple comes back as a list). A
+    content that is blank is stored, and no search finds it.
 
     A `Document` may have metadata of any name, and is stored unchanged. One of content type "image" is encoded by
     what its metadata have under "image" (a path, a URL or a data URI, as `store_images` leaves them there), or else by
@@ -93,6 +104,8 @@ def check_row(row: Row, number: int = 0) -> Pending:
         if document.content_type != "image":
             return Pending(number, document, item=document.content)
         image = document.metadata.get(IMAGE_KEY)
+        if not isinstance(image, str) and is_blank(document.content):
+            raise ValueError("it is of content type 'image', and there is no path or URL in it.")
         return Pending(number, document, image if isinstance(image, str) else document.content)
     if isinstance(row, Encodable):
         return _check_encodable(row, number)
@@ -105,12 +118,17 @@ def check_row(row: Row, number: int = 0) -> Pending:
     if image is not None and not (isinstance(content_type, str) and content_type == "image"):
         raise ValueError(f"'content_type' is {shown(content_type)}, and the row has an 'image'.")
     document = _check(
-        row.get("doc_id", uuid.uuid4()),
+        row.get("doc_id", _NO_ID),
         row.get("content"),
         content_type,
         {key: value for key, value in row.items() if key not in RESERVED},
         content_optional=image is not None and row.get("content") is None,
     )
+    if "doc_id" not in row:
+        made = (
+            content_id(document.content, document.metadata, image) if ids == "content" else str(uuid.uuid4())
+        )
+        document = replace(document, doc_id=made)
     item = document.content if document.content_type == "text" else None
     return Pending(number, document, image, image is not None, item)
 
@@ -119,13 +137,45 @@ def _check_encodable(row: Encodable, number: int) -> Pending:
     given = row.document
     if row.image is None:
         text = given.content if row.text is None else _check_content(row.text, "text")
+        if is_blank(text) and not is_blank(given.content):
+            raise ValueError("its 'text' is empty or only white space, and its content is not.")
         document = _check(given.doc_id, given.content, given.content_type, given.metadata)
         return Pending(number, document, item=text)
     item = None if row.text is None else _check_content(row.text, "text")
+    if item is not None and is_blank(item):
+        raise ValueError("its 'text' is empty or only white space, and its image is not to be encoded.")
     document = _check(
         given.doc_id, given.content, "image", given.metadata, content_optional=given.content == ""
     )
     return Pending(number, document, row.image, has_pending_image=True, item=item)
+
+
+def content_id(content: str, metadata: Mapping[str, Any], image: ImageSource | None = None) -> str:
+    """Return an id made of what a row says, a UUID of version 5: the same row has the same id in every run.
+
+    >>> content_id("an apple", {"page": 1}) == content_id("an apple", {"page": 1})
+    True
+
+    Args:
+        content: its text.
+        metadata: as for `check_metadata`.
+        image: its image; by its path or URL where it has one, otherwise by its bytes or pixels.
+
+    Raises:
+        ValueError, TypeError: the metadata cannot be stored.
+    """
+    values = json.dumps(check_metadata(metadata), sort_keys=True, default=str)
+    parts = [content, values] if image is None else [content, values, _image_name(image)]
+    return str(uuid.uuid5(_IDS, json.dumps(parts)))
+
+
+def _image_name(image: ImageSource) -> str:
+    if (reference := image_reference(image)) is not None:
+        return str(reference)
+    if isinstance(image, str):
+        return image
+    data = image.tobytes() if hasattr(image, "tobytes") else image
+    return hashlib.sha256(data).hexdigest()  # type: ignore[arg-type]
 
 
 def row_text(row: object) -> str:
@@ -168,8 +218,6 @@ def _check(
 def _check_content(content: object, name: str) -> str:
     if not isinstance(content, str):
         raise TypeError(f"{name!r} is a {type(content).__name__}, not a str.")
-    if not content.strip():
-        raise ValueError(f"{name!r} is empty or only white space.")
     return check_unicode(content, name)
 
 

@@ -236,7 +236,7 @@ class SyncPipeline(Closable, Remade):
 
         Args:
             other: as for `LateInteractionPipeline.copy_to`; another `SyncPipeline` must be on the same portal.
-            **options: as for `index_documents`. With `skip_existing` a copy that was interrupted goes on.
+            **options: see `WriteOptions`. With `skip_existing` a copy that was interrupted goes on.
 
         Returns:
             How many documents were written.

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction.errors import StoreError
+from late_interaction.errors import RowFailure, StoreError
 
 FloatMatrix: TypeAlias = NDArray[np.float32]
 DocId: TypeAlias = "str | uuid.UUID"
@@ -40,7 +40,7 @@ class EncodedDocument:
 
     Attributes:
         document: the document.
-        matrix: (n_tokens, dim) float32, unit rows, n_tokens ≥ 1.
+        matrix: (n_tokens, dim) float32, unit rows; (0, dim) of a blank text, which no search finds.
     """
 
     document: Document
@@ -53,11 +53,18 @@ class IndexedIds(list[str]):
     Attributes:
         truncated: of each document that was not encoded to its end, by id, how much of it was not: a share of its
             characters, from 0 to 1, or None where the model cannot tell.
+        failures: the rows that were left out (`on_error="skip"`), each with its position and the reason.
     """
 
-    def __init__(self, ids: Iterable[str] = (), truncated: Mapping[str, float | None] | None = None) -> None:
+    def __init__(
+        self,
+        ids: Iterable[str] = (),
+        truncated: Mapping[str, float | None] | None = None,
+        failures: Iterable[RowFailure] = (),
+    ) -> None:
         super().__init__(ids)
         self.truncated: dict[str, float | None] = dict(truncated or {})
+        self.failures: list[RowFailure] = list(failures)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import replace
 from numbers import Integral
@@ -16,6 +17,8 @@ LARGEST = 2**63 - 1
 """The largest whole number that an argument may be: what SQLite and array indexes hold."""
 
 _UNIT_TOLERANCE = 0.02
+_UNSEEN = frozenset({"Zs", "Zl", "Zp", "Cc", "Cf"})
+"""Unicode's categories of spaces, line ends, control and format characters."""
 
 
 def check_positive(name: str, value: object) -> int:
@@ -42,6 +45,11 @@ def _check_whole(name: str, value: object, least: int) -> int:
     if number > LARGEST:
         raise ValueError(f"{name} must be at most 2^63 - 1, not {shown(number)}.")
     return number
+
+
+def is_blank(text: str) -> bool:
+    """Return whether a text has nothing to read: no characters but spaces, line ends, and control and format ones."""
+    return all(unicodedata.category(character) in _UNSEEN for character in text)
 
 
 def check_unicode(text: str, name: str) -> str:
@@ -87,6 +95,8 @@ def check_matrix(matrix: ArrayLike, dim: int) -> FloatMatrix:
 def check_encoded(documents: Iterable[EncodedDocument], dim: int) -> list[EncodedDocument]:
     """Return documents as a store takes them: each id once, texts and metadata of their types, matrices of float32.
 
+    The matrix of a blank text, and of no other, may have no rows.
+
     Raises:
         TypeError: something is not of its type; the message names the document and its position.
         ValueError: an id is empty or given twice, or a matrix is not one of unit vectors.
@@ -105,7 +115,11 @@ def check_encoded(documents: Iterable[EncodedDocument], dim: int) -> list[Encode
         if document.doc_id in checked:
             raise ValueError(f"{where}: the id is given twice in one call.")
         try:
-            checked[document.doc_id] = replace(encoded, matrix=check_matrix(encoded.matrix, dim))
+            if np.shape(encoded.matrix) == (0, dim) and is_blank(document.content):
+                matrix = np.empty((0, dim), np.float32)
+            else:
+                matrix = check_matrix(encoded.matrix, dim)
+            checked[document.doc_id] = replace(encoded, matrix=matrix)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
     return list(checked.values())

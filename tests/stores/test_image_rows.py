@@ -247,7 +247,7 @@ async def test_bad_images_are_named_and_the_others_indexed(
         {"doc_id": "number", "image": 5},
         {"doc_id": "text", "content": "red", "content_type": "text", "image": files / "red.png"},
         {"doc_id": "nothing", "content": "a caption", "content_type": "image"},
-        {"doc_id": "blank", "content": " ", "image": files / "red.png"},
+        {"doc_id": "no path", "content": 5, "image": files / "red.png"},
         {"doc_id": "last", "content": "blue"},
     ]
     async with pipeline_at(tmp_path, model) as pipeline:
@@ -265,7 +265,7 @@ async def test_bad_images_are_named_and_the_others_indexed(
         "number": "not a int",
         "text": "'content_type' is 'text', and the row has an 'image'",
         "nothing": "there is no 'image' to encode",
-        "blank": "empty or only white space",
+        "no path": "'content' is a int",
     }
     for doc_id, part in expected.items():
         assert part in reasons[doc_id]
@@ -346,11 +346,13 @@ async def test_metadata_of_any_name_beside_an_image(tmp_path: Path, model: Colou
         Encodable(Document("a", "", metadata=metadata), files / "red.png"),
         Encodable(Document("b", "a caption"), png("blue")),
         Encodable(Document("c", " "), png("blue")),
+        Encodable(Document("d", "x"), png("blue"), text=" "),
     ]
     async with pipeline_at(tmp_path, model) as pipeline:
-        with pytest.raises(DocumentError, match=r"row 2 \(doc_id 'c'\): 'content' is empty") as caught:
+        with pytest.raises(DocumentError, match=r"row 3 \(doc_id 'd'\): its 'text' is empty") as caught:
             await pipeline.index_documents(rows)
-        assert caught.value.indexed == ["a", "b"]
+        assert caught.value.indexed == ["a", "b", "c"]
+        assert await pipeline.delete_document("c")
         assert await pipeline.get_documents(["a", "b"]) == [
             Document("a", str(files / "red.png"), "image", metadata),
             Document("b", "a caption", "image", {}),

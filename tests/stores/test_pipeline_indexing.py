@@ -100,7 +100,6 @@ async def test_a_document_that_shrinks_keeps_no_old_vector(pipeline):
 BAD = [
     ({}, "there is no 'content'"),
     ({"content": 3}, "'content' is a int"),
-    ({"content": "  \n"}, "empty or only white space"),
     ({"content": "x", "doc_id": 7}, "a doc_id is a str or a uuid.UUID"),
     ({"content": "x", "doc_id": ""}, "must not be empty"),
     ({"content": "x", "when": uuid.UUID(int=1)}, "'when' is a UUID"),
@@ -128,7 +127,7 @@ async def test_bad_rows_are_named_and_the_others_indexed(pipeline):
     with pytest.raises(DocumentError) as caught:
         await pipeline.index_documents(rows, batch_size=4)
     assert [failure.row for failure in caught.value.failures] == list(range(0, 2 * len(BAD), 2))
-    assert caught.value.failures[3].doc_id == "7"
+    assert caught.value.failures[2].doc_id == "7"
     assert caught.value.indexed == ["cats", "dogs", "tea"]
     assert await pipeline.count() == 3
     assert "row 0: there is no 'content'" in str(caught.value)
@@ -252,7 +251,7 @@ async def test_truncated_documents_are_named_once_a_call(tmp_path, caplog):
         assert ids.truncated == {"a": None, "c": None}
         assert (await pipeline.index_documents(rows[1:2])).truncated == {}
         with pytest.raises(DocumentError) as caught:
-            await pipeline.index_documents([*rows, {"content": ""}])
+            await pipeline.index_documents([*rows, {"content": None}])
         assert caught.value.truncated == ids.truncated
     assert caplog.records[0].message == (
         "2 of 5 documents are longer than hash reads: their ends were not encoded. They are, with the share that was "

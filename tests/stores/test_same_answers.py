@@ -370,7 +370,7 @@ async def test_rows_that_are_there_can_be_skipped(pipeline):
 
 
 async def test_a_bad_row_is_named_and_the_others_are_indexed(pipeline):
-    bad = [{"doc_id": "ok", "content": "fine"}, {"doc_id": "no", "content": " "}, {"content": "unencodable"}]
+    bad = [{"doc_id": "ok", "content": "fine"}, {"doc_id": "no", "content": None}, {"content": "unencodable"}]
     with pytest.raises(DocumentError) as raised:
         await pipeline.index_documents(bad)
     assert [failure.row for failure in raised.value.failures] == [1, 2]

@@ -167,7 +167,7 @@ def test_a_context_that_cannot_open_lets_go(tmp_path: Path) -> None:
 
 def test_errors_come_through(pipeline: SyncPipeline) -> None:
     with pytest.raises(DocumentError) as caught:
-        pipeline.index_documents([ROWS[0], {"content": ""}, ROWS[1]])
+        pipeline.index_documents([ROWS[0], {"content": None}, ROWS[1]])
     assert caught.value.indexed == ["d0", "d1"]
     with pytest.raises(ValueError, match="k must be"):
         pipeline.search("x", k=0)

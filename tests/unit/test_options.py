@@ -21,12 +21,13 @@ from late_interaction import (
     LateInteractionPipeline,
     LocalStore,
     PrecomputedEmbeddings,
+    RowOptions,
     SearchOptions,
     SyncPipeline,
     WriteOptions,
 )
 from late_interaction.cli import app
-from late_interaction.options import IndexSettings, WriteSettings
+from late_interaction.options import IndexSettings, RowSettings, WriteSettings
 from late_interaction.searching import SearchPlan
 from llamaindex_lateint import LateInteractionRetriever as LlamaIndexRetriever
 from llamaindex_lateint import LateInteractionVectorStore as LlamaIndexStore
@@ -52,6 +53,7 @@ INDEX: dict[str, Any] = {
     "allow_urls": True,
 }
 WRITE: dict[str, Any] = {"batch_size": 3, "show_progress": True, "skip_existing": True}
+ROW: dict[str, Any] = {**WRITE, "on_error": "skip", "ids": "content"}
 
 
 @pytest.mark.parametrize(
@@ -60,6 +62,7 @@ WRITE: dict[str, Any] = {"batch_size": 3, "show_progress": True, "skip_existing"
         (SearchOptions, SEARCH, None),
         (IndexOptions, INDEX, IndexSettings),
         (WriteOptions, WRITE, WriteSettings),
+        (RowOptions, ROW, RowSettings),
     ],
 )
 def test_every_option_is_documented_and_tried_here(
@@ -67,8 +70,9 @@ def test_every_option_is_documented_and_tried_here(
 ) -> None:
     assert set(samples) == set(of.__annotations__)
     assert of.__doc__ is not None
+    documented = of.__doc__ + (WriteOptions.__doc__ or "" if of is RowOptions else "")
     for name in samples:
-        assert f"    {name}: " in of.__doc__
+        assert f"    {name}: " in documented
     if settings is not None:
         fields = {field.name: field.type for field in dataclasses.fields(settings)}
         assert fields == {name: hint.__forward_arg__ for name, hint in of.__annotations__.items()}
@@ -232,7 +236,7 @@ def test_every_call_that_writes_offers_every_option(
             if isinstance(pipeline, SyncPipeline):
                 pipeline.close()
 
-    for name, value in WRITE.items():
+    for name, value in (WRITE if method == "copy_to" else ROW).items():
         write(**{name: value})
         assert getattr(seen[-1], name) == value
     with pytest.raises(TypeError, match=r"no option 'batch'\. Did you mean 'batch_size'"):
@@ -255,11 +259,13 @@ ELSEWHERE = {
     "query_pool_distance": "of searches, where the index's default does",
     "concurrency": "it makes one call at a time",
     "allow_urls": "it reads files",
+    "on_error": "it names what it leaves out, and indexes the others",
+    "ids": "it makes them of a file's name and place",
 }
 
 
 @pytest.mark.parametrize(
-    ("command", "options"), [("search", SEARCH), ("index", {**INDEX, **WRITE})], ids=["search", "index"]
+    ("command", "options"), [("search", SEARCH), ("index", {**INDEX, **ROW})], ids=["search", "index"]
 )
 def test_the_command_line_offers_every_option(command: str, options: Mapping[str, Any]) -> None:
     offered = parameters(command)

@@ -85,11 +85,19 @@ class Store(ABC):
             IndexMismatchError: the existing index was built with another spec.
         """
 
+    def check(self, document: Document) -> None:  # noqa: B027 - a store may take every document
+        """Check that the store takes a document, as far as that can be told without its vectors.
+
+        Raises:
+            ValueError: it does not; the message says why.
+        """
+
     @abstractmethod
     async def upsert(self, documents: Sequence[EncodedDocument]) -> None:
         """Write documents; each wholly or not at all. Idempotent; the last write of an id wins.
 
-        Ids are unique within the call.
+        Ids are unique within the call. A document whose matrix has no rows is in the index like any other, but not
+        among the candidates of any query.
 
         Raises:
             DocumentError: the store does not take some of the documents, and says why; the others are written.
@@ -115,7 +123,8 @@ class Store(ABC):
         """Return the token matrices of documents, in the order asked.
 
         Returns:
-            The ids that are in the index (a document deleted meanwhile is left out), and their matrices.
+            The ids that are in the index (a document deleted meanwhile is left out, and so is a blank one, which has
+            no vectors), and their matrices.
         """
 
     async def score(

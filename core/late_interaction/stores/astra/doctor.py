@@ -322,7 +322,9 @@ class _Patient:
         async def look_up_one(row: Row) -> None:
             await self._look_up_one(row, rng, met)
 
-        await for_each_concurrently(look_up_one, rows, self._client.concurrency)
+        await for_each_concurrently(
+            look_up_one, [row for row in rows if row["n_tokens"]], self._client.concurrency
+        )
         if not health.complete:
             health.orphans = sorted(met - await self._reader.existing(sorted(met)))
 

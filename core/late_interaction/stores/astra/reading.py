@@ -73,8 +73,8 @@ class Reader:
 
     async def matrices(self, doc_ids: Sequence[str]) -> tuple[list[str], RaggedTokens]:
         """Return token matrices in the order asked, as they are packed: nothing is widened yet."""
-        rows = await self.rows(doc_ids, ("doc_id", "packed"))
-        found = [doc_id for doc_id in doc_ids if doc_id in rows]
+        rows = await self.rows(doc_ids, (*EXISTS, "packed"))
+        found = [doc_id for doc_id in doc_ids if doc_id in rows and rows[doc_id]["n_tokens"]]
         return found, unpack_many([matrix_of(rows[doc_id]) for doc_id in found], self._tables.dim)
 
     async def documents(self, doc_ids: Sequence[str]) -> list[Document]:

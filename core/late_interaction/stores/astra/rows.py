@@ -88,8 +88,7 @@ def prepare(
         ValueError: the service would not take it; the message says why.
     """
     document = encoded.document
-    if len(document.doc_id.encode()) > ID_BYTES:
-        raise ValueError(f"its id has more than {ID_BYTES:,} bytes.")
+    check_id(document.doc_id)
     packed = pack(encoded.matrix, packing)
     texts = {
         "doc_id": document.doc_id,
@@ -112,6 +111,12 @@ def prepare(
             f"{DOCUMENT_BYTES:,}: split it, or pool its vectors."
         )
     return PreparedDocument(document.doc_id, generation, row, unpack(packed), cells, size)
+
+
+def check_id(doc_id: str) -> None:
+    """Raise ValueError if an id is longer than the service takes."""
+    if len(doc_id.encode()) > ID_BYTES:
+        raise ValueError(f"its id has more than {ID_BYTES:,} bytes.")
 
 
 def metadata_text(metadata: Mapping[str, Any]) -> str:

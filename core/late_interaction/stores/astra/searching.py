@@ -117,7 +117,8 @@ class Searcher:
                 batch.clear()
 
         async for row in self._reader.matching(filter, ("packed",)):
-            batch.append(row)
+            if row["n_tokens"]:
+                batch.append(row)
             if len(batch) == _SCORED_TOGETHER:
                 await score()
         await score()

@@ -20,7 +20,7 @@ from late_interaction.stores.astra.client import DataApiClient
 from late_interaction.stores.astra.database import Parts, astra_database
 from late_interaction.stores.astra.limits import Limits
 from late_interaction.stores.astra.reading import Reader
-from late_interaction.stores.astra.rows import is_text
+from late_interaction.stores.astra.rows import check_id, declared_columns, is_text
 from late_interaction.stores.astra.schema import Declaration, Tables, check_name, type_names
 from late_interaction.stores.astra.searching import Searcher
 from late_interaction.stores.astra.unversioned import UnversionedWriter
@@ -205,6 +205,11 @@ class AstraStore(Store):
         await self.close()
 
     # --- writing
+
+    def check(self, document: Document) -> None:
+        """Check that a document's id is not too long, and that declared fields have values of their types."""
+        check_id(document.doc_id)
+        declared_columns(document.metadata, self._opened().tables.fields)
 
     async def upsert(self, documents: Sequence[EncodedDocument]) -> None:
         """Write documents; each wholly or not at all.

@@ -203,7 +203,7 @@ class Writer:
             await self.delete_versions(surplus)
             for doc_id in outcome.repeated & rows.keys():
                 # The first attempt may have been carried out, and the document replaced before the second one.
-                if not await self._has_tokens(doc_id, token_version(rows[doc_id])):
+                if not await self._has_tokens(rows[doc_id]):
                     await self._revise(doc_id, {}, new_tokens=True)
         except ServiceError as error:  # The documents are written, and that is what was asked for.
             self._leave_over(surplus, error)
@@ -300,7 +300,7 @@ class Writer:
             ):
                 continue  # Another client's update came later, and did not know of this one.
             tokens = token_version(now)
-            if tokens not in own and not await self._has_tokens(doc_id, tokens):
+            if tokens not in own and not await self._has_tokens(now):
                 new_tokens = (
                     True  # Another client's update has written them anew, before this one's revision.
                 )
@@ -364,9 +364,11 @@ class Writer:
         where = {"doc_id": pair[0], "generation": pair[1]}
         await self._client.command(self._tables.tokens, {"deleteMany": {"filter": where}})
 
-    async def _has_tokens(self, doc_id: str, version: int) -> bool:
-        """Tell whether a version's token rows exist: they are deleted all at once."""
-        where = {"doc_id": doc_id, "generation": version}
+    async def _has_tokens(self, row: Row) -> bool:
+        """Tell whether the token rows that a docs row names exist, if it names any: they are deleted all at once."""
+        if not row["n_tokens"]:
+            return True
+        where = {"doc_id": row["doc_id"], "generation": token_version(row)}
         pages = self._client.pages(self._tables.tokens, ("token_id",), where=where, limit=1)
         return any([len(page) > 0 async for page in pages])
 

@@ -94,7 +94,10 @@ class IndexBuilder:
             if not self._is_due(connection, index):  # Another process has built it before we had the lock.
                 return
             rows = np.array(
-                connection.execute("SELECT rid, n_tokens FROM documents ORDER BY rid").fetchall(), np.int64
+                connection.execute(
+                    "SELECT rid, n_tokens FROM documents WHERE n_tokens != 0 ORDER BY rid"
+                ).fetchall(),
+                np.int64,
             ).reshape(-1, 2)
         row_ids, n_tokens = rows[:, 0], int(rows[:, 1].sum())
         if n_tokens <= self._limits.exact_tokens:

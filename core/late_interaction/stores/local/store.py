@@ -34,7 +34,7 @@ from late_interaction.candidates import Scaling
 from late_interaction.errors import DocumentError, IndexMismatchError, StoreError
 from late_interaction.filters import Filter
 from late_interaction.maxsim import maxsim
-from late_interaction.packing import unpack_many
+from late_interaction.packing import has_vectors, unpack, unpack_many
 from late_interaction.recipes import Remade
 from late_interaction.stores.base import Candidates, Store
 from late_interaction.stores.local.background import Background
@@ -263,6 +263,10 @@ class LocalStore(Remade, Store):
 
     # --- writing
 
+    def check(self, document: Document) -> None:
+        """Check that a document's metadata can be stored as JSON."""
+        metadata_to_json(document.metadata)
+
     async def upsert(self, documents: Sequence[EncodedDocument]) -> None:
         """Write documents in one transaction: after a kill, all of them are there or none is.
 
@@ -358,7 +362,7 @@ class LocalStore(Remade, Store):
         with self._file.reading() as connection:
             known = view.row_id_of if view is not None and view.state == read_state(connection) else {}
             found = read_packed(connection, doc_ids, known)
-        there = [doc_id for doc_id in doc_ids if doc_id in found]
+        there = [doc_id for doc_id in doc_ids if doc_id in found and has_vectors(found[doc_id])]
         return there, unpack_many([found[doc_id] for doc_id in there], self._opened().dim)
 
     @in_thread
@@ -416,8 +420,7 @@ class LocalStore(Remade, Store):
         )
         with self._file.reading() as connection:
             rows = connection.execute(query, (after, batch_size)).fetchall()
-        matrices = unpack_many([row[-2] for row in rows], self._opened().dim)
-        encoded = [EncodedDocument(to_document(row), matrices.matrix(i)) for i, row in enumerate(rows)]
+        encoded = [EncodedDocument(to_document(row), unpack(row[-2])) for row in rows]
         return (rows[-1][-1] if rows else after), encoded
 
     @in_thread
@@ -425,10 +428,11 @@ class LocalStore(Remade, Store):
         """Return counts, sizes in bytes, and how much of the collection the centroid index covers."""
         with self._file.reading() as connection:
             view = self._current_view(connection)
+            n_documents = connection.execute("SELECT count(*) FROM documents").fetchone()[0]
             packed = connection.execute("SELECT coalesce(sum(length(packed)), 0) FROM vectors").fetchone()[0]
         return {
             "location": self.location,
-            "documents": view.indexed.n_alive + view.unindexed.n_alive,
+            "documents": n_documents,
             "tokens": view.indexed.tokens_alive + view.unindexed.tokens_alive,
             "packed_bytes": packed,
             "file_bytes": self._file.path.stat().st_size,

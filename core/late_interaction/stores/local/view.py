@@ -192,8 +192,10 @@ class Views:
     def _read(
         self, connection: sqlite3.Connection, state: State, index: CentroidIndex | None, *, quiet: bool
     ) -> View:
-        """Make a view of all documents."""
-        rows = connection.execute("SELECT rid, doc_id, n_tokens FROM documents ORDER BY rid").fetchall()
+        """Make a view of all documents but the blank ones, which have no vectors and are never found."""
+        rows = connection.execute(
+            "SELECT rid, doc_id, n_tokens FROM documents WHERE n_tokens != 0 ORDER BY rid"
+        ).fetchall()
         row_ids, doc_ids, n_tokens = _columns(rows)
         covered = _NO_ROW_IDS if index is None else index.row_ids
         positions = np.searchsorted(covered, row_ids)
@@ -238,7 +240,7 @@ class Views:
         if changes is None:
             return None
         deleted, updated = changes
-        query = "SELECT rid, doc_id, n_tokens FROM documents WHERE rid > ? ORDER BY rid"
+        query = "SELECT rid, doc_id, n_tokens FROM documents WHERE rid > ? AND n_tokens != 0 ORDER BY rid"
         rows = connection.execute(query, (view.last_row_id,)).fetchall()
         unindexed = view.unindexed.without(deleted).extended(rows)
         matrices, buffer = view.matrices, view.buffer
