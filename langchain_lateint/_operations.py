@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import sys
 import uuid
-import warnings
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 from langchain_core.documents import Document
 from langchain_core.documents.base import Blob
@@ -25,17 +24,29 @@ from late_interaction import Document as StoredDocument
 from late_interaction import (
     IndexedIds,
     LateInteractionPipeline,
+    RowOptions,
     SearchOptions,
     SearchResult,
     SearchResults,
     SyncPipeline,
 )
-from late_interaction.adapting import IMAGE_KEY, Encodable, FloatMatrix, Query, check_mmr, diversify
+from late_interaction.adapting import (
+    IMAGE_KEY,
+    Encodable,
+    FloatMatrix,
+    Query,
+    check_mmr,
+    check_names,
+    content_id,
+    diversify,
+    is_blank,
+)
 from late_interaction.explain import explained
 
 T = TypeVar("T")
 Operation: TypeAlias = Callable[[LateInteractionPipeline], Awaitable[T]]
 Filter: TypeAlias = Mapping[str, Any]
+Ids: TypeAlias = Sequence[str | None] | Literal["content"] | None
 
 SCORE_KEY, ID_KEY, MATCHED_KEY = "score", "id", "matched"
 """The metadata keys that `with_scores` and `explain` add to results."""
@@ -55,26 +66,59 @@ SEARCH_ARGUMENTS = ("k", "filter", *_OPTIONS, *_RESULTS, "score_threshold", "fet
 def add_operation(
     texts: Iterable[str],
     metadatas: Sequence[dict[str, Any]] | None,
-    ids: Sequence[str | None] | None,
-    batch_size: int,
-    unknown: dict[str, Any],
+    ids: Ids,
+    options: dict[str, Any],
+    embeddings: Sequence[ArrayLike] | None = None,
 ) -> Operation[IndexedIds]:
-    """Check what `add_texts` was given, and return the operation that adds it."""
-    if unknown:
-        warnings.warn(f"these arguments have no effect here: {', '.join(unknown)}.", stacklevel=3)
+    """Check what `add_texts` or `add_embeddings` was given, and return the operation that adds it."""
+    check_names(RowOptions, options)
+    settings = cast("RowOptions", {"on_error": "raise", **options})
     texts = _listed("texts", texts)
-    doc_ids = [str(uuid.uuid4()) if one is None else one for one in _for_each("ids", ids, texts)]
     mappings = [{} if one is None else one for one in _for_each("metadatas", metadatas, texts)]
     for position, one in enumerate(mappings):
         if not isinstance(one, Mapping):
             raise TypeError(f"metadatas[{position}] must be a mapping, not {type(one).__name__}.")
+    if isinstance(ids, str) and ids == "content":
+        doc_ids = list(map(id_by_content, texts, mappings))
+    else:
+        doc_ids = [str(uuid.uuid4()) if one is None else one for one in _for_each("ids", ids, texts)]
     given = list(zip(doc_ids, texts, mappings, strict=True))
+    vectors = None if embeddings is None else _listed("embeddings", embeddings)
+    if vectors is not None and len(vectors) != len(texts):
+        raise ValueError(f"there are {len(texts)} texts, but {len(vectors)} embeddings.")
 
     async def add(pipeline: LateInteractionPipeline) -> IndexedIds:
-        rows = (_row(*one, images=pipeline.model.supports_images) for one in given)
-        return await pipeline.index_documents(rows, batch_size=batch_size)
+        rows = [_row(*one, images=pipeline.model.supports_images) for one in given]
+        if vectors is None:
+            return await pipeline.index_documents(rows, **settings)
+        matrices = [unit_rows(vector, pipeline.model.dim) for vector in vectors]
+        return await pipeline.index_embeddings(rows, matrices, **settings)
 
     return add
+
+
+def id_by_content(text: str, metadata: Mapping[str, Any]) -> str:
+    """Return the id that a text with its metadata has in every run; a random one where it cannot be indexed."""
+    others = {key: value for key, value in metadata.items() if key != IMAGE_KEY}
+    try:
+        return content_id(text, others, metadata.get(IMAGE_KEY))
+    except (TypeError, ValueError):  # The row is refused when it is indexed, and its reason is told there.
+        return str(uuid.uuid4())
+
+
+def parts_of(given: Sequence[Document | Blob], ids: Ids) -> dict[str, Any]:
+    """Return the texts, the metadatas and the ids of documents; `ids` come before the documents' own."""
+    documents = [as_document(document) for document in given]
+    doc_ids: Ids = [document.id for document in documents]
+    if isinstance(ids, str) and ids == "content":
+        doc_ids = [id_by_content(d.page_content, d.metadata) if d.id is None else d.id for d in documents]
+    elif ids is not None:
+        doc_ids = ids
+    return {
+        "texts": [document.page_content for document in documents],
+        "metadatas": [document.metadata for document in documents],
+        "ids": doc_ids,
+    }
 
 
 def as_document(given: Document | Blob) -> Document:
@@ -288,11 +332,11 @@ def _listed(name: str, values: Iterable[T]) -> list[T]:
 def _row(doc_id: str, text: str, metadata: dict[str, Any], *, images: bool) -> StoredDocument | Encodable:
     """Return an image row if the metadata has an image that the model can encode, or if there is no text instead."""
     image = metadata.get(IMAGE_KEY)
-    if image is None or (text.strip() and not images):
+    if image is None or not (is_blank(text) or images):
         return StoredDocument(doc_id, text, metadata=metadata)
     others = {key: value for key, value in metadata.items() if key != IMAGE_KEY}
     kept = {CONTENT_TYPE_KEY: "image"} | others
-    return Encodable(StoredDocument(doc_id, text if text.strip() else "", metadata=kept), image)
+    return Encodable(StoredDocument(doc_id, "" if is_blank(text) else text, metadata=kept), image)
 
 
 def _is_blank(query: Query | ArrayLike) -> bool:

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from langchain_lateint.embeddings import as_model
 from late_interaction import LateInteractionModel
-from late_interaction.adapting import FloatMatrix, maxsim, relevance
+from late_interaction.adapting import FloatMatrix, is_blank, maxsim, relevance
 
 
 class LateInteractionReranker(BaseDocumentCompressor):
@@ -82,7 +82,7 @@ class LateInteractionReranker(BaseDocumentCompressor):
 
 
 def _has_text(document: Document) -> bool:
-    return bool(document.page_content.strip())
+    return not is_blank(document.page_content)
 
 
 def _texts(documents: Sequence[Document]) -> list[str]:

@@ -18,19 +18,20 @@ from langchain_lateint._names import UsualNames
 from langchain_lateint._operations import (
     SEARCH_ARGUMENTS,
     Filter,
+    Ids,
     Operation,
     add_operation,
-    as_document,
     copy_operation,
     delete_operation,
     find_operation,
     get_operation,
+    parts_of,
     update_operation,
 )
 from langchain_lateint._relevance import RelevanceFn, scale_function
 from langchain_lateint.embeddings import EmbeddingsModel, Model, as_model
-from late_interaction import IndexedIds, IndexOptions, SyncPipeline
-from late_interaction.adapting import BATCH_SIZE, AstraPlace, place_of, shown
+from late_interaction import IndexedIds, IndexOptions, RowOptions, SyncPipeline
+from late_interaction.adapting import AstraPlace, place_of, shown
 
 if TYPE_CHECKING:
     from astrapy.authentication import TokenProvider
@@ -230,60 +231,64 @@ class LateInteractionVectorStore(UsualNames):
         self,
         texts: Iterable[str],
         metadatas: Sequence[dict[str, Any]] | None = None,
-        ids: Sequence[str | None] | None = None,
-        *,
-        batch_size: int = BATCH_SIZE,
+        ids: Ids = None,
         **kwargs: Any,
     ) -> IndexedIds:
         """Encode texts and write them, each replacing the document of the same id.
 
         Args:
-            texts: none may be empty, except those of images.
+            texts: a blank one is stored like any other, and no search finds it.
             metadatas: a mapping of JSON values for each text. A model that encodes images encodes the value of "image"
                 instead of the text, which is then a caption: a path, a URL (with `allow_urls`), base64, a data URI,
                 bytes, a PIL image or a page of `pdf_pages`.
-            ids: an id for each text. An id that is None is replaced by a random one. If an id comes twice, the last
-                text wins.
-            batch_size: texts encoded and written together.
-            kwargs: ignored with a warning, because frameworks pass arguments of other stores.
+            ids: an id for each text; None in place of one, or of all, for random ones. "content" makes them of text and
+                metadata, so that the same call done again doubles nothing. If an id comes twice, the last text wins.
+            kwargs: options of `late_interaction.RowOptions`: `batch_size`, `show_progress`, `skip_existing`, and
+                `on_error`, which is "raise" here by default: nothing is written if a row is bad. With "skip" the
+                others are written.
 
         Returns:
-            The id of each text, in order. Its `.truncated` says how much of a text was too long and not encoded.
+            The id of each text, in order. Its `.truncated` says how much of a text was too long and not encoded, and
+            its `.failures` what was left out with `on_error="skip"`.
 
         Raises:
             ValueError: the number of metadatas or ids differs from the number of texts.
-            DocumentError: some texts could not be indexed. The error names each, and the others are in the index.
+            DocumentError: some texts cannot be indexed. The error names each, and `.indexed` what was written.
             StoreError: the store failed. Its `.indexed` has the ids written before that.
+            TypeError: an argument is unknown.
         """
-        return self._pipeline.run(add_operation(texts, metadatas, ids, batch_size, kwargs))
+        return self._pipeline.run(add_operation(texts, metadatas, ids, kwargs))
 
     @override
     async def aadd_texts(
         self,
         texts: Iterable[str],
         metadatas: Sequence[dict[str, Any]] | None = None,
-        ids: Sequence[str | None] | None = None,
-        *,
-        batch_size: int = BATCH_SIZE,
+        ids: Ids = None,
         **kwargs: Any,
     ) -> IndexedIds:
         """Await `add_texts` on any event loop."""
-        return await self._pipeline.arun(add_operation(texts, metadatas, ids, batch_size, kwargs))
+        return await self._pipeline.arun(add_operation(texts, metadatas, ids, kwargs))
 
     @override
-    def add_documents(self, documents: Sequence[Document | Blob], **kwargs: Any) -> list[str]:
+    def add_documents(
+        self, documents: Sequence[Document | Blob], ids: Ids = None, **kwargs: Any
+    ) -> IndexedIds:
         """Add documents as `add_texts` does, and also images, as a `Blob` with a path or bytes.
 
         Args:
             documents: each is stored under its own id, or a random one.
-            kwargs: as for `add_texts`; `ids` replace the documents' own.
+            ids: replace the documents' own; with "content" only documents without an id get one made of their content.
+            kwargs: as for `add_texts`.
         """
-        return super().add_documents([as_document(document) for document in documents], **kwargs)
+        return self.add_texts(**parts_of(documents, ids), **kwargs)
 
     @override
-    async def aadd_documents(self, documents: Sequence[Document | Blob], **kwargs: Any) -> list[str]:
+    async def aadd_documents(
+        self, documents: Sequence[Document | Blob], ids: Ids = None, **kwargs: Any
+    ) -> IndexedIds:
         """Await `add_documents` on any event loop."""
-        return await super().aadd_documents([as_document(document) for document in documents], **kwargs)
+        return await self.aadd_texts(**parts_of(documents, ids), **kwargs)
 
     def update_documents(
         self, ids: Sequence[str], documents: Sequence[Document | Blob], **kwargs: Any
@@ -370,24 +375,22 @@ class LateInteractionVectorStore(UsualNames):
         texts: Iterable[str],
         embedding: Model | None = None,
         metadatas: Sequence[dict[str, Any]] | None = None,
-        *,
-        ids: Sequence[str | None] | None = None,
-        batch_size: int = BATCH_SIZE,
+        ids: Ids = None,
         **kwargs: Any,
     ) -> Self:
         """Make a store and add texts to it.
 
         Args:
-            texts: as for `add_texts`, like metadatas, ids and batch_size.
+            texts: as for `add_texts`, like metadatas and ids.
             embedding: the model, by the name that LangChain gives it.
             metadatas: a mapping for each text.
-            ids: an id for each text.
-            batch_size: texts encoded and written together.
-            kwargs: as for the class.
+            ids: an id for each text, or "content".
+            kwargs: as for the class and for `add_texts`.
         """
-        store = cls(**_constructing(embedding, kwargs))
+        making, adding = _divided(embedding, kwargs)
+        store = cls(**making)
         try:
-            store.add_texts(texts, metadatas, ids=ids, batch_size=batch_size)
+            store.add_texts(texts, metadatas, ids=ids, **adding)
         except BaseException:
             store.close()
             raise
@@ -400,16 +403,15 @@ class LateInteractionVectorStore(UsualNames):
         texts: Iterable[str],
         embedding: Model | None = None,
         metadatas: Sequence[dict[str, Any]] | None = None,
-        *,
-        ids: Sequence[str | None] | None = None,
-        batch_size: int = BATCH_SIZE,
+        ids: Ids = None,
         **kwargs: Any,
     ) -> Self:
         """Await `from_texts` on any event loop."""
+        making, adding = _divided(embedding, kwargs)
         # In a thread, because a model that is given by its name is loaded here.
-        store = await asyncio.to_thread(lambda: cls(**_constructing(embedding, kwargs)))
+        store = await asyncio.to_thread(lambda: cls(**making))
         try:
-            await store.aadd_texts(texts, metadatas, ids=ids, batch_size=batch_size)
+            await store.aadd_texts(texts, metadatas, ids=ids, **adding)
         except BaseException:
             await store.aclose()
             raise
@@ -418,18 +420,26 @@ class LateInteractionVectorStore(UsualNames):
     @override
     @classmethod
     def from_documents(
-        cls, documents: Sequence[Document | Blob], embedding: Model | None = None, **kwargs: Any
+        cls,
+        documents: Sequence[Document | Blob],
+        embedding: Model | None = None,
+        ids: Ids = None,
+        **kwargs: Any,
     ) -> Self:
         """Make a store and add documents to it; the other arguments are those of `from_texts`."""
-        return cls.from_texts(embedding=embedding, **(_parts(documents) | kwargs))
+        return cls.from_texts(embedding=embedding, **parts_of(documents, ids), **kwargs)
 
     @override
     @classmethod
     async def afrom_documents(
-        cls, documents: Sequence[Document | Blob], embedding: Model | None = None, **kwargs: Any
+        cls,
+        documents: Sequence[Document | Blob],
+        embedding: Model | None = None,
+        ids: Ids = None,
+        **kwargs: Any,
     ) -> Self:
         """Await `from_documents` on any event loop."""
-        return await cls.afrom_texts(embedding=embedding, **(_parts(documents) | kwargs))
+        return await cls.afrom_texts(embedding=embedding, **parts_of(documents, ids), **kwargs)
 
 
 def _one_of(keyspace: str | None, namespace: str | None) -> str | None:
@@ -438,18 +448,12 @@ def _one_of(keyspace: str | None, namespace: str | None) -> str | None:
     return namespace if keyspace is None else keyspace
 
 
-def _constructing(embedding: Model | None, kwargs: dict[str, Any]) -> dict[str, Any]:
-    if embedding is None:
-        return kwargs
-    if kwargs.get("model") is not None:
-        raise ValueError("the model is given twice, as `embedding` and as `model`: give one.")
-    return {**kwargs, "model": embedding}
-
-
-def _parts(given: Sequence[Document | Blob]) -> dict[str, Any]:
-    documents = [as_document(document) for document in given]
-    return {
-        "texts": [document.page_content for document in documents],
-        "metadatas": [document.metadata for document in documents],
-        "ids": [document.id for document in documents],
-    }
+def _divided(embedding: Model | None, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the arguments for the class, the model among them, and those for `add_texts`."""
+    adding = {name: kwargs[name] for name in RowOptions.__annotations__ if name in kwargs}
+    making = {name: value for name, value in kwargs.items() if name not in adding}
+    if embedding is not None:
+        if kwargs.get("model") is not None:
+            raise ValueError("the model is given twice, as `embedding` and as `model`: give one.")
+        making["model"] = embedding
+    return making, adding

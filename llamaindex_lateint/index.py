@@ -35,7 +35,8 @@ def _parameters(*functions: Any) -> frozenset[str]:
 
 
 _OF_RETRIEVER = _parameters(VectorIndexRetriever.__init__) - {"index", "callback_manager", "object_map"}
-_OF_RETRIEVER |= {"filter", "vector_store_kwargs"}
+_OF_RESULTS = ("with_scores", "explain")
+_OF_RETRIEVER |= {"filter", "vector_store_kwargs", *_OF_RESULTS}
 _OF_ENGINES = _parameters(
     RetrieverQueryEngine.from_args,
     CondenseQuestionChatEngine.from_defaults,
@@ -65,8 +66,9 @@ class LateInteractionIndex(VectorStoreIndex):
         """Return a retriever.
 
         Args:
-            **kwargs: as for LlamaIndex's `VectorIndexRetriever`, and `filter`, a filter in the core's language such as
-                `{"lang": "en"}`.
+            **kwargs: as for LlamaIndex's `VectorIndexRetriever`; `filter`, a filter in the core's language such as
+                `{"lang": "en"}`; `with_scores` and `explain`, what the nodes carry in their metadata (see the store's
+                `query`).
 
         Raises:
             TypeError: an argument is unknown to the retriever and to engines.
@@ -78,6 +80,9 @@ class LateInteractionIndex(VectorStoreIndex):
         given = kwargs.pop("filter", None)
         if given is not None:
             _add_filter(kwargs, given)
+        asked = {name: kwargs.pop(name) for name in _OF_RESULTS if name in kwargs}
+        if asked:
+            kwargs["vector_store_kwargs"] = {**(kwargs.get("vector_store_kwargs") or {}), **asked}
         return IndexRetriever(
             self, callback_manager=self._callback_manager, object_map=self._object_map, **kwargs
         )

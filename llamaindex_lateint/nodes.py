@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,13 +22,22 @@ from llama_index.core.schema import (
     IndexNode,
     MetadataMode,
     Node,
+    RelatedNodeInfo,
     TextNode,
 )
 from llama_index.core.schema import Document as LlamaDocument
 from llama_index.core.schema import ImageDocument as LlamaImageDocument
 
 from late_interaction import Document, load_image
-from late_interaction.adapting import IMAGE_KEY, THUMBNAIL_KEY, Encodable, ImageSource, StoreImages
+from late_interaction.adapting import (
+    IMAGE_KEY,
+    THUMBNAIL_KEY,
+    Encodable,
+    ImageSource,
+    StoreImages,
+    content_id,
+    is_blank,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -54,7 +63,8 @@ _CLASSES: dict[str, type[BaseNode]] = {
 def encodable_node(node: BaseNode, *, images: bool, store_images: StoreImages = "reference") -> Encodable:
     """Return a node as a document, and what to encode of it.
 
-    Text is encoded with the metadata that the node shows to embedding models, and stored without it.
+    Text is encoded with the metadata that the node shows to embedding models, and stored without it. A node that has
+    neither is stored all the same, and no search finds it.
 
     Args:
         node: the node.
@@ -62,24 +72,51 @@ def encodable_node(node: BaseNode, *, images: bool, store_images: StoreImages = 
         store_images: what the index stores of images.
 
     Raises:
-        ValueError: there is nothing to encode, or the image is in the node itself and would be lost.
+        ValueError: there is an image that cannot be encoded, or that is in the node itself and would be lost.
     """
     image = _image_of(node)
     content = node.get_content(MetadataMode.NONE)
     _check_media(node, image, store_images)
     if image and images:
-        document = _document(node, content if content.strip() else "")
+        document = _document(node, "" if is_blank(content) else content)
         return Encodable(document, image=image_source(node, store_images))
-    if image and not content.strip():
+    if image and is_blank(content):
         raise ValueError(
             f"Node {node.node_id!r} is an image without text, and the store's model encodes text only. Give the "
             "node a text (a caption, the text of the page), or the store a model that encodes images."
         )
     text = node.get_content(MetadataMode.EMBED)
-    if not text.strip():
-        raise ValueError(f"Node {node.node_id!r} has no text to encode.")
-    document = _document(node, content if content.strip() else text)
+    if is_blank(text):
+        return Encodable(_document(node, content))
+    document = _document(node, text if is_blank(content) else content)
     return Encodable(document, image=image_source(node, store_images), text=text)
+
+
+def with_ids_by_content(nodes: Sequence[BaseNode]) -> list[BaseNode]:
+    """Return copies of nodes whose ids are made of their content and metadata, so that each run gives the same ids.
+
+    Relationships among the nodes have the new ids. A node that cannot be stored keeps its id.
+    """
+    ids: dict[str, str] = {}
+    for node in nodes:
+        try:
+            ids[node.node_id] = content_id(
+                node.get_content(MetadataMode.NONE), node.metadata, image_source(node)
+            )
+        except (TypeError, ValueError):  # It is refused when it is stored, and its reason is told there.
+            ids[node.node_id] = node.node_id
+    return [_renamed(node, ids) for node in nodes]
+
+
+def _renamed(node: BaseNode, ids: Mapping[str, str]) -> BaseNode:
+    def renamed(info: RelatedNodeInfo) -> RelatedNodeInfo:
+        return info.model_copy(update={"node_id": ids.get(info.node_id, info.node_id)})
+
+    relationships = {
+        kind: [renamed(one) for one in related] if isinstance(related, list) else renamed(related)
+        for kind, related in node.relationships.items()
+    }
+    return node.model_copy(update={"id_": ids[node.node_id], "relationships": relationships})
 
 
 def node_of(document: Document) -> BaseNode:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
+from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores.types import MetadataFilters, VectorStoreQuery, VectorStoreQueryMode
 from numpy.typing import ArrayLike
 
@@ -26,6 +27,7 @@ from late_interaction.adapting import (
     check_positive,
     diversify,
 )
+from late_interaction.explain import explained
 from late_interaction.filters import And, Filter, parse_filter
 from late_interaction.filters import matches as matches_core
 from llamaindex_lateint.filters import check_filters, matches, push_down
@@ -34,6 +36,9 @@ from llamaindex_lateint.nodes import PARENT
 
 if TYPE_CHECKING:
     from PIL import Image
+
+SCORE_KEY, ID_KEY, MATCHED_KEY = "score", "id", "matched"
+"""The metadata keys that `with_scores` and `explain` add to nodes."""
 
 _OVERFETCH = 4
 _MMR_PREFETCH = 4
@@ -116,6 +121,8 @@ class Search:
         mmr_lambda: λ of maximal marginal relevance; None to rank by relevance alone.
         selection: which documents may be found.
         options: further arguments of the pipeline's search.
+        with_scores: add each node's score and id to its metadata.
+        explain: add the words that answered to each node's metadata.
     """
 
     texts: tuple[str, ...]
@@ -126,6 +133,8 @@ class Search:
     mmr_lambda: float | None
     selection: Selection
     options: SearchOptions
+    with_scores: bool = False
+    explain: bool = False
 
     @classmethod
     def of(
@@ -137,6 +146,8 @@ class Search:
         node_ids: Sequence[str] | None = None,
         mmr_threshold: float | None = None,
         mmr_prefetch_k: int | None = None,
+        with_scores: bool = False,
+        explain: bool = False,
         **options: Unpack[SearchOptions],
     ) -> Search:
         """Check the arguments of `LateInteractionVectorStore.query`, which documents them."""
@@ -160,6 +171,8 @@ class Search:
             raise ValueError(
                 "With node_ids every one of these nodes is scored: n_ann_tokens and n_maxsim_candidates have no effect."
             )
+        if explain and (image is not None or query_matrix is not None):
+            raise ValueError("explain=True tells which words answered a text, and the query is not a text.")
         if not texts and image is None and query_matrix is None and selection == Selection():
             raise ValueError(
                 "This query has nothing to search for and no filters. This store encodes queries itself: give it a "
@@ -175,6 +188,8 @@ class Search:
             _mmr_lambda(query, mmr_threshold) if is_mmr else None,
             selection,
             options,
+            with_scores,
+            explain,
         )
 
     async def run(self, pipeline: LateInteractionPipeline) -> SearchResults | list[Document]:
@@ -189,6 +204,29 @@ class Search:
         if self.mmr_lambda is None:
             return results
         return await diversify(pipeline, results, self.k, self.mmr_lambda)
+
+    async def add_to(
+        self,
+        pipeline: LateInteractionPipeline,
+        nodes: Sequence[BaseNode],
+        found: SearchResults | list[Document],
+        scores: Sequence[float] | None,
+    ) -> None:
+        """Add to the nodes' metadata what the query asks for; models that embed or answer are not shown it."""
+        added: list[dict[str, Any]] = [{} for _ in nodes]
+        if self.with_scores:
+            for position, node in enumerate(nodes):
+                added[position] = {ID_KEY: node.node_id}
+                if scores is not None:
+                    added[position][SCORE_KEY] = scores[position]
+        if self.explain and isinstance(found, SearchResults):
+            words = await explained(pipeline.model, " ".join(self.texts), found)
+            for extra, matched in zip(added, words, strict=True):
+                extra[MATCHED_KEY] = matched
+        for node, extra in zip(nodes, added, strict=True):
+            node.metadata.update(extra)
+            for keys in (node.excluded_embed_metadata_keys, node.excluded_llm_metadata_keys):
+                keys.extend(name for name in extra if name not in keys)
 
     async def _items(self, pipeline: LateInteractionPipeline) -> Sequence[str | Image.Image]:
         """Return what to encode, the texts or the image."""

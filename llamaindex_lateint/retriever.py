@@ -41,6 +41,9 @@ class LateInteractionRetriever(BaseRetriever):
         filters: only nodes whose metadata match.
         doc_ids: only nodes of these documents.
         vector_store_query_mode: "default" or "mmr".
+        with_scores: put each node's score under "score" and its id under "id" into its metadata.
+        explain: put the words that answered under "matched" into each node's metadata, as `{"start", "end",
+            "contribution"}`.
         vector_store_kwargs: further arguments of `LateInteractionVectorStore.query`.
         callback_manager: LlamaIndex's callbacks.
     """
@@ -53,6 +56,8 @@ class LateInteractionRetriever(BaseRetriever):
         filters: MetadataFilters | None = None,
         doc_ids: Sequence[str] | None = None,
         vector_store_query_mode: VectorStoreQueryMode | str = VectorStoreQueryMode.DEFAULT,
+        with_scores: bool = False,
+        explain: bool = False,
         vector_store_kwargs: Mapping[str, Any] | None = None,
         callback_manager: CallbackManager | None = None,
     ) -> None:
@@ -62,7 +67,10 @@ class LateInteractionRetriever(BaseRetriever):
         self._filters = filters
         self._doc_ids = id_list("doc_ids", doc_ids)
         self._mode = VectorStoreQueryMode(vector_store_query_mode)
-        self._kwargs = dict(vector_store_kwargs or {})
+        asked = {
+            name: True for name, wanted in (("with_scores", with_scores), ("explain", explain)) if wanted
+        }
+        self._kwargs = {**asked, **(vector_store_kwargs or {})}
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return _scored(self._vector_store.query(self._query(query_bundle), **self._kwargs))

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack, cast
 
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.schema import BaseNode
 from llama_index.core.storage.storage_context import StorageContext
 from llama_index.core.vector_stores.types import (
     BasePydanticVectorStore,
-    MetadataFilter,
     MetadataFilters,
     VectorStoreQuery,
     VectorStoreQueryResult,
@@ -26,6 +24,7 @@ from late_interaction import (
     IndexOptions,
     LateInteractionModel,
     LateInteractionPipeline,
+    RowOptions,
     SearchResults,
     SyncPipeline,
     load_model,
@@ -33,16 +32,28 @@ from late_interaction import (
 from late_interaction.adapting import (
     BATCH_SIZE,
     AstraPlace,
-    Encodable,
+    OnError,
     PipelineHolder,
+    check_names,
     place_of,
     relevance,
     shown,
 )
+from llamaindex_lateint._operations import (
+    add_nodes,
+    as_nodes,
+    checked_nodes,
+    delete_document,
+    delete_selected,
+    document_hash,
+    refuse,
+    selected_nodes,
+    to_delete,
+)
 from llamaindex_lateint._watching import watch
 from llamaindex_lateint.index import LateInteractionIndex, StoredHashes
 from llamaindex_lateint.no_embedding import NoEmbedding
-from llamaindex_lateint.nodes import PARENT, encodable_node, node_of
+from llamaindex_lateint.nodes import PARENT
 from llamaindex_lateint.querying import Search, Selection
 
 if TYPE_CHECKING:
@@ -123,6 +134,10 @@ class LateInteractionVectorStore(PipelineHolder, BasePydanticVectorStore):
         batch_size: nodes encoded and written together.
         raw_scores: give MaxSim sums as scores, in place of their mean per query token rescaled to [0, 1].
         normalize_scores: the opposite of `raw_scores`, by its former name.
+        on_error: what a bad node does to the call that adds it: "raise" (the default) writes nothing if one is bad,
+            "skip" writes the others, "continue" writes the others and then raises (see `late_interaction.RowOptions`).
+        ids: "content" stores each node under an id made of its content and metadata, so that a run that is done again
+            doubles nothing, although LlamaIndex gives nodes random ids; None (the default) keeps the nodes' own.
         **options: the index's own (`doc_pool_factor`, `packing`, `filterable`, `store_images`, …); see
             `late_interaction.IndexOptions`. `filterable` takes eight fields at most besides the parent's id. With
             `store_images="full"` an image comes back as base64 in the node, unchanged; with "thumbnail" a JPEG of at
@@ -138,6 +153,8 @@ class LateInteractionVectorStore(PipelineHolder, BasePydanticVectorStore):
     flat_metadata: bool = False
     batch_size: int = Field(default=BATCH_SIZE, ge=1)
     raw_scores: bool = False
+    on_error: OnError = "raise"
+    ids: Literal["content"] | None = None
 
     _pipeline: SyncPipeline = PrivateAttr()
     _owns_pipeline: bool = PrivateAttr()
@@ -156,13 +173,20 @@ class LateInteractionVectorStore(PipelineHolder, BasePydanticVectorStore):
         batch_size: int = BATCH_SIZE,
         raw_scores: bool = False,
         normalize_scores: bool | None = None,
+        on_error: OnError = "raise",
+        ids: Literal["content"] | None = None,
         **options: Unpack[IndexOptions],
     ) -> None:
         if normalize_scores is not None:
             if raw_scores:
                 raise ValueError("raw_scores and normalize_scores say the same thing: give raw_scores alone.")
             raw_scores = not normalize_scores
-        fields: dict[str, Any] = {"batch_size": batch_size, "raw_scores": raw_scores}
+        fields: dict[str, Any] = {
+            "batch_size": batch_size,
+            "raw_scores": raw_scores,
+            "on_error": on_error,
+            "ids": ids,
+        }
         super().__init__(**fields)
         self._owns_pipeline = pipeline is None
         callers = (("llama-index", version("llama-index-core")),)
@@ -194,7 +218,8 @@ class LateInteractionVectorStore(PipelineHolder, BasePydanticVectorStore):
     __str__ = PipelineHolder.__repr__
 
     def _beside_pipeline(self) -> dict[str, Any]:
-        return {"batch_size": self.batch_size, "raw_scores": self.raw_scores}
+        names = ("batch_size", "raw_scores", "on_error", "ids")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def client(self) -> SyncPipeline:
@@ -218,11 +243,11 @@ class LateInteractionVectorStore(PipelineHolder, BasePydanticVectorStore):
 
     def document_hash(self, ref_doc_id: str) -> str | None:
         """Return the hash that a document had when its nodes were made, or None if the store has no nodes of it."""
-        return self._pipeline.run(lambda pipeline: _document_hash(pipeline, ref_doc_id))
+        return self._pipeline.run(lambda pipeline: document_hash(pipeline, ref_doc_id))
 
     async def adocument_hash(self, ref_doc_id: str) -> str | None:
         """Await `document_hash` on any event loop."""
-        return await self._pipeline.arun(lambda pipeline: _document_hash(pipeline, ref_doc_id))
+        return await self._pipeline.arun(lambda pipeline: document_hash(pipeline, ref_doc_id))
 
     # --- writing
 
@@ -230,36 +255,36 @@ class LateInteractionVectorStore(PipelineHolder, BasePydanticVectorStore):
         """Encode nodes and store them, each replacing the node of the same id.
 
         A node's `embedding` is not used. An image is encoded by a model that encodes images; any other model encodes
-        its node's text. `store_images` says what is stored of an image.
+        its node's text. `store_images` says what is stored of an image. A node without text and metadata to encode is
+        stored like any other, and no search finds it.
+
+        Args:
+            nodes: what to store.
+            **add_kwargs: options of `late_interaction.RowOptions` for this call; the store's own are the defaults.
 
         Returns:
-            The nodes' ids, in their order. Its `.truncated` says how much of a node was too long and not encoded.
+            The nodes' ids, in their order. Its `.truncated` says how much of a node was too long and not encoded, and
+            its `.failures` what was left out with `on_error="skip"`.
 
         Raises:
-            ValueError: a node has nothing to encode, or its image would be lost; then no node is stored.
-            TypeError: these are not nodes.
-            DocumentError: some nodes could not be stored, for example because metadata are not JSON values or an image
-                cannot be read. The error names each, and the others are in the index.
+            TypeError: these are not nodes, or an argument is unknown.
+            DocumentError: some nodes cannot be stored, for example because metadata are not JSON values or an image
+                cannot be read. The error names each, and its `.indexed` what was written.
             StoreError: the store failed. Its `.indexed` has the ids written before that.
         """
-        _refuse("add", add_kwargs)
-        checked = _checked(nodes)
-        return self._pipeline.run(lambda pipeline: self._add(pipeline, checked))
+        checked, options = checked_nodes(nodes), self._writing(add_kwargs)
+        return self._pipeline.run(lambda pipeline: add_nodes(pipeline, checked, options))
 
     async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> IndexedIds:
         """Await `add` on any event loop."""
-        _refuse("async_add", kwargs)
-        checked = _checked(nodes)
-        return await self._pipeline.arun(lambda pipeline: self._add(pipeline, checked))
+        checked, options = checked_nodes(nodes), self._writing(kwargs)
+        return await self._pipeline.arun(lambda pipeline: add_nodes(pipeline, checked, options))
 
-    async def _add(self, pipeline: LateInteractionPipeline, nodes: Sequence[BaseNode]) -> IndexedIds:
-        images, stored = pipeline.model.supports_images, pipeline.settings.store_images
-
-        def prepare() -> list[Encodable]:
-            return [encodable_node(node, images=images, store_images=stored) for node in nodes]
-
-        rows = await asyncio.to_thread(prepare)
-        return await pipeline.index_documents(rows, batch_size=self.batch_size)
+    def _writing(self, given: dict[str, Any]) -> RowOptions:
+        check_names(RowOptions, given)
+        own: dict[str, Any] = {"batch_size": self.batch_size, "on_error": self.on_error}
+        own |= {"ids": self.ids} if self.ids else {}
+        return cast("RowOptions", {**own, **given})
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Delete every node of a document: the nodes whose source has this id.
@@ -267,13 +292,13 @@ class LateInteractionVectorStore(PipelineHolder, BasePydanticVectorStore):
         A document that was added whole, without a splitter, is a node of its own without a source: then the node of
         this id is deleted.
         """
-        _refuse("delete", delete_kwargs)
-        self._pipeline.run(lambda pipeline: _delete_document(pipeline, ref_doc_id))
+        refuse("delete", delete_kwargs)
+        self._pipeline.run(lambda pipeline: delete_document(pipeline, ref_doc_id))
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Await `delete` on any event loop."""
-        _refuse("adelete", delete_kwargs)
-        await self._pipeline.arun(lambda pipeline: _delete_document(pipeline, ref_doc_id))
+        refuse("adelete", delete_kwargs)
+        await self._pipeline.arun(lambda pipeline: delete_document(pipeline, ref_doc_id))
 
     def delete_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
@@ -283,17 +308,17 @@ class LateInteractionVectorStore(PipelineHolder, BasePydanticVectorStore):
         Raises:
             ValueError: neither is given. Use `clear` to delete everything.
         """
-        _refuse("delete_nodes", delete_kwargs)
-        selection = _to_delete(node_ids, filters)
-        self._pipeline.run(lambda pipeline: _delete(pipeline, selection))
+        refuse("delete_nodes", delete_kwargs)
+        selection = to_delete(node_ids, filters)
+        self._pipeline.run(lambda pipeline: delete_selected(pipeline, selection))
 
     async def adelete_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
     ) -> None:
         """Await `delete_nodes` on any event loop."""
-        _refuse("adelete_nodes", delete_kwargs)
-        selection = _to_delete(node_ids, filters)
-        await self._pipeline.arun(lambda pipeline: _delete(pipeline, selection))
+        refuse("adelete_nodes", delete_kwargs)
+        selection = to_delete(node_ids, filters)
+        await self._pipeline.arun(lambda pipeline: delete_selected(pipeline, selection))
 
     # --- reading
 
@@ -302,14 +327,14 @@ class LateInteractionVectorStore(PipelineHolder, BasePydanticVectorStore):
     ) -> list[BaseNode]:
         """Return nodes by id (each once, in this order), by metadata, or by both; all nodes by default."""
         selection = Selection.of(filters, node_ids)
-        return self._pipeline.run(lambda pipeline: _nodes(pipeline, selection))
+        return self._pipeline.run(lambda pipeline: selected_nodes(pipeline, selection))
 
     async def aget_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
     ) -> list[BaseNode]:
         """Await `get_nodes` on any event loop."""
         selection = Selection.of(filters, node_ids)
-        return await self._pipeline.arun(lambda pipeline: _nodes(pipeline, selection))
+        return await self._pipeline.arun(lambda pipeline: selected_nodes(pipeline, selection))
 
     # --- searching
 
@@ -328,8 +353,11 @@ class LateInteractionVectorStore(PipelineHolder, BasePydanticVectorStore):
                 core's own language, with booleans and dotted names, in addition to `query.filters`. `node_ids`: only
                 these nodes, in addition to `query.node_ids`. `mmr_threshold`: λ of the mode mmr, from 0, nodes as
                 different as possible, to 1, by relevance alone; 0.5 by default. `mmr_prefetch_k`: how many nodes that
-                mode chooses from, 4 times `similarity_top_k` by default. `n_ann_tokens`, `n_maxsim_candidates`,
-                `exact`: as for `LateInteractionPipeline.search`.
+                mode chooses from, 4 times `similarity_top_k` by default. `with_scores=True`: put the score
+                under "score" and the node's id under "id" into the nodes' metadata. `explain=True`: put the words that
+                answered the text under "matched", as `{"start", "end", "contribution"}` (it encodes each node found
+                once more, and needs a `ColBERTModel`). `n_ann_tokens`, `n_maxsim_candidates`, `exact` and the others of
+                `SearchOptions`: as for `LateInteractionPipeline.search`.
 
         Raises:
             NotImplementedError: the query has another mode.
@@ -348,69 +376,13 @@ class LateInteractionVectorStore(PipelineHolder, BasePydanticVectorStore):
     async def _query(self, pipeline: LateInteractionPipeline, search: Search) -> VectorStoreQueryResult:
         found = await search.run(pipeline)
         documents = [Document(one.doc_id, one.content, one.content_type, one.metadata) for one in found]
+        nodes = await as_nodes(documents)
         scores: list[float] | None = None
         if isinstance(found, SearchResults):
             n_query_tokens = found.stats.n_query_tokens
             raw = [result.score for result in found]
             scores = raw if self.raw_scores else [relevance(score, n_query_tokens) for score in raw]
-        nodes = await asyncio.to_thread(lambda: [node_of(document) for document in documents])
+        await search.add_to(pipeline, nodes, found, scores)
         return VectorStoreQueryResult(
             nodes=nodes, similarities=scores, ids=[document.doc_id for document in documents]
         )
-
-
-def _checked(nodes: Iterable[BaseNode]) -> list[BaseNode]:
-    if isinstance(nodes, BaseNode):
-        raise TypeError("Pass a list of nodes, not a bare one: [node].")
-    checked = list(nodes)
-    for position, node in enumerate(checked):
-        if not isinstance(node, BaseNode):
-            raise TypeError(f"The node at position {position} is not a LlamaIndex node but {node!r:.60}.")
-    return checked
-
-
-def _refuse(method: str, kwargs: Mapping[str, Any]) -> None:
-    if kwargs:
-        raise TypeError(
-            f"LateInteractionVectorStore.{method} has no argument {', '.join(map(repr, kwargs))}."
-        )
-
-
-def _to_delete(node_ids: Sequence[str] | None, filters: MetadataFilters | None) -> Selection:
-    selection = Selection.of(filters, node_ids)
-    if node_ids is None and (filters is None or _are_empty(filters)):
-        raise ValueError("Give node_ids or filters to say what to delete; clear() deletes everything.")
-    return selection
-
-
-def _are_empty(filters: MetadataFilters | MetadataFilter) -> bool:
-    return isinstance(filters, MetadataFilters) and all(map(_are_empty, filters.filters))
-
-
-async def _delete_document(pipeline: LateInteractionPipeline, ref_doc_id: str) -> None:
-    await pipeline.delete_documents({PARENT: {"$eq": ref_doc_id}})
-    for document in await pipeline.get_documents([ref_doc_id]):
-        if PARENT not in document.metadata:
-            await pipeline.delete_documents([ref_doc_id])
-
-
-async def _document_hash(pipeline: LateInteractionPipeline, ref_doc_id: str) -> str | None:
-    for document in await pipeline.find({PARENT: {"$eq": ref_doc_id}}, limit=1):
-        source = node_of(document).source_node
-        return None if source is None else source.hash
-    for document in await pipeline.get_documents([ref_doc_id]):
-        if PARENT not in document.metadata:
-            return node_of(document).hash
-    return None
-
-
-async def _delete(pipeline: LateInteractionPipeline, selection: Selection) -> None:
-    if selection.filters is None and selection.node_ids is not None:
-        await pipeline.delete_documents(selection.node_ids)
-    else:
-        await pipeline.delete_documents([document.doc_id for document in await selection.documents(pipeline)])
-
-
-async def _nodes(pipeline: LateInteractionPipeline, selection: Selection) -> list[BaseNode]:
-    documents = await selection.documents(pipeline)
-    return await asyncio.to_thread(lambda: [node_of(document) for document in documents])

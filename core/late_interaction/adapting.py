@@ -15,10 +15,10 @@ from late_interaction.images.loading import ImageSource
 from late_interaction.images.storing import IMAGE_KEY, THUMBNAIL_KEY, StoreImages
 from late_interaction.lifecycle import PipelineHolder
 from late_interaction.maxsim import maxsim
-from late_interaction.options import BATCH_SIZE, FilterSpec, check_names
+from late_interaction.options import BATCH_SIZE, FilterSpec, IdsOf, OnError, check_names
 from late_interaction.pipeline import Query
 from late_interaction.ranking import check_mmr, diversify, mmr, relevance
-from late_interaction.rows import Encodable, content_id
+from late_interaction.rows import BadRow, Encodable, content_id
 from late_interaction.stores.opening import AstraPlace, open_store, place_of
 from late_interaction.types import DocId, FloatMatrix
 from late_interaction.validation import check_matrix, check_not_negative, check_positive, is_blank, shown
@@ -28,12 +28,15 @@ __all__ = [
     "IMAGE_KEY",
     "THUMBNAIL_KEY",
     "AstraPlace",
+    "BadRow",
     "DocId",
     "Encodable",
     "FilterSpec",
     "FloatMatrix",
+    "IdsOf",
     "ImageSource",
     "Item",
+    "OnError",
     "PipelineHolder",
     "Query",
     "StoreImages",

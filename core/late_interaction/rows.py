@@ -48,7 +48,15 @@ class Encodable:
     text: str | None = None
 
 
-Row: TypeAlias = Mapping[str, Any] | Document | Encodable
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that an adapter cannot translate. It fails with this reason, like any other bad row of the call."""
+
+    doc_id: str
+    reason: str
+
+
+Row: TypeAlias = Mapping[str, Any] | Document | Encodable | BadRow
 
 
 @dataclass(slots=True)
@@ -109,6 +117,8 @@ def check_row(row: Row, number: int = 0, ids: IdsOf = "random") -> Pending:
         return Pending(number, document, image if isinstance(image, str) else document.content)
     if isinstance(row, Encodable):
         return _check_encodable(row, number)
+    if isinstance(row, BadRow):
+        raise ValueError(row.reason)  # noqa: TRY004 - not of its type
     if not isinstance(row, Mapping):
         raise TypeError(f"a row is a mapping with a 'content', or a Document, not a {type(row).__name__}.")
     image = row.get("image")
@@ -194,7 +204,11 @@ def row_id(row: object) -> str | None:
     if isinstance(row, Encodable):
         row = row.document
     doc_id = (
-        row.doc_id if isinstance(row, Document) else row.get("doc_id") if isinstance(row, Mapping) else None
+        row.doc_id
+        if isinstance(row, Document | BadRow)
+        else row.get("doc_id")
+        if isinstance(row, Mapping)
+        else None
     )
     if doc_id is None or isinstance(doc_id, str):
         return doc_id

@@ -173,14 +173,15 @@ def test_a_document_that_was_found_can_be_written_again(store: LateInteractionVe
     assert store.get_by_ids(["a"])[0].metadata == {"content_type": "image", "image": str(red), "n": 2}
 
 
-def test_images_that_cannot_be_read_are_named_and_the_others_are_there(
-    store: LateInteractionVectorStore, tmp_path: Path
-) -> None:
+def test_images_that_cannot_be_read_are_named(store: LateInteractionVectorStore, tmp_path: Path) -> None:
     images: list[Any] = [tmp_path / "none.png", b"nothing", {"a": 1}, "https://example.org/a.png", png("red")]
+    metadatas = [{"image": image} for image in images]
     with pytest.raises(DocumentError) as caught:
-        store.add_texts([""] * 5, [{"image": image} for image in images], ids=list("abcde"))
+        store.add_texts([""] * 5, metadatas, ids=list("abcde"))
     reasons = [failure.reason for failure in caught.value.failures]
-    assert caught.value.indexed == ["e"]
+    assert caught.value.indexed == []
+    assert store.search_by_metadata() == []
+    assert store.add_texts([""] * 5, metadatas, ids=list("abcde"), on_error="skip") == ["e"]
     for reason, said in zip(
         reasons, ("cannot be read", "is not a BMP", "not a dict", "allow_urls=True"), strict=True
     ):

@@ -127,21 +127,129 @@ async def test_arguments_of_a_wrong_type_change_nothing(
     assert filled.search_by_metadata() == before
 
 
-def test_arguments_of_other_stores_are_named_in_a_warning(store: LateInteractionVectorStore) -> None:
-    with pytest.warns(UserWarning, match="no effect here: vector_field"):
-        store.add_texts(["one"], vector_field="v")
+async def test_an_argument_that_has_no_effect_is_refused(store: LateInteractionVectorStore) -> None:
+    for name in ("vector_field", "batch", "embedding_chunk_size"):
+        with pytest.raises(TypeError, match=f"there is no option '{name}'"):
+            store.add_texts(["one"], **{name: 5})
+        with pytest.raises(TypeError, match=f"there is no option '{name}'"):
+            await store.aadd_documents([Document("one")], **{name: 5})
+    assert store.search_by_metadata() == []
 
 
-def test_rows_that_cannot_be_indexed_are_named_and_the_others_are_there(
-    store: LateInteractionVectorStore,
-) -> None:
-    texts = ["one", " ", "unencodable", "four", "five"]
-    metadatas = [{}, {}, {}, {"at": object()}, {}]
+# --- blank texts
+
+
+async def test_blank_texts_are_documents_that_no_search_finds(store: LateInteractionVectorStore) -> None:
+    pages = ["a red apple", "", " \n", "\u200b"]
+    await store.aadd_documents([Document(text, id=str(n), metadata={"n": n}) for n, text in enumerate(pages)])
+    assert [d.page_content for d in store.get_by_ids(["1", "2", "3"])] == pages[1:]
+    assert ids(store.search_by_metadata({"n": {"$gte": 1}})) == ["1", "2", "3"]
+    assert ids(store.similarity_search("", filter={"n": {"$gte": 2}})) == ["2", "3"]
+    assert ids(store.similarity_search("apple", k=9)) == ["0"]
+    assert ids(await store.amax_marginal_relevance_search("apple", k=9)) == ["0"]
+    assert store.similarity_search("apple", filter={"n": 1}) == []
+    assert len(store.similarity_search_with_relevance_scores("apple", k=9)) == 1
+    store.update_metadata({"1": {"n": 7}})
+    assert ids(store.search_by_metadata({"n": 7})) == ["1"]
+
+
+async def test_index_does_not_stop_at_a_blank_page(store: LateInteractionVectorStore) -> None:
+    pages = [Document("" if n == 5 else f"page {n}", metadata={"source": "a", "n": n}) for n in range(9)]
+    manager = InMemoryRecordManager("pages")
+    manager.create_schema()
+    options: Any = {"cleanup": "incremental", "source_id_key": "source", "key_encoder": "blake2b"}
+    assert index(pages, manager, store, **options)["num_added"] == 9
+    assert (await aindex(pages, manager, store, **options))["num_skipped"] == 9
+    assert len(store.search_by_metadata()) == 9
+
+
+# --- bad rows
+
+BAD: dict[str, Any] = {
+    "texts": ["one", "unencodable", "three", "four"],
+    "metadatas": [{}, {}, {"at": object()}, {}],
+    "ids": ["a", "b", "c", "d"],
+}
+
+
+async def test_one_bad_row_keeps_the_whole_call_out(store: LateInteractionVectorStore) -> None:
     with pytest.raises(DocumentError) as caught:
-        store.add_texts(texts, metadatas, ids=["a", "b", "c", "d", "e"])
-    assert [failure.doc_id for failure in caught.value.failures] == ["b", "c", "d"]
-    assert caught.value.indexed == ["a", "e"]
-    assert ids(store.search_by_metadata()) == ["a", "e"]
+        store.add_texts(**BAD)
+    assert [failure.doc_id for failure in caught.value.failures] == ["c"]
+    assert caught.value.indexed == []
+    with pytest.raises(DocumentError, match="cannot be encoded"):
+        await store.aadd_documents([Document("one"), Document("unencodable")])
+    assert store.search_by_metadata() == []
+
+
+async def test_a_call_may_go_on_or_leave_out_bad_rows(store: LateInteractionVectorStore) -> None:
+    with pytest.raises(DocumentError) as caught:
+        store.add_texts(**BAD, on_error="continue")
+    assert [failure.doc_id for failure in caught.value.failures] == ["b", "c"]
+    assert caught.value.indexed == ["a", "d"]
+    added = await store.aadd_texts(**BAD, on_error="skip", batch_size=2)
+    assert added == ["a", "d"]
+    assert [failure.row for failure in added.failures] == [1, 2]
+    assert ids(store.search_by_metadata()) == ["a", "d"]
+
+
+async def test_a_store_is_made_with_the_rows_that_are_not_bad(tmp_path: Path) -> None:
+    place: dict[str, Any] = {"path": tmp_path, "table_name": "one"}
+    with pytest.raises(DocumentError):
+        LateInteractionVectorStore.from_texts(embedding=HashModel(), **BAD, **place)
+    with LateInteractionVectorStore.from_texts(
+        embedding=HashModel(), **BAD, **place, on_error="skip"
+    ) as store:
+        assert ids(store.search_by_metadata()) == ["a", "d"]
+    documents = [Document("one", id="e"), Document("unencodable", id="f")]
+    async with await LateInteractionVectorStore.afrom_documents(
+        documents, HashModel(), on_error="skip", batch_size=1, **place
+    ) as store:
+        assert ids(store.search_by_metadata()) == ["a", "d", "e"]
+
+
+async def test_index_leaves_out_bad_pages_if_told_so(store: LateInteractionVectorStore) -> None:
+    pages = [Document("unencodable" if n == 1 else f"page {n}") for n in range(4)]
+    manager = InMemoryRecordManager("pages")
+    manager.create_schema()
+    for _ in range(2):
+        index(pages, manager, store, key_encoder="blake2b", upsert_kwargs={"on_error": "skip"})
+    assert sorted(d.page_content for d in store.search_by_metadata()) == ["page 0", "page 2", "page 3"]
+
+
+# --- ids by content
+
+
+async def test_ids_by_content_double_nothing(store: LateInteractionVectorStore) -> None:
+    texts, metadatas = ["one", "one", "", "two"], [{"n": 1}, {"n": 2}, {}, {}]
+    first = store.add_texts(texts, metadatas, "content")
+    assert len(set(first)) == 4
+    assert await store.aadd_texts(texts, metadatas, ids="content") == first
+    assert store.add_documents([Document("one", metadata={"n": 1})], ids="content") == first[:1]
+    assert store.add_documents([Document("two", id="mine")], ids="content") == ["mine"]
+    assert len(store.search_by_metadata()) == 5
+    with pytest.raises(TypeError, match="ids must be a list, not a bare str"):
+        store.add_texts(["one"], ids="contents")  # type: ignore[arg-type]
+
+
+async def test_a_corrected_run_doubles_nothing(tmp_path: Path) -> None:
+    class At:
+        pass
+
+    for fixed in (False, True, True):
+        documents = [Document("first"), Document("second", metadata={"at": "noon" if fixed else At()})]
+        try:
+            store = await LateInteractionVectorStore.afrom_documents(
+                documents, HashModel(), path=tmp_path, ids="content"
+            )
+        except DocumentError:
+            assert not fixed
+            continue
+        with store:
+            assert sorted(d.page_content for d in store.similarity_search("first", k=5)) == [
+                "first",
+                "second",
+            ]
 
 
 def test_a_store_that_fails_in_between_says_which_ids_were_written(tmp_path: Path) -> None:

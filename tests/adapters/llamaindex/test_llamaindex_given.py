@@ -27,6 +27,7 @@ from llama_index.core.storage.docstore import SimpleDocumentStore
 from llama_index.core.vector_stores import MetadataInfo, VectorStoreInfo
 from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
 
+from late_interaction import ColBERTModel
 from llamaindex_lateint import LateInteractionRetriever, LateInteractionVectorStore, NoEmbedding
 from tests.adapters.conftest import MakeStore
 from tests.adapters.llamaindex.asking import ask, ids, where
@@ -271,3 +272,49 @@ async def test_refresh_after_a_restart_changes_what_has_changed(make_store: Make
         assert found.text == "reward hacking again"
         assert restarted.document_hash("cats") == documents()[0].hash
         assert await restarted.adocument_hash("none") is None
+
+
+# --- what a result carries
+
+
+async def test_nodes_carry_their_score_and_id_on_request(store: LateInteractionVectorStore) -> None:
+    index_of(store)
+    index = store.as_index()
+    for retriever in (
+        LateInteractionRetriever(store, similarity_top_k=2, with_scores=True),
+        index.as_retriever(similarity_top_k=2, with_scores=True),
+        index.as_retriever(similarity_top_k=2, vector_store_kwargs={"with_scores": True}),
+        index.as_query_engine(similarity_top_k=2, llm=MockLLM(), with_scores=True).retriever,
+        index.as_retriever(similarity_top_k=2, vector_store_query_mode="mmr", with_scores=True),
+    ):
+        for found in (retriever.retrieve("cats chase"), await retriever.aretrieve("cats chase")):
+            assert [one.node.metadata["score"] for one in found] == [one.score for one in found]
+            assert [one.node.metadata["id"] for one in found] == [one.node_id for one in found]
+            assert "score" not in found[0].node.get_content("llm")
+            assert "score" not in found[0].node.get_content("embed")
+    plain = index.as_retriever(similarity_top_k=2).retrieve("cats chase")
+    assert [set(one.node.metadata) for one in plain] == [{"kind"}] * 2
+    listed = store.query(VectorStoreQuery(filters=where("kind", "c")), with_scores=True).nodes or ()
+    assert [node.metadata for node in listed] == [{"kind": "c", "id": listed[0].node_id}]
+
+
+async def test_nodes_tell_the_words_that_answered(make_store: MakeStore, minilm: ColBERTModel) -> None:
+    store = make_store(model=minilm)
+    text = "The ferry leaves at nine. Tickets for the boat cost four euros."
+    store.add([TextNode(text=text, id_="ferry")])
+    for retriever in (
+        LateInteractionRetriever(store, explain=True),
+        store.as_index().as_retriever(explain=True),
+    ):
+        [found] = await retriever.aretrieve("price of a boat ticket")
+        words = found.node.metadata["matched"]
+        assert {"boat", "Tickets"} <= {text[one["start"] : one["end"]] for one in words}
+        assert all(one["contribution"] > 0 for one in words)
+    with pytest.raises(ValueError, match="the query is not a text"):
+        store.query(VectorStoreQuery(), query_matrix=minilm.encode_queries(["boat"])[0], explain=True)
+
+
+def test_only_some_models_tell_the_words(store: LateInteractionVectorStore) -> None:
+    index_of(store)
+    with pytest.raises(TypeError, match="explain=True needs a ColBERTModel"):
+        store.query(ask("cats"), explain=True)

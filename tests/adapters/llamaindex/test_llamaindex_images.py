@@ -226,19 +226,20 @@ def test_images_at_urls_are_fetched_on_request(make_store: MakeStore) -> None:
         seeing(make_store, name="fetching", allow_urls=True).add([node])
 
 
-def test_nodes_that_fail_are_named_and_all_others_are_there(make_store: MakeStore, red: str) -> None:
+def test_nodes_that_fail_are_named_and_nothing_is_there(make_store: MakeStore, red: str) -> None:
     store = seeing(make_store, batch_size=2)
     nodes = [
         TextNode(id_="a", text="one"),
         ImageNode(id_="b", image_path="no such file.png"),
         ImageNode(id_="c", image_path=red),
-        TextNode(id_="d", text="one", metadata={"x": float("nan")}),
+        TextNode(id_="d", text="one", metadata={"x": object()}),
         TextNode(id_="e", text="one"),
     ]
     with pytest.raises(DocumentError) as caught:
         store.add(nodes)
     assert [(failure.row, failure.doc_id) for failure in caught.value.failures] == [(1, "b"), (3, "d")]
-    assert caught.value.indexed == ids(store.get_nodes()) == ["a", "c", "e"]
+    assert caught.value.indexed == store.get_nodes() == []
+    assert store.add(nodes, on_error="skip") == ids(store.get_nodes()) == ["a", "c", "e"]
 
 
 async def test_metadata_with_the_names_of_stored_images_are_filtered_as_any_other(

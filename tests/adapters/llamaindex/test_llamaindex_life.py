@@ -169,7 +169,8 @@ def test_what_a_store_says_of_itself(store: LateInteractionVectorStore) -> None:
     assert store.stores_text
     assert store.is_embedding_query  # NoEmbedding's carries the texts of the query.
     assert set(store.to_dict()) == {
-        "batch_size", "class_name", "flat_metadata", "is_embedding_query", "raw_scores", "stores_text",
+        "batch_size", "class_name", "flat_metadata", "ids", "is_embedding_query", "on_error", "raw_scores",
+        "stores_text",
     }  # fmt: skip
 
 

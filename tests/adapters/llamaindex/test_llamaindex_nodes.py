@@ -177,7 +177,6 @@ def test_an_image_is_encoded_by_its_text_where_the_model_reads_text_only(
         (ImageNode(id_="bytes", text="a page", image="aGVsbG8="), "'bytes' carries an image as bytes"),
         (Node(id_="data", image_resource=MediaResource(data=b"hello")), "'data' carries an image as bytes"),
         (Node(id_="sound", audio_resource=MediaResource(data=b"hello")), "'sound' carries a medium as bytes"),
-        (TextNode(id_="blank", text=" "), "'blank' has no text to encode"),
         (
             IndexNode(id_="pointer", text="see", index_id="i", obj=object()),
             "'pointer' holds something that cannot be stored",

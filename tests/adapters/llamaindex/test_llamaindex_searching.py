@@ -148,7 +148,6 @@ async def test_what_is_not_understood_is_refused(
 
 def test_arguments_that_mean_nothing_are_refused(store: LateInteractionVectorStore) -> None:
     for call in (
-        lambda: store.add(trees(), overwrite=True),
         lambda: store.delete("x", force=True),
         lambda: store.delete_nodes(["x"], force=True),
     ):

@@ -6,19 +6,19 @@ import logging
 from typing import Any
 
 import pytest
-from llama_index.core.schema import (
-    TextNode,
-)
-from llama_index.core.vector_stores.types import (
-    MetadataFilters,
-)
+from llama_index.core import Document
+from llama_index.core.ingestion import IngestionPipeline
+from llama_index.core.node_parser import TokenTextSplitter
+from llama_index.core.schema import ImageNode, NodeRelationship, RelatedNodeInfo, TextNode
+from llama_index.core.storage.docstore import SimpleDocumentStore
+from llama_index.core.vector_stores.types import MetadataFilters, VectorStoreQuery
 
 from late_interaction import (
     DocumentError,
     StoreError,
     SyncPipeline,
 )
-from llamaindex_lateint import LateInteractionVectorStore
+from llamaindex_lateint import LateInteractionVectorStore, NoEmbedding
 from tests.adapters.llamaindex.asking import ask, ids, where
 from tests.adapters.llamaindex.trees import WORDS, trees
 from tests.support.failing import FailsAtItsThirdWrite
@@ -59,11 +59,111 @@ def test_texts_that_are_cut_are_reported(make_store: Any, caplog: pytest.LogCapt
     assert "1 of 2 documents are longer than hash reads" in caplog.text
 
 
-def test_metadata_that_json_cannot_hold_are_refused_by_name(store: LateInteractionVectorStore) -> None:
-    bad = TextNode(id_="bad", text="text", metadata={"x": float("nan")})
-    with pytest.raises(DocumentError, match=r"doc_id 'bad'.*'x' is nan"):
-        store.add([TextNode(id_="good", text="text"), bad])
-    assert ids(store.get_nodes()) == ["good"]
+# --- blank texts
+
+
+async def test_blank_nodes_are_nodes_that_no_search_finds(store: LateInteractionVectorStore) -> None:
+    blanks = [TextNode(id_="empty", text=""), TextNode(id_="space", text=" \n\u200b")]
+    whole = TextNode(id_="cat", text="a cat", metadata={"page": 1})
+    page = TextNode(
+        id_="page", text="", metadata={"page": 2}, excluded_embed_metadata_keys=["page"],
+        relationships={NodeRelationship.SOURCE: RelatedNodeInfo(node_id="book")},
+    )  # fmt: skip
+    assert store.add([whole, *blanks, page]) == ["cat", "empty", "space", "page"]
+    assert await store.aget_nodes() == [whole, *blanks, page]
+    assert ids(store.get_nodes(filters=where("page", 2))) == ["page"]
+    assert ids(store.query(ask("a cat", 9)).nodes) == ["cat"]
+    assert ids((await store.aquery(ask("page 2", 9, filters=where("page", 2)))).nodes) == []
+    assert ids(store.query(VectorStoreQuery(filters=where("page", 2))).nodes) == ["page"]
+    store.delete("book")
+    assert ids(store.get_nodes()) == ["cat", "empty", "space"]
+
+
+async def test_a_pipeline_with_a_blank_document_stores_it(store: LateInteractionVectorStore) -> None:
+    pipeline = IngestionPipeline(
+        transformations=[NoEmbedding()], vector_store=store, docstore=SimpleDocumentStore()
+    )
+    documents = [Document(text="a cat", id_="cat"), Document(text=" ", id_="blank", metadata={"n": 1})]
+    documents[1].excluded_embed_metadata_keys = ["n"]
+    await pipeline.arun(documents=documents)
+    pipeline.run(documents=documents)
+    assert sorted(ids(store.get_nodes())) == ["blank", "cat"]
+
+
+# --- bad nodes
+
+
+def bad_nodes() -> list[TextNode]:
+    return [
+        TextNode(id_="good", text="text"),
+        TextNode(id_="worse", text="unencodable"),
+        TextNode(id_="bad", text="text", metadata={"x": object()}),
+        ImageNode(id_="bytes", text="a page", image="aGVsbG8="),
+        TextNode(id_="last", text="text"),
+    ]
+
+
+async def test_one_bad_node_keeps_the_whole_call_out(store: LateInteractionVectorStore) -> None:
+    with pytest.raises(DocumentError, match=r"doc_id 'bad'.*'x' is a") as caught:
+        store.add(bad_nodes())
+    assert [failure.doc_id for failure in caught.value.failures] == ["bad", "bytes"]
+    with pytest.raises(DocumentError, match="cannot be encoded"):
+        await store.async_add(bad_nodes()[:2])
+    assert store.get_nodes() == []
+
+
+async def test_a_call_may_go_on_or_leave_out_bad_nodes(make_store: Any) -> None:
+    store = make_store()
+    with pytest.raises(DocumentError) as caught:
+        await store.async_add(bad_nodes(), on_error="continue")
+    assert caught.value.indexed == ["good", "last"]
+    added = store.add(bad_nodes(), on_error="skip")
+    assert added == ["good", "last"]
+    assert [failure.doc_id for failure in added.failures] == ["worse", "bad", "bytes"]
+    lenient = make_store("lenient", on_error="skip")
+    pipeline = IngestionPipeline(transformations=[NoEmbedding()], vector_store=lenient)
+    pipeline.run(nodes=bad_nodes())
+    assert ids(lenient.get_nodes()) == ["good", "last"]
+
+
+def test_wrong_options_of_writing_are_refused(make_store: Any) -> None:
+    with pytest.raises(ValueError, match="on_error"):
+        make_store(on_error="ignore")
+    with pytest.raises(ValueError, match="ids"):
+        make_store(ids="random")
+    store = make_store()
+    with pytest.raises(TypeError, match=r"no option 'batch'\. Did you mean 'batch_size'"):
+        store.add(trees(), batch=2)
+    with pytest.raises(ValueError, match="on_error must be one of"):
+        store.add(trees(), on_error="ignore")
+    assert store.get_nodes() == []
+
+
+# --- ids by content
+
+
+async def test_ids_by_content_double_nothing(make_store: Any) -> None:
+    """LlamaIndex gives nodes random ids, in each run others."""
+    store = make_store(ids="content")
+    text = "The dog guards the house. " * 30 + "The cat sleeps. " * 30
+    for _ in range(2):
+        documents = [Document(text=text, metadata={"file": "a"}), Document(text=text, metadata={"file": "b"})]
+        pipeline = IngestionPipeline(
+            transformations=[TokenTextSplitter(chunk_size=80, chunk_overlap=0), NoEmbedding()],
+            vector_store=store,
+        )
+        pipeline.run(documents=documents)
+    nodes = store.get_nodes()
+    assert len(nodes) == len({node.node_id for node in nodes})
+    assert {node.ref_doc_id for node in nodes} == {document.doc_id for document in documents}
+    there = {node.node_id for node in nodes}
+    following = [node.next_node.node_id for node in nodes if node.next_node]
+    assert following
+    assert set(following) <= there
+    plain = make_store("plain")
+    first = plain.add([TextNode(text="one")], ids="content")
+    assert await plain.async_add([TextNode(text="one")], ids="content") == first
+    assert plain.add([TextNode(text="one")]) != first
 
 
 def test_an_outage_half_way_says_which_nodes_were_written(tmp_path: Any) -> None:
