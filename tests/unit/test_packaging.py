@@ -141,6 +141,15 @@ def test_a_base_install_says_in_one_line_what_to_install(
     assert "\n" not in str(raised.value)
 
 
+def test_the_page_about_installing_quotes_what_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ENCODERS:
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError) as raised:
+        ColBERTModel()
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    assert f"\nMissingExtraError: {raised.value}\n" in page
+
+
 def test_the_command_line_of_a_base_install_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
