@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.candidates import Scaling
+from late_interaction.errors import StoreError
 from late_interaction.filters import Filter, matches, parse_filter
 from late_interaction.grouping import first_of_each
 from late_interaction.options import SearchOptions, check_flag, check_names
@@ -40,6 +41,8 @@ _SCORED_TOGETHER = 1000
 """Documents of `ids=` that are scored at a time, so that memory is bounded however many there are."""
 _READ_TOGETHER = 100
 """Documents read at least at a time while a filter decides which of `ids=` count."""
+_ATTEMPTS = 3
+"""How often a search is done that saw the index replaced by another."""
 _ERROR_SPREAD = 2.35
 """Standard deviations; benchmarks/local.py shows the recall that comes of it."""
 
@@ -173,12 +176,20 @@ class Ranking:
 async def search(
     store: Store, matrix: FloatMatrix, plan: SearchPlan, *, query_pool_distance: float, encode_s: float = 0.0
 ) -> SearchResults:
-    """Search a store for a query's (n_tokens, dim) vectors."""
+    """Search a store for a query's (n_tokens, dim) vectors.
+
+    Raises:
+        StoreError: the store failed, or the index was replaced by others again and again.
+    """
     query = pool_query(matrix, query_pool_distance)
-    if plan.group_by is None and not plan.distinct:
-        ranking, results = await _rank_and_read(store, query, plan)
+    find = _rank_and_read if plan.group_by is None and not plan.distinct else _search_groups
+    for _ in range(_ATTEMPTS):
+        epoch = store.epoch
+        ranking, results = await find(store, query, plan)
+        if store.epoch == epoch:  # Else scores of one index may stand beside documents of another.
+            break
     else:
-        ranking, results = await _search_groups(store, query, plan)
+        raise StoreError(f"The index in {store.location} was replaced again and again during a search.")
     stats = SearchStats(
         n_query_tokens=len(matrix),
         n_query_vectors=len(query.vectors),

@@ -22,7 +22,9 @@ from late_interaction import (
     EncodedDocument,
     IndexMismatchError,
     IndexSpec,
+    LateInteractionPipeline,
     LocalStore,
+    PrecomputedEmbeddings,
     QueryVectors,
 )
 from late_interaction.errors import StoreError
@@ -191,6 +193,69 @@ async def test_a_backup_put_in_its_place_is_searched_and_written(store, tmp_path
     await store.close()
     await store.open(SPEC)
     await checked(store, range(100, 105))
+
+
+def put_renamed(backup: Path, db: Path) -> None:
+    shutil.rmtree(db)
+    backup.rename(db)
+
+
+def put_over(backup: Path, db: Path) -> None:
+    shutil.copytree(backup, db, dirs_exist_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("put", "of_same_index"), [(put_renamed, True), (put_renamed, False), (put_over, False)]
+)
+@pytest.mark.parametrize("before", ["score", "documents"])
+async def test_no_result_has_the_score_of_one_index_and_the_content_of_another(
+    tmp_path, put, of_same_index, before, monkeypatch
+):
+    """A search makes several transactions; the folder is replaced between two of them."""
+
+    async def made(name: str, content: str, seed: int) -> LateInteractionPipeline:
+        pipeline = LateInteractionPipeline(
+            tmp_path / name, PrecomputedEmbeddings(DIM, "m"), doc_pool_factor=1, packing="float32"
+        )
+        await pipeline.index_embeddings(
+            [{"doc_id": "d", "content": content}, {"doc_id": content, "content": content}],
+            [matrix(seed), matrix(seed + 1)],
+        )
+        return pipeline
+
+    if of_same_index:
+        await (await made("db", "backup", 1)).aclose()
+        shutil.copytree(tmp_path / "db", tmp_path / "backup")
+    else:
+        await (await made("backup", "backup", 1)).aclose()
+    pipeline = await made("db", "live", 5)
+    plain, vectors = getattr(pipeline.store, before), query(0).vectors
+    assert {one.content for one in await pipeline.search_with_embeddings(vectors, k=9)} >= {"live"}
+
+    async def replaced(*arguments):
+        if (tmp_path / "backup").exists():
+            put(tmp_path / "backup", tmp_path / "db")
+            shutil.rmtree(tmp_path / "backup", ignore_errors=True)
+        return await plain(*arguments)
+
+    monkeypatch.setattr(pipeline.store, before, replaced)
+    ids = None if before == "documents" else ["d", "backup", "live"]  # these are scored without stage 1
+    found = await pipeline.search_with_embeddings(vectors, k=9, ids=ids)
+    expected = dict(zip(["d", "backup"], maxsim(vectors, [matrix(1), matrix(2)]).tolist(), strict=True))
+    assert {one.doc_id: one.score for one in found} == pytest.approx(expected, abs=1e-5)
+    assert {one.content for one in found} == {"backup"}
+    await pipeline.aclose()
+
+
+async def test_an_index_that_is_replaced_while_it_is_read_through_is_not_mixed(store, tmp_path):
+    await filled(tmp_path / "backup", range(100, 110))
+    batches = store.scan(batch_size=4)
+    assert len(await anext(batches)) == 4
+    put_renamed(tmp_path / "backup", tmp_path / "db")
+    with pytest.raises(StoreError, match="replaced while all of it was read"):
+        await anext(batches)
+    read = [one.document.doc_id async for batch in store.scan(batch_size=4) for one in batch]
+    assert read == [f"d{i}" for i in range(100, 110)]
 
 
 async def test_an_index_of_another_spec_is_refused_and_not_written(store, tmp_path):

@@ -73,6 +73,11 @@ class Store(ABC):
     def location(self) -> str:
         """Where the index is, for messages; without secrets."""
 
+    @property
+    def epoch(self) -> int:
+        """How often another index was found in the place of the open one. A search that sees it move is repeated."""
+        return 0
+
     @abstractmethod
     async def spec(self) -> IndexSpec | None:
         """Return the spec of the existing index, or None. Never creates one."""

@@ -74,12 +74,14 @@ class SQLiteFile:
 
     Attributes:
         on_begin: called with the connection at the begin of each transaction.
+        epoch: how often another file, or another content, was found at the path.
     """
 
     def __init__(self, path: Path, *, lock_timeout: float = 30.0, shared: bool = False) -> None:
         self.path = path
         self.folder = path.parent
         self.on_begin: Callable[[sqlite3.Connection], None] | None = None
+        self.epoch = 0
         self._place = Place(path, shared=shared)
         self._lock_timeout = lock_timeout
         self._renew()
@@ -91,6 +93,7 @@ class SQLiteFile:
         self._turns = Turns(self.path.with_name("write.lock"), self._place, self._lock_timeout)
         self._closings = 0
         self._checked: Standing | None = None
+        self._last: Standing | None = None
         # A store that is dropped without `close` leaves nothing open.
         weakref.finalize(self, _close_all, self._pid, self._free).atexit = False
 
@@ -268,6 +271,9 @@ class SQLiteFile:
                 for each in (f"PRAGMA busy_timeout = {wait_ms}", *before, statement):
                     held.connection.execute(each)
                 if self._fits(held):
+                    if self._last is not None and not held.begun.is_file_of(self._last):
+                        self.epoch += 1
+                    self._last = held.begun
                     return held
                 self._retire(held)
             except _SQLITE_ERRORS as error:
@@ -417,6 +423,7 @@ class SQLiteFile:
             for each in stale:
                 each.connection.close()
             return
+        self.epoch += 1
         with self.turn():
             checked, self._checked = self._checked, None
             now = self._look()

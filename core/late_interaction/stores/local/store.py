@@ -156,6 +156,11 @@ class LocalStore(Remade, Store):
         """The index's folder."""
         return str(self.folder)
 
+    @property
+    def epoch(self) -> int:
+        """How often another index was found in the folder."""
+        return self._file.epoch
+
     # --- opening and closing
 
     async def spec(self) -> IndexSpec | None:
@@ -224,6 +229,7 @@ class LocalStore(Remade, Store):
             raise IndexMismatchError(self.location, {} if have is None else differences)
         if self._index_id is not None:
             self._views.forget()
+            self._file.epoch += 1
         self._index_id = index_id
 
     def _opened(self) -> IndexSpec:
@@ -403,11 +409,20 @@ class LocalStore(Remade, Store):
             return sum(1 for _ in matching(connection, filter, "1"))
 
     async def scan(self, *, batch_size: int = 100) -> AsyncIterator[list[EncodedDocument]]:
-        """Yield every document with its token matrix, in the order they were written."""
+        """Yield every document with its token matrix, in the order they were written.
+
+        Raises:
+            StoreError: the index was replaced by another meanwhile, so that what was yielded is a part of neither.
+        """
         check_positive("batch_size", batch_size)
-        rid = 0
+        rid, epoch = 0, None
         while True:
             rid, batch = await self._scan(rid, batch_size)
+            if epoch not in (None, self.epoch):
+                raise StoreError(
+                    f"The index in {self.location} was replaced while all of it was read: begin anew."
+                )
+            epoch = self.epoch
             if not batch:
                 return
             yield batch

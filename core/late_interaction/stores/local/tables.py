@@ -160,6 +160,8 @@ def read_changes(
     """
     if since.index_id != until.index_id or since.stamp is None or until.stamp is None:
         return None
+    if since.generation > until.generation:
+        return None
     query = "SELECT generation, stamp, deleted, updated FROM changes WHERE generation BETWEEN ? AND ?"
     rows = connection.execute(query, (since.generation, until.generation)).fetchall()
     stamps = {row[0]: row[1] for row in rows}
