@@ -41,7 +41,7 @@ _SCORED_TOGETHER = 1000
 """Documents of `ids=` that are scored at a time, so that memory is bounded however many there are."""
 _READ_TOGETHER = 100
 """Documents read at least at a time while a filter decides which of `ids=` count."""
-_ATTEMPTS = 3
+_ATTEMPTS = 5
 """How often a search is done that saw the index replaced by another."""
 _ERROR_SPREAD = 2.35
 """Standard deviations; benchmarks/local.py shows the recall that comes of it."""

@@ -204,9 +204,8 @@ def put_over(backup: Path, db: Path) -> None:
     shutil.copytree(backup, db, dirs_exist_ok=True)
 
 
-@pytest.mark.parametrize(
-    ("put", "of_same_index"), [(put_renamed, True), (put_renamed, False), (put_over, False)]
-)
+@pytest.mark.parametrize("put", [put_renamed, put_over])
+@pytest.mark.parametrize("of_same_index", [True, False])
 @pytest.mark.parametrize("before", ["score", "documents"])
 async def test_no_result_has_the_score_of_one_index_and_the_content_of_another(
     tmp_path, put, of_same_index, before, monkeypatch
@@ -229,6 +228,8 @@ async def test_no_result_has_the_score_of_one_index_and_the_content_of_another(
     else:
         await (await made("backup", "backup", 1)).aclose()
     pipeline = await made("db", "live", 5)
+    await pipeline.aclose()  # so that no log has what is put away
+    await pipeline.initialize()
     plain, vectors = getattr(pipeline.store, before), query(0).vectors
     assert {one.content for one in await pipeline.search_with_embeddings(vectors, k=9)} >= {"live"}
 
@@ -342,6 +343,20 @@ async def test_a_write_whose_file_is_gone_at_the_commit_is_not_acknowledged(stor
 
 
 # --- overwritten in place
+
+
+async def test_a_log_that_is_deleted_while_it_is_in_use_takes_nothing_with_it(store, caplog):
+    for n in (11, 12):
+        for path in store.folder.glob(f"{FILE}-*"):
+            path.unlink()
+        await asyncio.gather(*(best(store, query(i)) for i in range(5)))
+        await checked(store, range(n - 1))
+        await store.upsert([encoded(n - 1)])
+        await checked(store, range(n))
+    assert caplog.text.count("was deleted while it was in use") == 2
+    await store.close()
+    await store.open(SPEC)
+    await checked(store, range(12))
 
 
 @pytest.mark.parametrize("checkpointed", [True, False])

@@ -16,7 +16,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NoReturn
 
@@ -53,13 +53,17 @@ class ChangedMeanwhileError(StoreError):
 
 @dataclass(slots=True)
 class _Connected:
-    """A connection, and the state of the file that it opened; `begun` is the state when its transaction began."""
+    """A connection, and the state of the file that it opened; `begun` is the state when its transaction began.
+
+    `closings` and `epoch` are those of the `SQLiteFile` when it was opened.
+    """
 
     connection: sqlite3.Connection
     access: _Access
     opened: Standing
     begun: Standing
     closings: int
+    epoch: int
 
 
 class SQLiteFile:
@@ -273,16 +277,18 @@ class SQLiteFile:
                 if self._fits(held):
                     if self._last is not None and not held.begun.is_file_of(self._last):
                         self.epoch += 1
-                    self._last = held.begun
+                    self._last, held.epoch = held.begun, self.epoch
                     return held
                 self._retire(held)
             except _SQLITE_ERRORS as error:
                 if held is not None:
                     held.connection.close()
-                if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+                code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+                if code == sqlite3.SQLITE_BUSY:
                     raise self._turns.locked() from error
                 # It may be another file by now, or a writer may have closed it, which matters where it is only read.
-                if self._place.may_write() and self._look() == state:
+                # A thread that still closes the connections to a log that was replaced shows as an I/O error.
+                if code != sqlite3.SQLITE_IOERR and self._place.may_write() and self._look() == state:
                     raise self._unusable(error) from error
                 failure = error
             except BaseException:
@@ -316,6 +322,7 @@ class SQLiteFile:
                     held.begun = state
                     return held
                 if held.access == "rw" and held.opened.log:
+                    self._save_log(held)
                     self._retire(held)
                     continue
             held.connection.close()
@@ -339,7 +346,7 @@ class SQLiteFile:
             for setting in ("synchronous = FULL", "foreign_keys = ON", "mmap_size = 0"):
                 connection.execute(f"PRAGMA {setting}")
             state = self._look()
-            return _Connected(connection, access, state, state, self._closings)
+            return _Connected(connection, access, state, state, self._closings, self.epoch)
         except BaseException:
             connection.close()
             raise
@@ -385,6 +392,7 @@ class SQLiteFile:
         with suppress(StoreError):
             now = self._look()
             if now.is_file_of(held.begun) and now.log == held.opened.log:
+                self._last = now
                 return
         raise StoreError(
             f"The index in {self.folder} was deleted or replaced at the moment of a write: what was written is in the "
@@ -409,6 +417,13 @@ class SQLiteFile:
                 return
         held.connection.close()
 
+    def _save_log(self, held: _Connected) -> None:
+        """Write the log into the file, if only the log was deleted: an open connection still has it."""
+        with self.turn(), suppress(sqlite3.Error):
+            if self._last is not None and self._look() == replace(self._last, log=0):
+                held.connection.execute("PRAGMA wal_checkpoint(FULL)")
+                logger.warning("%s was deleted while it was in use; its content was saved.", self._place.log)
+
     def _retire(self, held: _Connected) -> None:
         """Close connections that see something else than the file at the path.
 
@@ -423,7 +438,8 @@ class SQLiteFile:
             for each in stale:
                 each.connection.close()
             return
-        self.epoch += 1
+        if held.epoch == self.epoch:  # Else another connection has found it.
+            self.epoch += 1
         with self.turn():
             checked, self._checked = self._checked, None
             now = self._look()
