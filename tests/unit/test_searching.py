@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from late_interaction import Candidates, Document, QueryVectors, SearchOptions
+from late_interaction import Candidates, Document, QueryVectors, SearchOptions, StoreError
 from late_interaction.candidates import Scaling
 from late_interaction.filters import Filter, matches
 from late_interaction.searching import Depth, SearchPlan, deeper, rank, rank_ids, search
@@ -22,6 +22,9 @@ QUERY = QueryVectors(np.eye(2, dtype=np.float32)[:1], np.ones(1, np.float32))
 
 class Listed:
     """100 documents, each with the score 1 - n / 100; stage 1 sees the best `n_ann_tokens / 4` of them."""
+
+    epoch = 0
+    location = "a list"
 
     def __init__(self, scaling: Scaling, there: int = 100, error: float = 0.0) -> None:
         self.scaling, self.there, self.error = scaling, there, error
@@ -173,3 +176,16 @@ async def test_what_cannot_be_expected_in_the_top_k_is_not_scored() -> None:
 async def test_any_k(k: int) -> None:
     found, _ = await find(Listed(UNBOUNDED), k)
     assert found == list(range(min(k, 100)))
+
+
+async def test_an_index_that_is_always_replaced_is_an_error_and_not_searched_for_ever() -> None:
+    store = Listed(UNBOUNDED)
+    read = store.documents
+
+    async def replaced(doc_ids: Sequence[str]) -> list[Document]:
+        store.epoch += 1
+        return await read(doc_ids)
+
+    store.documents = replaced  # type: ignore[method-assign]
+    with pytest.raises(StoreError, match="a list was replaced again and again"):
+        await find(store, 3)
