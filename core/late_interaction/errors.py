@@ -20,12 +20,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 _SHOWN = 200
 
 
 class LateInteractionError(Exception):
-    """Base of every error that this library raises on purpose."""
+    """Base of every error that this library raises on purpose. Each can be pickled, to leave a process."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.args), vars(self)
+
+
+def _restored(of: type[LateInteractionError], args: tuple[Any, ...]) -> LateInteractionError:
+    """Return an error with its message, without its `__init__`, which makes the message of other arguments."""
+    error = of.__new__(of)
+    error.args = args
+    return error
 
 
 class MissingExtraError(LateInteractionError, ImportError):

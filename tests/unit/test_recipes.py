@@ -27,6 +27,16 @@ from late_interaction import (
 )
 from late_interaction.adapting import AstraPlace
 from late_interaction.demo import model_folder
+from late_interaction.errors import (
+    DocumentError,
+    FilterError,
+    IndexMismatchError,
+    LateInteractionError,
+    MissingExtraError,
+    ModelError,
+    RowFailure,
+    StoreWriteError,
+)
 from late_interaction.portal import LoopPortal
 from llamaindex_lateint import LateInteractionVectorStore as LlamaIndexStore
 from tests.support.models import HashModel
@@ -181,3 +191,24 @@ def test_a_portal_of_ones_own_is_refused(tmp_path: Path) -> None:
         pytest.raises(PickleError, match="portal of its own"),
     ):
         pickle.dumps(pipeline)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ModelError("a message"),
+        MissingExtraError("a feature", "colbert", "torch"),
+        FilterError("a message"),
+        DocumentError([RowFailure(3, "d3", "a reason")], ["d1"], {"d1": 0.5}),
+        StoreWriteError("a reason.", ["d1"], ["d2"], ["d3"]),
+        IndexMismatchError("an index", {"dim": (96, 128)}),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_leave_a_process_whole(error: LateInteractionError, copied: Callable[[Any], Any]) -> None:
+    error.__notes__ = ["a note"]
+    again = copied(error)
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert vars(again) == vars(error)
+    assert again.__notes__ == ["a note"]
