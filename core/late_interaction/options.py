@@ -71,6 +71,8 @@ class IndexOptions(TypedDict, total=False):
             no path or URL leaves nothing with "reference".
         allow_urls: fetch images of rows that give a URL, from public addresses only (see `load_image`); False by
             default.
+        must_exist: raise `IndexNotFoundError` at the first use where there is no index yet, rather than make one; False
+            by default.
     """
 
     doc_pool_factor: float
@@ -80,6 +82,7 @@ class IndexOptions(TypedDict, total=False):
     filterable: Mapping[str, Any] | None
     store_images: StoreImages
     allow_urls: bool
+    must_exist: bool
 
 
 class WriteOptions(TypedDict, total=False):
@@ -125,6 +128,7 @@ class IndexSettings:
     filterable: Mapping[str, Any] | None = None
     store_images: StoreImages = "reference"
     allow_urls: bool = False
+    must_exist: bool = False
 
     @classmethod
     def of(cls, options: IndexOptions) -> IndexSettings:
@@ -144,6 +148,7 @@ class IndexSettings:
         check_positive("concurrency", self.concurrency)
         check_store_images(self.store_images)
         check_flag("allow_urls", self.allow_urls)
+        check_flag("must_exist", self.must_exist)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from late_interaction.encoders.base import Item, LateInteractionModel, encode_checked, warn_of_cut_queries
 from late_interaction.encoders.projection import restored
-from late_interaction.errors import IndexMismatchError, StoreError
+from late_interaction.errors import IndexMismatchError, IndexNotFoundError, StoreError
 from late_interaction.filters import Filter, parse_filter
 from late_interaction.images.loading import load_image
 from late_interaction.indexing import IndexingRun
@@ -144,11 +144,17 @@ class LateInteractionPipeline(Remade):
 
         Raises:
             IndexMismatchError: the existing index was built with another model, pooling or packing.
+            IndexNotFoundError: there is no index, and `must_exist=True`.
         """
         self._closed = False
         await self._first_use.again()
 
     async def _open(self) -> None:
+        if self.settings.must_exist and await self.store.spec() is None:
+            await self.store.close()
+            raise IndexNotFoundError(
+                f"There is no index {self.store.location}, and must_exist=True makes none."
+            )
         try:
             await self.store.open(self.spec)
         except IndexMismatchError:

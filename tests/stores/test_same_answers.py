@@ -12,6 +12,7 @@ import pytest
 from late_interaction import (
     DocumentError,
     IndexMismatchError,
+    IndexNotFoundError,
     LateInteractionPipeline,
     PrecomputedEmbeddings,
 )
@@ -379,6 +380,19 @@ async def test_a_bad_row_is_named_and_the_others_are_indexed(pipeline):
 
 
 # --- the index
+
+
+async def test_an_index_that_must_exist_is_not_made(make):
+    with pytest.raises(IndexNotFoundError, match="must_exist=True makes none"):
+        await make("nowhere", must_exist=True).search("text")
+    assert await make("nowhere").store.spec() is None
+    async with make("here") as made:
+        await made.index_document({"doc_id": "a", "content": "text"})
+    async with make("here", must_exist=True) as opened:
+        assert ids(await opened.search("text")) == ["a"]
+        await opened.drop()
+        with pytest.raises(IndexNotFoundError):
+            await opened.count()
 
 
 async def test_an_index_opens_again_and_only_for_what_built_it(make):

@@ -51,6 +51,7 @@ INDEX: dict[str, Any] = {
     "filterable": {"year": int},
     "store_images": "thumbnail",
     "allow_urls": True,
+    "must_exist": True,
 }
 WRITE: dict[str, Any] = {"batch_size": 3, "show_progress": True, "skip_existing": True}
 ROW: dict[str, Any] = {**WRITE, "on_error": "skip", "ids": "content"}
@@ -259,6 +260,7 @@ ELSEWHERE = {
     "query_pool_distance": "of searches, where the index's default does",
     "concurrency": "it makes one call at a time",
     "allow_urls": "it reads files",
+    "must_exist": "a search never makes an index, and this one is made if it is not there",
     "on_error": "it names what it leaves out, and indexes the others",
     "ids": "it makes them of a file's name and place",
 }
