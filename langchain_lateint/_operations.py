@@ -257,7 +257,7 @@ def search_operation(
 
 
 def search_with_matrices_operation(
-    query: Query, k: int, filter: Filter | None, options: dict[str, Any]
+    query: Query | ArrayLike, k: int, filter: Filter | None, options: dict[str, Any]
 ) -> Operation[list[tuple[Document, FloatMatrix]]]:
     """Return the operation that searches, and gets the stored vectors of each document found."""
     search = search_operation(query, k, filter, options)

@@ -14,7 +14,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStoreRetriever
 from typing_extensions import override
 
-from langchain_lateint._names import UsualNames
+from langchain_lateint._making import UsualWays
 from langchain_lateint._operations import (
     SEARCH_ARGUMENTS,
     Filter,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from astrapy.authentication import TokenProvider
 
 
-class LateInteractionVectorStore(UsualNames):
+class LateInteractionVectorStore(UsualWays):
     """Documents found by late interaction (ColBERT, ColPali, MaxSim), in a folder or in Astra DB.
 
     Setup:
@@ -189,6 +189,9 @@ class LateInteractionVectorStore(UsualNames):
         """
         fields = {name: kwargs.pop(name) for name in [*kwargs] if name in VectorStoreRetriever.model_fields}
         search_kwargs = dict(fields.pop("search_kwargs", None) or {})
+        for given in (kwargs, search_kwargs):
+            if type(given.get("score_threshold")) is int:  # LangChain takes floats alone.
+                given["score_threshold"] = float(given["score_threshold"])
         if unknown := kwargs.keys() - SEARCH_ARGUMENTS:
             raise TypeError(
                 f"as_retriever does not take {', '.join(sorted(unknown))}; it takes search_type, search_kwargs, tags "

@@ -164,24 +164,3 @@ async def test_an_empty_query_with_a_filter_lists_what_matches(
     for nothing in ({}, {"filter": None}, {"filter": {}}):
         with pytest.raises(ValueError, match="empty"):
             filled.similarity_search(query, **nothing)
-
-
-# --- the names of other stores
-
-
-async def test_names_of_other_stores(store: LateInteractionVectorStore) -> None:
-    assert store.add_texts(TEXTS, [{"n": n} for n in range(4)], IDS) == IDS  # Each by its position.
-    store.update_document("a", Document("a new text", metadata={"n": 9}))
-    await store.aupdate_document("b", Document("a newer text"))
-    assert [d.page_content for d in store.get_by_ids(["a", "b"])] == ["a new text", "a newer text"]
-    [(document, matrix)] = store.similarity_search_with_vectors("sea", 1)
-    assert (document.id, matrix.ndim) == ("d", 2)
-    [(same, _)] = await store.asimilarity_search_with_vectors("sea", 1)
-    assert same == document
-    scored = store.max_marginal_relevance_search_with_score_by_vector(matrix, 2)
-    assert scored == store.max_marginal_relevance_search_with_score(matrix, 2)
-    assert scored == await store.amax_marginal_relevance_search_with_score_by_vector(matrix, 2)
-    store.delete_collection()
-    assert store.search_by_metadata() == []
-    await store.adelete_collection()
-    assert store.search_by_metadata() == []

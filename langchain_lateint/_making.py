@@ -1,0 +1,226 @@
+"""The names by which users of other stores open, save, merge and copy one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from numpy.typing import ArrayLike
+
+from langchain_lateint._names import UsualNames
+from langchain_lateint._operations import Ids, Operation
+from langchain_lateint._relevance import RelevanceFn
+from langchain_lateint.embeddings import Model
+from late_interaction import LateInteractionPipeline, LocalStore, RowOptions
+
+
+class UsualWays(UsualNames):
+    """Ways to get a `LateInteractionVectorStore` beside its constructor, `from_texts` and `from_documents`."""
+
+    @classmethod
+    def from_existing_index(
+        cls, embedding: Model | None = None, *, collection_name: str | None = None, **kwargs: Any
+    ) -> Self:
+        """Open an index that exists, as PGVector does.
+
+        Args:
+            embedding: the model, by the name that LangChain gives it.
+            collection_name: another name of `table_name`.
+            kwargs: as for the class.
+
+        Raises:
+            IndexNotFoundError: there is no such index.
+            IndexMismatchError: it was built with another model, pooling or packing.
+        """
+        store: Self = _made(cls, _existing(collection_name, kwargs), embedding)
+        try:
+            store._pipeline.initialize()
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    @classmethod
+    async def afrom_existing_index(
+        cls, embedding: Model | None = None, *, collection_name: str | None = None, **kwargs: Any
+    ) -> Self:
+        """Await `from_existing_index` on any event loop."""
+        store: Self = await asyncio.to_thread(_made, cls, _existing(collection_name, kwargs), embedding)
+        try:
+            await store._pipeline.arun(LateInteractionPipeline.initialize)
+        except BaseException:
+            await store.aclose()
+            raise
+        return store
+
+    @classmethod
+    def from_existing_collection(
+        cls, collection_name: str | None = None, embedding: Model | None = None, **kwargs: Any
+    ) -> Self:
+        """Open an index that exists, as `from_existing_index` does; Qdrant's order of arguments."""
+        return cls.from_existing_index(embedding, collection_name=collection_name, **kwargs)
+
+    @classmethod
+    async def afrom_existing_collection(
+        cls, collection_name: str | None = None, embedding: Model | None = None, **kwargs: Any
+    ) -> Self:
+        """Await `from_existing_collection` on any event loop."""
+        return await cls.afrom_existing_index(embedding, collection_name=collection_name, **kwargs)
+
+    @classmethod
+    def from_embeddings(
+        cls,
+        text_embeddings: Iterable[tuple[str, ArrayLike]],
+        embedding: Model | None = None,
+        metadatas: Sequence[dict[str, Any]] | None = None,
+        ids: Ids = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Make a store and add texts whose vectors were made elsewhere by its model, as `add_embeddings` does.
+
+        Args:
+            text_embeddings: pairs of a text and its (n_tokens, dim) vectors, or (dim,) for one.
+            embedding: the model, by the name that LangChain gives it.
+            metadatas: a mapping for each text.
+            ids: an id for each text, or "content".
+            kwargs: as for the class and for `add_texts`.
+        """
+        adding = {name: kwargs.pop(name) for name in RowOptions.__annotations__ if name in kwargs}
+        store: Self = _made(cls, kwargs, embedding)
+        try:
+            store.add_embeddings(text_embeddings, metadatas=metadatas, ids=ids, **adding)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    @classmethod
+    async def afrom_embeddings(
+        cls,
+        text_embeddings: Iterable[tuple[str, ArrayLike]],
+        embedding: Model | None = None,
+        metadatas: Sequence[dict[str, Any]] | None = None,
+        ids: Ids = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Await `from_embeddings` on any event loop."""
+        adding = {name: kwargs.pop(name) for name in RowOptions.__annotations__ if name in kwargs}
+        store: Self = await asyncio.to_thread(_made, cls, kwargs, embedding)
+        try:
+            await store.aadd_embeddings(text_embeddings, metadatas=metadatas, ids=ids, **adding)
+        except BaseException:
+            await store.aclose()
+            raise
+        return store
+
+    @classmethod
+    def load_local(
+        cls,
+        folder_path: str | Path,
+        embeddings: Model,
+        index_name: str | None = None,
+        *,
+        allow_dangerous_deserialization: bool = True,
+        **kwargs: Any,
+    ) -> Self:
+        """Open an index in a folder, as FAISS does.
+
+        Args:
+            folder_path: the folder.
+            embeddings: the model.
+            index_name: the index's name in the folder.
+            allow_dangerous_deserialization: True or False, as your code has it: nothing here is unpickled.
+            kwargs: as for the class.
+
+        Raises:
+            IndexNotFoundError: there is no such index.
+        """
+        _check_flag(allow_dangerous_deserialization)
+        return cls.from_existing_index(embeddings, path=folder_path, collection_name=index_name, **kwargs)
+
+    @classmethod
+    async def aload_local(
+        cls,
+        folder_path: str | Path,
+        embeddings: Model,
+        index_name: str | None = None,
+        *,
+        allow_dangerous_deserialization: bool = True,
+        **kwargs: Any,
+    ) -> Self:
+        """Await `load_local` on any event loop."""
+        _check_flag(allow_dangerous_deserialization)
+        return await cls.afrom_existing_index(
+            embeddings, path=folder_path, collection_name=index_name, **kwargs
+        )
+
+    def save_local(self, folder_path: str | Path, index_name: str | None = None) -> None:
+        """Copy the index into a folder, as FAISS does. Each write is saved already where the index is."""
+        self._pipeline.run(_saving(folder_path, index_name))
+
+    async def asave_local(self, folder_path: str | Path, index_name: str | None = None) -> None:
+        """Await `save_local` on any event loop."""
+        await self._pipeline.arun(_saving(folder_path, index_name))
+
+    def merge_from(self, target: UsualWays) -> None:
+        """Add the documents of another store to this one, with their vectors, as FAISS does."""
+        self._pipeline.run(_merging(target))
+
+    async def amerge_from(self, target: UsualWays) -> None:
+        """Await `merge_from` on any event loop."""
+        await self._pipeline.arun(_merging(target))
+
+    def copy(self, *, relevance_score_fn: RelevanceFn | None = None) -> Self:
+        """Return another store on the same index, as Astra does; it stays open as long as this one.
+
+        Args:
+            relevance_score_fn: as for the class; by default this store's own.
+        """
+        own = self._beside_pipeline()["relevance_score_fn"]
+        making: Any = type(self)
+        copied: Self = making(self._pipeline, relevance_score_fn=relevance_score_fn or own)
+        return copied
+
+
+def _check_flag(allow_dangerous_deserialization: object) -> None:
+    if not isinstance(allow_dangerous_deserialization, bool):
+        raise TypeError("allow_dangerous_deserialization must be True or False.")
+
+
+def _made(cls: Any, kwargs: dict[str, Any], embedding: Model | None) -> Any:
+    if embedding is not None and kwargs.get("model") is not None:
+        raise ValueError("the model is given twice, as `embedding` and as `model`: give one.")
+    return cls(**kwargs) if embedding is None else cls(**{**kwargs, "model": embedding})
+
+
+def _existing(collection_name: str | None, kwargs: dict[str, Any]) -> dict[str, Any]:
+    if collection_name is not None:
+        if kwargs.get("table_name") is not None:
+            raise ValueError("collection_name and table_name are two names of the same thing: give one.")
+        kwargs = {**kwargs, "table_name": collection_name}
+    return {"must_exist": True, **kwargs}
+
+
+def _saving(folder_path: str | Path, index_name: str | None) -> Operation[None]:
+    async def save(pipeline: LateInteractionPipeline) -> None:
+        target = LocalStore(folder_path, index_name or pipeline.store.name)
+        if target.location != pipeline.store.location:
+            try:
+                await pipeline.copy_to(target)
+            finally:
+                await target.close()
+
+    return save
+
+
+def _merging(target: object) -> Operation[None]:
+    if not isinstance(target, UsualWays):
+        raise TypeError(f"merge_from takes another LateInteractionVectorStore, not {target!r:.60}.")
+    other = target._pipeline  # noqa: SLF001 - one of us
+
+    async def merge(pipeline: LateInteractionPipeline) -> None:
+        await other.arun(lambda source: source.copy_to(pipeline))
+
+    return merge
