@@ -23,7 +23,8 @@ ENCODERS = (
     "torchvision",
     "transformers",
 )
-sys.modules.update(dict.fromkeys(ENCODERS))  # As Python has it, None: an import of it fails.
+if __name__ == "__main__":  # pytest imports this file as well, in search of doctests.
+    sys.modules.update(dict.fromkeys(ENCODERS))  # As Python has it, None: an import of it fails.
 
 from langchain_core.embeddings import DeterministicFakeEmbedding  # noqa: E402
 from llama_index.core.schema import TextNode  # noqa: E402
