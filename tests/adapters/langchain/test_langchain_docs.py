@@ -43,12 +43,14 @@ def test_the_pages_examples_run(
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == 8
+    assert len(blocks) == 11
+    assert re.findall(r"```(?!python)(.+)\n", PAGE) == []
     with ExitStack() as stores:
         for block in blocks:
             exec(compile(block, "docs/langchain.md", "exec"), names)
-            stores.enter_context(names["store"])
-        store = names["store"]
+            for name in {"store", "cloud"} & names.keys():
+                stores.enter_context(names[name])
+        store = names["cloud"]
         assert [d.page_content for d in store.search_by_metadata({"lang": "en"})] == [
             "A red apple pie",
             "Pears in red wine",
@@ -58,6 +60,10 @@ def test_the_pages_examples_run(
         assert names["alike"][0].id == "mill"
         assert names["alike"][0].metadata["thumbnail"].startswith("data:image/jpeg;base64,")
         assert [d.id for d in names["retriever"].invoke("apple", k=1)] == ["a"]
+        assert {d.id for d in names["linked"]} == {"a", "b"}
+        assert names["columns"]["ids"] == ["a", "b", "d"]
+        assert [d.id for d in names["recent"]] == ["a", "b", "d"]
+        assert {doc_id for _, _, doc_id in names["with_ids"]} <= {"a", "b", "d"}
         store.drop()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from llama_index.core import Settings
 
 from tests.support.colours import ColourModel, picture
 from tests.support.models import HashModel
@@ -22,8 +23,10 @@ MODEL = '"answerdotai/answerai-colbert-small-v1"'
 def test_the_code_runs_in_its_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("PIL", reason="the colpali extra is not installed")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Settings, "_embed_model", None)
     picture("red", "blue").save("mill.png")
     picture("white").save("map.png")
+    assert re.findall(r"```(?!python)(.+)\n", PAGE) == []
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     names: dict[str, Any] = {"model": HashModel(), "visual": ColourModel()}
     stores = []
@@ -44,6 +47,7 @@ def test_the_code_runs_in_its_order(monkeypatch: pytest.MonkeyPatch, tmp_path: P
                     stores.append(names["store"])
             assert [one.node.ref_doc_id for one in names["found"]] == ["dogs"]
             assert len(names["shown"]) == 1
+            assert [one.node.ref_doc_id for one in names["nodes"]] == ["dogs", "dogs"]
             assert [one.node_id for one in names["alike"]] == ["mill"]
             assert names["diverse"].retrieve("house") == []
             names["pipeline"].vector_store = names["store"]
