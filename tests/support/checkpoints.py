@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
-from tokenizers.models import Unigram, WordPiece
+from tokenizers.models import BPE, Unigram, WordPiece
 from tokenizers.normalizers import BertNormalizer
-from tokenizers.pre_tokenizers import BertPreTokenizer, Metaspace, Sequence, WhitespaceSplit
+from tokenizers.pre_tokenizers import BertPreTokenizer, ByteLevel, Metaspace, Sequence, WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 from transformers import (
     BertConfig,
@@ -26,6 +26,8 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3Model,
     XLMRobertaConfig,
     XLMRobertaModel,
 )
@@ -134,6 +136,59 @@ def pylate_checkpoint(
     if dense:
         _dense(path / f"{dense}_Dense", seed)
     _modules(path, ["sentence_transformers.models.Transformer", *["pylate.models.Dense.Dense"] * dense])
+    return path
+
+
+def decoder_checkpoint(
+    path: Path,
+    *,
+    begins: bool = False,
+    ends: bool = False,
+    do_query_expansion: bool = True,
+    padding_side: Literal["left", "right"] = "right",
+    seed: int = 0,
+) -> Path:
+    """PyLate's format on a decoder with Qwen3's kind of tokenizer: bytes, and no token that begins a text.
+
+    With `begins` the tokenizer is of Llama's kind instead: a BOS, and "▁" before the first word only.
+    """
+    names = ["<|endoftext|>", "<|im_end|>", "<s>", "<unk>"]
+    if begins:
+        pieces = [*string.punctuation, "▁", *string.ascii_letters, *string.digits]
+        scores = [(token, 0.0) for token in names] + [(piece, -8.0) for piece in pieces]
+        scores += [(f"▁{word}", -4.0) for word in WORDS] + [(word, -5.0) for word in WORDS]
+        tokenizer = Tokenizer(Unigram(scores, unk_id=3))
+        tokenizer.pre_tokenizer = Metaspace(prepend_scheme="first", split=False)
+    else:
+        vocabulary = {token: i for i, token in enumerate([*names, *sorted(ByteLevel.alphabet())])}
+        tokenizer = Tokenizer(BPE(vocabulary, []))
+        tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    around = f"{'<s> ' if begins else ''}$A{' <|endoftext|>' if ends else ''}"
+    special = [(token, tokenizer.token_to_id(token)) for token in ("<s>", "<|endoftext|>")]
+    tokenizer.post_processor = TemplateProcessing(single=around, special_tokens=special)
+    finished = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        model_max_length=POSITIONS,
+        padding_side=padding_side,
+    )
+    finished.add_tokens(["[Q] ", "[D] "])
+    config = Qwen3Config(**_sizes(positions=POSITIONS), num_key_value_heads=1, head_dim=16)
+    _save(path, Qwen3Model, config, finished, seed)
+    settings = {
+        "query_prefix": "[Q] ",
+        "document_prefix": "[D] ",
+        "query_length": 32,
+        "document_length": 40,
+        "do_query_expansion": do_query_expansion,
+        "attend_to_expansion_tokens": False,
+        "skiplist_words": list(string.punctuation),
+        "model_type": "ColBERT",
+    }
+    _merge_json(path / "config_sentence_transformers.json", settings)
+    _dense(path / "1_Dense", seed)
+    _modules(path, ["sentence_transformers.models.Transformer", "pylate.models.Dense.Dense"])
     return path
 
 

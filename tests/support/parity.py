@@ -50,6 +50,7 @@ class Case:
 
 _stanford = partial(partial, checkpoints.stanford_checkpoint)
 _pylate = partial(partial, checkpoints.pylate_checkpoint)
+_decoder = partial(partial, checkpoints.decoder_checkpoint)
 BOTH = ("pylate", "colbert-ai")
 
 CASES = {
@@ -69,6 +70,11 @@ CASES = {
     "pylate, no prefixes": Case(_pylate(prefixes=("", "")), ("pylate",)),
     "pylate, other skiplist": Case(_pylate(skiplist_words=["the", "of", "."]), ("pylate",)),
     "pylate, lowercased by the module": Case(_pylate(lowercase="module"), ("pylate",)),
+    "pylate, no BOS": Case(_decoder(), ("pylate",)),
+    "pylate, no BOS, but an end": Case(_decoder(ends=True), ("pylate",)),
+    "pylate, no BOS, no expansion": Case(_decoder(do_query_expansion=False), ("pylate",)),
+    "pylate, no BOS, padded on the left": Case(_decoder(ends=True, padding_side="left"), ("pylate",)),
+    "pylate, a BOS, first words apart": Case(_decoder(begins=True), ("pylate",)),
     "jina": Case(checkpoints.jina_checkpoint, BOTH),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -139,3 +140,48 @@ def test_code_is_part_of_what_an_index_was_built_with(coded: Path, tmp_path: Pat
         SyncPipeline(tmp_path, ColBERTModel(coded, device="cpu")) as pipeline,
     ):
         pipeline.search("cat")
+
+
+def test_a_pylate_marker_stands_behind_the_first_token(tmp_path: Path) -> None:
+    model = ColBERTModel(checkpoints.decoder_checkpoint(tmp_path / "decoder"), device="cpu")
+    for role, marker in (("query", "[Q] "), ("document", "[D] ")):
+        features = model._encoder.preprocess(["hello"], prompt=model._encoder.prompts[role], task=role)
+        tokens = model._tokenizer.convert_ids_to_tokens(features["input_ids"][0].tolist())
+        assert tokens[:6] == ["h", marker, "e", "l", "l", "o"]
+    assert model.fingerprint["markers"] == "behind the first token"
+    assert model.document_spans("héy") == [(0, 1), (0, 0), (1, 2), (1, 2), (2, 3)]
+    assert model.count_tokens(["hello"]) == [6]
+
+
+@pytest.mark.parametrize("begins", [False, True])
+def test_an_index_with_its_markers_first_still_opens(tmp_path: Path, begins: bool) -> None:
+    """Earlier releases put each marker before the text, as sentence-transformers does."""
+    from sentence_transformers import MultiVectorEncoder
+
+    folder = checkpoints.decoder_checkpoint(tmp_path / "decoder", begins=begins)
+    model = ColBERTModel(folder, device="cpu", document_length=30)
+    kept = {name: value for name, value in model.fingerprint.items() if name != "markers"}
+    earlier = model.as_built(kept)
+    assert dict(earlier.fingerprint) == kept
+    theirs = MultiVectorEncoder(str(folder), device="cpu").encode_document([TEXT[:20]], convert_to_numpy=True)
+    np.testing.assert_allclose(earlier.encode_documents([TEXT[:20]])[0], theirs[0], atol=1e-6)
+    assert np.abs(model.encode_documents([TEXT[:20]])[0] - theirs[0]).max() > 0.01
+    assert model.as_built(model.fingerprint) is model
+
+
+def test_where_it_makes_no_difference_nothing_is_told(tmp_path: Path) -> None:
+    model = ColBERTModel(checkpoints.pylate_checkpoint(tmp_path / "pylate"), device="cpu")
+    assert "markers" not in model.fingerprint
+    assert type(model._tokenizer).__name__ != "MarkedTokenizer"
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_such_a_texts_vectors_do_not_depend_on_its_batch(
+    tmp_path: Path, side: Literal["left", "right"]
+) -> None:
+    folder = checkpoints.decoder_checkpoint(tmp_path / "decoder", do_query_expansion=False, padding_side=side)
+    model = ColBERTModel(folder, device="cpu")
+    texts = [TEXT[:5], TEXT[:20], "wing", TEXT * 4]
+    for encode in (model.encode_documents, model.encode_queries):
+        for together, text in zip(encode(texts), texts, strict=True):
+            np.testing.assert_allclose(together, encode([text])[0], atol=1e-5)

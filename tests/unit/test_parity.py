@@ -85,7 +85,11 @@ def with_skiplist_of_colbert_ai(model: ColBERTModel) -> ColBERTModel:
     return other
 
 
-@pytest.mark.parametrize("name", parity.CASES)
+# sentence-transformers' own format has no place for a marker behind the first token.
+TEXT_MARKERS = [name for name in parity.CASES if "BOS" not in name]
+
+
+@pytest.mark.parametrize("name", TEXT_MARKERS)
 def test_saved_by_sentence_transformers_it_gives_the_same(
     models: dict[str, ColBERTModel], tmp_path: Path, name: str
 ) -> None:

@@ -23,6 +23,7 @@ from late_interaction.encoders.checkpoint import (
     text_family,
 )
 from late_interaction.encoders.colbert_loading import Backend, load_text_encoder, position_limit
+from late_interaction.encoders.markers import pylate_markers, with_markers
 from late_interaction.encoders.torch_runtime import dtype_name, guard_fork, is_cpu, model_id, require_packages
 from late_interaction.encoders.windows import (
     MAX_DOCUMENT_TOKENS,
@@ -38,6 +39,7 @@ from late_interaction.validation import check_positive, unit_rows
 
 if TYPE_CHECKING:
     import torch
+    from sentence_transformers import MultiVectorEncoder
     from sentence_transformers.base.modules import Transformer
 
 logger = logging.getLogger(__name__)
@@ -158,9 +160,7 @@ class ColBERTModel(Remade, LateInteractionModel):
             self.family = text_family(folder)
             if backend == "torch":
                 require_safetensors(folder, self.family)
-            self._encoder = load_text_encoder(
-                folder, self.family, device, weights, trust_remote_code, backend
-            )
+            encoder = load_text_encoder(folder, self.family, device, weights, trust_remote_code, backend)
         except ModelError:
             raise
         except Exception as error:
@@ -173,26 +173,32 @@ class ColBERTModel(Remade, LateInteractionModel):
             )
 
         if batch_tokens is None:
-            batch_tokens = BATCH_TOKENS_CPU if is_cpu(self.device) else BATCH_TOKENS
+            batch_tokens = BATCH_TOKENS_CPU if is_cpu(str(encoder.device)) else BATCH_TOKENS
         self.batch_tokens = batch_tokens
         self.batch_size = batch_size
-        self._transformer: Transformer = self._encoder[0]
-        self._tokenizer = self._transformer.tokenizer
-        self._prompts: dict[Role, str] = {role: self._encoder.prompts[role] for role in get_args(Role)}
-        self._skiplist = sorted(
-            {word for part in self._encoder for word in getattr(part, "skiplist_words", ())}
-        )
-        self._skipped_ids = set(self._tokenizer.convert_tokens_to_ids(self._skiplist))
-        self._skipped_ids.discard(self._tokenizer.unk_token_id)
-        self._overheads = {role: self._overhead(role) for role in get_args(Role)}
+        self._prompts: dict[Role, str] = {role: encoder.prompts[role] for role in get_args(Role)}
+        self._skiplist = sorted({word for part in encoder for word in getattr(part, "skiplist_words", ())})
+        self._skipped_ids = set(encoder.tokenizer.convert_tokens_to_ids(self._skiplist))
+        self._skipped_ids.discard(encoder.tokenizer.unk_token_id)
+        self._use(encoder)
         self._set_lengths(query_length, document_length)
-        self.dim = int(self._encoder.get_embedding_dimension())
-        self.protected_tokens = self._count_leading_special_tokens()
+        self._unmarked = encoder
+        if self.family == "pylate":
+            self._use(with_markers(encoder, pylate_markers(folder, encoder.tokenizer)))
+        self.dim = int(encoder.get_embedding_dimension())
         self._model_id = model_id(self.model_name)
         self._content = content_hash(folder)
         self._remote_code: str | None = None
         if brings_code(folder):
             self._remote_code = code_hash(folder) if trust_remote_code else "not run"
+
+    def _use(self, encoder: MultiVectorEncoder) -> None:
+        """Encode with it from now on."""
+        self._encoder = encoder
+        self._transformer: Transformer = encoder[0]
+        self._tokenizer = encoder.tokenizer
+        self._overheads = {role: self._overhead(role) for role in get_args(Role)}
+        self.protected_tokens = self._count_leading_special_tokens()
 
     def __repr__(self) -> str:
         return f"ColBERTModel({self.model_name!r}, dim={self.dim}, device={self.device!r})"
@@ -212,7 +218,8 @@ class ColBERTModel(Remade, LateInteractionModel):
         and an index built in float16 on a GPU has to serve queries encoded in float32 on a CPU. `long_documents` is
         there unless it is "truncate", which is what earlier releases did. `max_document_tokens` is not: what it cuts
         off is told when the document is indexed. `remote_code` is there for a checkpoint that brings Python code: its
-        hash, or "not run".
+        hash, or "not run". `markers` is there for a PyLate checkpoint whose tokenizer begins no text with a token of
+        its own: the marker is behind the text's first token then, as PyLate has it.
         """
         long = {} if self.long_documents == "truncate" else {"long_documents": self.long_documents}
         return {
@@ -228,10 +235,14 @@ class ColBERTModel(Remade, LateInteractionModel):
             "skiplist": self._skiplist,
             **long,
             **({} if self._remote_code is None else {"remote_code": self._remote_code}),
+            **({} if self._encoder is self._unmarked else {"markers": "behind the first token"}),
         }
 
     def as_built(self, encoder: Mapping[str, Any]) -> LateInteractionModel:
-        """Return this model as an earlier release built the index: documents truncated, code not told about."""
+        """Return this model as an earlier release built the index.
+
+        Documents were truncated, code was not told about, and each marker stood before its text.
+        """
         if "model" not in encoder:
             return self
         changes: dict[str, Any] = {}
@@ -239,10 +250,13 @@ class ColBERTModel(Remade, LateInteractionModel):
             changes["long_documents"] = "truncate"
         if self._remote_code is not None and "remote_code" not in encoder:
             changes["_remote_code"] = None
-        if not changes:
+        unmarked = self._encoder is not self._unmarked and "markers" not in encoder
+        if not (changes or unmarked):
             return self
         earlier = copy.copy(self)  # Each has a thread of its own; they share the lock.
         vars(earlier).update(changes)
+        if unmarked:
+            earlier._use(self._unmarked)
         return earlier
 
     def encode_queries(self, queries: Sequence[str]) -> list[FloatMatrix]:
