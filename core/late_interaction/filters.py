@@ -127,6 +127,19 @@ def parse_filter(spec: Mapping[str, Any] | Filter | None) -> Filter | None:
     return parsed
 
 
+def check_parsed(filter: object) -> Filter | None:
+    """Return a filter that `parse_filter` made, or None.
+
+    Raises:
+        TypeError: it is something else, such as a mapping, which would match nothing.
+    """
+    if filter is None or isinstance(filter, Filter):
+        return filter
+    raise TypeError(
+        f"a store takes a filter of parse_filter({shown(filter)}), not a {type(filter).__name__}."
+    )
+
+
 def matches(filter: Filter, metadata: Mapping[str, Any]) -> bool:
     """Return whether the metadata (JSON values by field) match the filter."""
     match filter:

@@ -234,7 +234,7 @@ class IndexSpec:
                 those of a spec.
         """
         if not isinstance(values, Mapping):
-            raise StoreError(f"What the index was built with is damaged: it reads {values!r:.100}.")
+            raise StoreError(f"What the index was built with is damaged: it is a {type(values).__name__}.")
         if unknown := values.keys() - {field.name for field in fields(cls)}:
             raise StoreError(
                 f"The index was made by a newer release of late-interaction: this one does not know its "
@@ -245,7 +245,9 @@ class IndexSpec:
         }  # fmt: skip
         missing = {"dim", "encoder", "pooling"} - values.keys()
         if missing or not all(isinstance(value, spec_types[name]) for name, value in values.items()):
-            raise StoreError(f"What the index was built with is damaged: it reads {dict(values)!r:.100}.")
+            raise StoreError(
+                "What the index was built with is damaged: dim, encoder or pooling is missing, or not of its type."
+            )
         return cls(**values)
 
     def differences(self, wanted: IndexSpec) -> dict[str, tuple[object, object]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from numbers import Integral
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from late_interaction.types import Document, EncodedDocument, FloatMatrix
+from late_interaction.types import Document, EncodedDocument, FloatMatrix, IndexSpec, QueryVectors
 
 LARGEST = 2**63 - 1
 """The largest whole number that an argument may be: what SQLite and array indexes hold."""
@@ -138,6 +138,54 @@ def _real(matrix: ArrayLike, dim: int) -> FloatMatrix:
     if given.dtype.kind == "c" or isinstance(matrix, np.ma.MaskedArray):
         raise ValueError(f"{wanted}, not a {'complex' if given.dtype.kind == 'c' else 'masked'} array.")
     return array
+
+
+def check_ids(doc_ids: object) -> list[str]:
+    """Check the types of ids, and return those that a document may have.
+
+    Raises:
+        TypeError: it is not a collection of str.
+    """
+    if isinstance(doc_ids, str):
+        raise TypeError(f"ids must be a list of str, not the one str {shown(doc_ids)}.")
+    if not isinstance(doc_ids, Iterable) or isinstance(doc_ids, Mapping):
+        raise TypeError(f"ids must be a list of str, not {shown(doc_ids)}.")
+    ids = list(doc_ids)
+    for doc_id in ids:
+        if not isinstance(doc_id, str):
+            raise TypeError(f"an id must be a str, not {shown(doc_id)}.")
+    # Half of a surrogate pair cannot be asked for, and no id has one.
+    return [doc_id for doc_id in ids if not any("\ud800" <= each <= "\udfff" for each in doc_id)]
+
+
+def check_spec(spec: object) -> IndexSpec:
+    """Return a spec.
+
+    Raises:
+        TypeError: it is not one.
+    """
+    if not isinstance(spec, IndexSpec):
+        raise TypeError(
+            f"a store is opened with an IndexSpec, such as a pipeline's .spec, not {shown(spec)}."
+        )
+    return spec
+
+
+def check_query(query: object, dim: int) -> QueryVectors:
+    """Return a query whose vectors have the index's width.
+
+    Raises:
+        TypeError: it is no `QueryVectors` of arrays.
+        ValueError: the vectors or the weights have another shape.
+    """
+    if not isinstance(query, QueryVectors) or not isinstance(query.vectors, np.ndarray):
+        raise TypeError(f"a store is asked with QueryVectors, as pool_query makes them, not {shown(query)}.")
+    shape, weights = query.vectors.shape, np.shape(query.weights)
+    if len(shape) != 2 or shape[1] != dim or not shape[0] or weights != shape[:1]:
+        raise ValueError(
+            f"a query's vectors must have shape (n ≥ 1, {dim}) and its weights (n,), not {shape} and {weights}."
+        )
+    return query
 
 
 def shown(value: object, most: int = 60) -> str:

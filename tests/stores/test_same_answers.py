@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from late_interaction import (
     IndexNotFoundError,
     LateInteractionPipeline,
     PrecomputedEmbeddings,
+    QueryVectors,
 )
 from late_interaction.filters import matches, parse_filter
 from late_interaction.maxsim import maxsim
@@ -467,3 +469,40 @@ async def test_both_stores_give_the_same_documents_in_the_same_order(tmp_path):
                     scores = [r.score for r in here]
                     # Only documents of equal scores may change places.
                     assert all(np.sum(np.abs(np.subtract(scores, r.score)) < 1e-5) > 1 for r in different)
+
+
+# --- the seam
+
+
+async def test_a_store_refuses_arguments_that_are_not_what_it_says(pipeline: LateInteractionPipeline) -> None:
+    await pipeline.index_documents(rows(3))
+    store, query = pipeline.store, QueryVectors(np.eye(2, 32, dtype=np.float32), np.ones(2, np.float32))
+
+    def stage_1(query: Any = query, n: Any = 5, n_ann_tokens: Any = 5, **options: Any) -> Any:
+        return store.candidates(query, n, n_ann_tokens=n_ann_tokens, **options)
+
+    wrong: list[tuple[type[Exception], Callable[[], Any]]] = [
+        (TypeError, lambda: store.open(None)),  # type: ignore[arg-type]
+        (TypeError, lambda: store.open({"dim": 32})),  # type: ignore[arg-type]
+        *((TypeError, lambda bad=bad: stage_1(query=bad)) for bad in (None, "text", query.vectors)),
+        *((TypeError, lambda bad=bad: store.score(bad, ["d0"])) for bad in (None, "text", query.vectors)),
+        (ValueError, lambda: stage_1(query=QueryVectors(query.vectors[:, :9], query.weights))),
+        (ValueError, lambda: stage_1(query=QueryVectors(query.vectors[0], query.weights))),
+        (ValueError, lambda: store.score(QueryVectors(query.vectors, query.weights[:1]), ["d0"])),
+        (ValueError, lambda: stage_1(n=0)),
+        (TypeError, lambda: stage_1(n="many")),
+        (ValueError, lambda: stage_1(n_ann_tokens=2**63)),
+        *(
+            (TypeError, lambda call=call, bad=bad: call(bad))
+            for call in (store.find, store.count, lambda bad: stage_1(filter=bad))
+            for bad in ({"lang": "en"}, {}, "lang", 5)
+        ),
+        *((TypeError, lambda bad=bad: store.delete(bad)) for bad in ({"lang": "en"}, {}, {"d0": 1}, None, 5)),
+        (ValueError, lambda: store.find(limit=2**63)),
+        (ValueError, lambda: anext(aiter(store.scan(batch_size=0)))),
+    ]
+    for error, call in wrong:
+        with pytest.raises(error):
+            await call()
+    assert await store.count() == 3
+    assert (await stage_1()).doc_ids

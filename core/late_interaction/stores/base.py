@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.candidates import Scaling
-from late_interaction.filters import Filter
+from late_interaction.filters import Filter, check_parsed
 from late_interaction.maxsim import maxsim
 from late_interaction.types import Document, EncodedDocument, IndexSpec, QueryVectors, RaggedTokens
+from late_interaction.validation import check_positive, check_query
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,19 @@ class Candidates:
     def exhausted(self) -> bool:
         """Whether every document that the filter leaves is among the candidates or was scored exactly."""
         return self.bound == -math.inf
+
+
+def check_search(query: object, dim: int, n: object, n_ann_tokens: object, filter: object) -> None:
+    """Check the arguments of `candidates`, for an index of vectors of width `dim`.
+
+    Raises:
+        TypeError, ValueError: one is not what the signature says.
+    """
+    check_query(query, dim)
+    check_positive("n", n)
+    if n_ann_tokens is not None:
+        check_positive("n_ann_tokens", n_ann_tokens)
+    check_parsed(filter)
 
 
 class Store(ABC):

@@ -199,15 +199,6 @@ def _parsed(row: Mapping[str, Any], column: str) -> Any:
         raise _damaged(row, column) from None
 
 
-def is_text(doc_id: str) -> bool:
-    """Tell whether an id can be an id on Astra: half of a surrogate pair cannot be sent."""
-    try:
-        doc_id.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _damaged(row: Mapping[str, Any], column: str) -> StoreError:
     return StoreError(
         f"The row of document {row.get('doc_id')!r} is damaged: its {column} is not what this library writes. Index "

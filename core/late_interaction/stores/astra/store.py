@@ -14,24 +14,34 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from late_interaction.candidates import Scaling
 from late_interaction.errors import StoreError
-from late_interaction.filters import Filter
+from late_interaction.filters import Filter, check_parsed
 from late_interaction.stores.astra.catalogue import Catalogue
 from late_interaction.stores.astra.client import DataApiClient
 from late_interaction.stores.astra.database import Parts, astra_database
 from late_interaction.stores.astra.limits import Limits
 from late_interaction.stores.astra.reading import Reader
-from late_interaction.stores.astra.rows import check_id, declared_columns, is_text
+from late_interaction.stores.astra.rows import check_id, declared_columns
 from late_interaction.stores.astra.schema import Declaration, Tables, check_name, type_names
 from late_interaction.stores.astra.searching import Searcher
 from late_interaction.stores.astra.unversioned import UnversionedWriter
 from late_interaction.stores.astra.writing import Writer
-from late_interaction.stores.base import Candidates, Store
+from late_interaction.stores.base import Candidates, Store, check_search
 from late_interaction.types import Document, EncodedDocument, IndexSpec, QueryVectors, RaggedTokens
-from late_interaction.validation import check_encoded, check_not_negative, check_positive, shown
+from late_interaction.validation import (
+    check_encoded,
+    check_ids,
+    check_not_negative,
+    check_positive,
+    check_query,
+    check_spec,
+    shown,
+)
 
 if TYPE_CHECKING:
+    import numpy as np
     from astrapy import AsyncDatabase, Database
     from astrapy.authentication import TokenProvider
+    from numpy.typing import NDArray
 
 
 _LONGEST_TIMEOUT_S = 86_400.0
@@ -180,7 +190,7 @@ class AstraStore(Store):
                 name has another definition.
         """
         try:
-            tables = await self.catalogue.attach(spec, self._declared)
+            tables = await self.catalogue.attach(check_spec(spec), self._declared)
         except BaseException:
             if self._open is None:
                 await self.requests.aclose()
@@ -233,7 +243,7 @@ class AstraStore(Store):
         if not isinstance(metadata, dict):
             raise TypeError(f"metadata must be a dict, not {shown(metadata)}.")
         opened = self._opened()
-        return bool(_checked([doc_id])) and await opened.writer.update_metadata(doc_id, metadata)
+        return bool(check_ids([doc_id])) and await opened.writer.update_metadata(doc_id, metadata)
 
     async def delete(self, selection: Sequence[str] | Filter) -> int:
         """Delete documents' rows, then their tokens; return how many documents existed.
@@ -241,8 +251,8 @@ class AstraStore(Store):
         If it fails, some may be deleted; the same call again deletes the rest.
         """
         opened = self._opened()
-        if isinstance(selection, Sequence):
-            doc_ids = list(dict.fromkeys(_checked(selection)))
+        if not isinstance(selection, Filter):
+            doc_ids = list(dict.fromkeys(check_ids(selection)))
         else:
             doc_ids = [row["doc_id"] async for row in opened.reader.matching(selection, ())]
         return await opened.writer.delete(doc_ids)
@@ -260,29 +270,32 @@ class AstraStore(Store):
 
     async def matrices(self, doc_ids: Sequence[str]) -> tuple[list[str], RaggedTokens]:
         """Return token matrices in the order asked, as they are packed: nothing is widened yet."""
-        return await self._opened().reader.matrices(_checked(doc_ids))
+        return await self._opened().reader.matrices(check_ids(doc_ids))
 
     async def documents(self, doc_ids: Sequence[str]) -> list[Document]:
         """Return the stored documents in the order asked; unknown ids are left out."""
-        return await self._opened().reader.documents(_checked(doc_ids))
+        return await self._opened().reader.documents(check_ids(doc_ids))
 
     async def existing(self, doc_ids: Sequence[str]) -> set[str]:
         """Return those of the ids that are in the index."""
-        return await self._opened().reader.existing(_checked(doc_ids))
+        return await self._opened().reader.existing(check_ids(doc_ids))
 
     async def find(self, filter: Filter | None = None, *, limit: int | None = None) -> list[Document]:
         """Return the documents whose metadata match, in the order they were written.
 
         With a limit, reading ends early: it takes the first ones in the database's own order.
         """
-        return await self._opened().reader.find(filter, limit)
+        if limit is not None:
+            check_not_negative("limit", limit)
+        return await self._opened().reader.find(check_parsed(filter), limit)
 
     async def count(self, filter: Filter | None = None) -> int:
         """Count the documents (that match). The service cannot count: the id of every one is read."""
-        return await self._opened().reader.count(filter)
+        return await self._opened().reader.count(check_parsed(filter))
 
     async def scan(self, *, batch_size: int = 100) -> AsyncIterator[list[EncodedDocument]]:
         """Yield every document with its token matrix, in the database's own order, which does not change."""
+        check_positive("batch_size", batch_size)
         async with aclosing(self._opened().reader.scan(batch_size)) as batches:
             async for batch in batches:
                 yield batch
@@ -304,18 +317,20 @@ class AstraStore(Store):
     async def candidates(
         self, query: QueryVectors, n: int, *, n_ann_tokens: int | None, filter: Filter | None = None
     ) -> Candidates:
-        """Stage 1: run one ANN query per query vector, concurrently, fetching only ids and similarities."""
-        return await self._opened().searcher.candidates(query, n, n_ann_tokens, filter)
+        """Stage 1: run one ANN query per query vector, concurrently, fetching only ids and similarities.
 
+        Raises:
+            TypeError, ValueError: an argument is not what the signature says.
+        """
+        opened = self._opened()
+        check_search(query, opened.spec.dim, n, n_ann_tokens, filter)
+        return await opened.searcher.candidates(query, n, n_ann_tokens, filter)
 
-def _checked(doc_ids: Sequence[str]) -> list[str]:
-    """Check the types of ids, and return those that a document may have."""
-    if isinstance(doc_ids, str):
-        raise TypeError(f"ids must be a list of str, not the one str {shown(doc_ids)}.")
-    for doc_id in doc_ids:
-        if not isinstance(doc_id, str):
-            raise TypeError(f"an id must be a str, not {shown(doc_id)}.")
-    return [doc_id for doc_id in doc_ids if is_text(doc_id)]
+    async def score(
+        self, query: QueryVectors, doc_ids: Sequence[str]
+    ) -> tuple[list[str], NDArray[np.float32]]:
+        """Do stage 2: return the exact MaxSim of documents, in the order asked."""
+        return await super().score(check_query(query, self._opened().spec.dim), doc_ids)
 
 
 def writer_of(client: DataApiClient, tables: Tables, reader: Reader, limits: Limits, location: str) -> Writer:

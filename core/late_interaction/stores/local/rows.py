@@ -11,7 +11,7 @@ from late_interaction.packing import pack
 from late_interaction.stores.local.filters import to_json
 from late_interaction.stores.local.tables import select_in
 from late_interaction.types import EncodedDocument, IndexSpec
-from late_interaction.validation import check_encoded, check_unicode, shown
+from late_interaction.validation import check_encoded, check_unicode
 
 Row = tuple[tuple[str, str, str, str, int], bytes]
 """The columns of a document with its number of tokens, and its packed matrix: what `insert` takes."""
@@ -49,21 +49,6 @@ def metadata_to_json(metadata: dict[str, Any]) -> str:
         return to_json(metadata)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"the metadata cannot be stored as JSON: {error}") from None
-
-
-def check_ids(doc_ids: Sequence[str]) -> list[str]:
-    """Check the types of ids, and return those that a document may have.
-
-    Raises:
-        TypeError: it is not a list of str.
-    """
-    if isinstance(doc_ids, str):
-        raise TypeError(f"ids must be a list of str, not the one str {shown(doc_ids)}.")
-    for doc_id in doc_ids:
-        if not isinstance(doc_id, str):
-            raise TypeError(f"an id must be a str, not {shown(doc_id)}.")
-    # Half of a surrogate pair cannot be asked for, and no id has one.
-    return [doc_id for doc_id in doc_ids if not any("\ud800" <= each <= "\udfff" for each in doc_id)]
 
 
 def read_packed(

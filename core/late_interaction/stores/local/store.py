@@ -32,17 +32,17 @@ from numpy.typing import NDArray
 
 from late_interaction.candidates import Scaling
 from late_interaction.errors import DocumentError, IndexMismatchError, StoreError
-from late_interaction.filters import Filter
+from late_interaction.filters import Filter, check_parsed
 from late_interaction.maxsim import maxsim
 from late_interaction.packing import has_vectors, unpack, unpack_many
 from late_interaction.recipes import Remade
-from late_interaction.stores.base import Candidates, Store
+from late_interaction.stores.base import Candidates, Store, check_search
 from late_interaction.stores.local.background import Background
 from late_interaction.stores.local.build import IndexBuilder
 from late_interaction.stores.local.calls import in_thread, in_writer_thread
 from late_interaction.stores.local.filters import matching
 from late_interaction.stores.local.limits import Limits
-from late_interaction.stores.local.rows import check_ids, metadata_to_json, prepare, read_packed
+from late_interaction.stores.local.rows import metadata_to_json, prepare, read_packed
 from late_interaction.stores.local.search import find_candidates
 from late_interaction.stores.local.space import shrink
 from late_interaction.stores.local.sqlite import SQLiteFile
@@ -72,8 +72,11 @@ from late_interaction.types import (
     RaggedTokens,
 )
 from late_interaction.validation import (
+    check_ids,
     check_not_negative,
     check_positive,
+    check_query,
+    check_spec,
     shown,
 )
 
@@ -175,7 +178,7 @@ class LocalStore(Remade, Store):
             StoreLockedError: it does not exist yet, and others were creating it for as long as `lock_timeout`.
             StoreError: it was open already, and is gone.
         """
-        await self._writer.run(self._open, spec)
+        await self._writer.run(self._open, check_spec(spec))
 
     def _open(self, spec: IndexSpec) -> None:
         have = self._read_spec()
@@ -323,7 +326,7 @@ class LocalStore(Remade, Store):
     @in_writer_thread
     def delete(self, selection: Sequence[str] | Filter) -> int:
         """Delete by id or by filter in one transaction; return how many documents there were."""
-        doc_ids = check_ids(selection) if isinstance(selection, Sequence) else None
+        doc_ids = None if isinstance(selection, Filter) else check_ids(selection)
         with self._changing() as (connection, change):
             if doc_ids is not None:
                 return delete_ids(connection, doc_ids, change)
@@ -360,6 +363,7 @@ class LocalStore(Remade, Store):
     @in_thread
     def score(self, query: QueryVectors, doc_ids: Sequence[str]) -> tuple[list[str], NDArray[np.float32]]:
         """Run stage 2 where the matrices are read: changing threads takes as long as scoring ten documents."""
+        check_query(query, self._opened().dim)
         there, documents = self._matrices(check_ids(doc_ids))
         return there, maxsim(query.vectors, documents, query.weights)
 
@@ -392,6 +396,7 @@ class LocalStore(Remade, Store):
         """Return the documents whose metadata match, in the order they were written."""
         if limit is not None:
             check_not_negative("limit", limit)
+        check_parsed(filter)
         with self._file.reading() as connection:
             rows: Iterator[tuple[Any, ...]]
             if filter is None:
@@ -403,6 +408,7 @@ class LocalStore(Remade, Store):
     @in_thread
     def count(self, filter: Filter | None = None) -> int:
         """Return how many documents there are (that match)."""
+        check_parsed(filter)
         with self._file.reading() as connection:
             if filter is None:
                 return int(connection.execute("SELECT count(*) FROM documents").fetchone()[0])
@@ -463,7 +469,12 @@ class LocalStore(Remade, Store):
     def candidates(
         self, query: QueryVectors, n: int, *, n_ann_tokens: int | None, filter: Filter | None = None
     ) -> Candidates:
-        """Run stage 1. A small collection, and the few documents that a filter leaves, are scored exactly."""
+        """Run stage 1. A small collection, and the few documents that a filter leaves, are scored exactly.
+
+        Raises:
+            TypeError, ValueError: an argument is not what the signature says.
+        """
+        check_search(query, self._opened().dim, n, n_ann_tokens, filter)
         with self._file.reading() as connection:
             view = self._current_view(connection)
             exact_tokens = self._limits.exact_tokens
