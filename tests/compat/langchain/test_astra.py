@@ -66,8 +66,12 @@ async def test_write_overwrite_delete_clear(store: LateInteractionVectorStore) -
     replaced = [{"k": "c_new", "n": 102}, {"k": "d_new", "n": 103}]
     assert await store.aadd_texts(["three", "four"], replaced, ids=["c", "d"]) == ["c", "d"]
     assert len(store.similarity_search("anything", k=10)) == 4
-    [(found, _)] = await store.asimilarity_search_with_score("three", k=1, filter={"k": "c_new"})
-    assert found == Document("three", id="c", metadata={"k": "c_new", "n": 102})
+    for [(found, _, doc_id)] in (
+        store.similarity_search_with_score_id("three", k=1, filter={"k": "c_new"}),
+        await store.asimilarity_search_with_score_id("three", k=1, filter={"k": "c_new"}),
+    ):
+        assert found == Document("three", id="c", metadata={"k": "c_new", "n": 102})
+        assert doc_id == "c"
 
     assert store.delete(["b"]) is True
     assert await store.adelete(["a", "c", "no such id"]) is True
@@ -78,6 +82,9 @@ async def test_write_overwrite_delete_clear(store: LateInteractionVectorStore) -
         [Document("nine", metadata={"k": "v"}), Document("ten", metadata={"k": "w"})], ids=["v", "w"]
     )
     assert ids(store.similarity_search("ten", k=1, filter={"k": "w"})) == ["w"]
+    store.delete_by_document_id("w")
+    await store.adelete_by_document_id("v")
+    assert store.similarity_search("ten") == []
 
 
 @pytest.mark.parametrize("size", [60, pytest.param(300, marks=pytest.mark.slow)])
@@ -89,8 +96,8 @@ def test_many_with_some_of_them_again(store: LateInteractionVectorStore, size: i
     store.add_texts([texts[n].upper() for n in again], ids=[names[n] for n in again])
     expected = dict(zip(names, texts, strict=True)) | {names[n]: texts[n].upper() for n in again}
     vector = HashModel().word("text").tolist()
-    found = store.similarity_search_with_score_by_vector(vector, k=size)
-    assert {one.id: one.page_content for one, _ in found} == expected
+    found = store.similarity_search_with_score_id_by_vector(vector, k=size)
+    assert {doc_id: one.page_content for one, _, doc_id in found} == expected
 
 
 def test_many_are_deleted(store: LateInteractionVectorStore) -> None:
@@ -103,10 +110,11 @@ def test_many_are_deleted(store: LateInteractionVectorStore) -> None:
 
 async def test_delete_by_metadata(store: LateInteractionVectorStore) -> None:
     store.add_documents([Document("same", metadata={"out": n % 3 == 0}) for n in range(40)])
-    await store.adelete(filter={"out": True})
+    assert store.delete_by_metadata_filter({"out": True}) == 14
+    assert await store.adelete_by_metadata_filter({"out": True}) == 0
     assert len(store.similarity_search("same", k=41)) == 26
     with pytest.raises(ValueError, match="empty"):
-        store.delete(filter={})
+        store.delete_by_metadata_filter({})
     assert len(store.search_by_metadata()) == 26
 
 
@@ -137,16 +145,16 @@ async def test_filters_of_a_search_and_of_a_search_by_metadata_alone(
     store.add_documents(LETTERS)
     for found in (
         store.similarity_search("letter", k=10, filter=filter),
-        store.search_by_metadata(filter, limit=10),
-        await store.asearch_by_metadata(filter, limit=10),
+        store.metadata_search(filter, n=10),
+        await store.ametadata_search(filter, n=10),
     ):
         assert {one.metadata["letter"] for one in found} == set(expected)
 
 
 async def test_one_document_by_its_id(store: LateInteractionVectorStore) -> None:
     store.add_documents(LETTERS)
-    assert store.get_by_ids(["z"]) == []
-    assert await store.aget_by_ids(["q"]) == [LETTERS[0]]
+    assert store.get_by_document_id("z") is None
+    assert await store.aget_by_document_id("q") == LETTERS[0]
 
 
 async def test_the_scale_of_scores(make_store: MakeStore) -> None:
@@ -163,9 +171,13 @@ async def test_the_scale_of_scores(make_store: MakeStore) -> None:
 async def test_results_with_vectors(make_store: MakeStore) -> None:
     made = make_store(model=Coordinates())
     made.add_texts(["[3, 4]"])
+    query, results = made.similarity_search_with_embedding("[4, 3]")
+    assert query.tolist() == [pytest.approx([0.8, 0.6], abs=0.01)]
     for [(found, vectors)] in (
-        made.similarity_search_with_embeddings("[3, 4]"),
-        await made.asimilarity_search_with_embeddings("[3, 4]"),
+        results,
+        made.similarity_search_with_embedding_by_vector([0.8, 0.6]),
+        (await made.asimilarity_search_with_embedding("[4, 3]"))[1],
+        await made.asimilarity_search_with_embedding_by_vector([0.8, 0.6]),
     ):
         assert found.page_content == "[3, 4]"
         assert vectors.tolist() == [pytest.approx([0.6, 0.8], abs=0.01)]

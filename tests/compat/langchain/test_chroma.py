@@ -32,7 +32,9 @@ def test_the_score_of_the_text_itself_is_the_best_there_is(store: LateInteractio
     [(found, score)] = store.similarity_search_with_score("foo", k=1)
     assert found == Document("foo", metadata={"page": "0"}, id="id_0")
     assert score == pytest.approx(1, abs=0.01)
-    [(by_vector, score)] = store.similarity_search_with_score_by_vector(HashModel().word("foo"), k=1)
+    [(by_vector, score)] = store.similarity_search_by_vector_with_relevance_scores(
+        HashModel().word("foo"), k=1
+    )
     assert by_vector == found
     assert score == pytest.approx(1, abs=0.01)
 
@@ -43,6 +45,16 @@ def test_filters_with_and_without_scores(store: LateInteractionVectorStore, lett
     [found] = store.similarity_search("far", k=1, filter={"first_letter": letter})
     assert (found.page_content, found.metadata) == (text, {"first_letter": letter})
     assert store.similarity_search_with_score("far", k=1, filter={"first_letter": letter})[0][0] == found
+
+
+def test_columns_with_and_without_vectors(store: LateInteractionVectorStore) -> None:
+    store.add_texts(WORDS, PAGES, IDS)
+    found = store.get()
+    assert found["embeddings"] is None
+    assert sorted(zip(found["ids"], found["documents"], strict=True)) == list(zip(IDS, WORDS, strict=True))
+    with_vectors = store.get(where={"page": "1"}, include=["embeddings"])
+    assert (with_vectors["ids"], with_vectors["documents"]) == (["id_1"], None)
+    np.testing.assert_allclose(with_vectors["embeddings"], [[HashModel().word("bar")]], atol=0.01)
 
 
 def test_results_with_their_vectors(store: LateInteractionVectorStore) -> None:
@@ -108,9 +120,9 @@ def test_a_deleted_collection_is_gone_and_may_be_made_anew(store: LateInteractio
     assert [one.page_content for one in store.similarity_search("foo", k=5)] == ["new"]
 
 
-def test_a_cleared_collection_stays_and_is_empty(store: LateInteractionVectorStore) -> None:
+def test_a_collection_that_is_reset_is_empty(store: LateInteractionVectorStore) -> None:
     store.add_texts(WORDS)
-    store.clear()
+    store.reset_collection()
     assert store.search_by_metadata() == store.similarity_search("foo") == []
 
 
@@ -135,7 +147,6 @@ def test_pages_of_documents(store: LateInteractionVectorStore) -> None:
     assert [len(page) for page in pages] == [2, 2, 1]
 
 
-@pytest.mark.xfail(strict=True, reason="no must_exist: compat-found 5")
 @pytest.mark.parametrize("there", [True, False])
 def test_a_collection_that_must_exist(make_store: MakeStore, there: bool) -> None:
     if there:

@@ -10,6 +10,7 @@ from langchain_core.documents import Document
 from langchain_lateint import LateInteractionVectorStore
 from tests.adapters.conftest import MakeStore
 from tests.adapters.langchain.texts import ids
+from tests.support.models import HashModel
 
 PLANTS: list[dict[str, Any]] = [
     {
@@ -171,6 +172,13 @@ async def test_a_filter_may_leave_only_what_is_far(store: LateInteractionVectorS
     assert (near.page_content, far.page_content) == ("foo", "baz")
     assert high > low
     assert store.similarity_search_with_score("foo", k=1, filter={"page": "5"}) == []
+
+
+async def test_vectors_made_elsewhere(store: LateInteractionVectorStore) -> None:
+    pairs = [(word, HashModel().word(word).tolist()) for word in WORDS]
+    made = LateInteractionVectorStore.from_embeddings(pairs, pipeline=store.pipeline)
+    assert [one.page_content for one in made.similarity_search("foo", k=1)] == ["foo"]
+    assert [one.page_content for one in await made.asimilarity_search("bar", k=1)] == ["bar"]
 
 
 async def test_unknown_ids_may_be_deleted(store: LateInteractionVectorStore) -> None:
