@@ -1,4 +1,4 @@
-"""The command line: `late-interaction demo | index | search | info | optimize | copy | doctor | models | eval`."""
+"""The command line: `demo | index | search | info | optimize | copy | doctor | models | convert | eval`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.text import Text
 import late_interaction
 from late_interaction.cli._console import CleanFormatter, CleanGroup
 from late_interaction.cli._shared import err
+from late_interaction.cli.convert import convert
 from late_interaction.cli.copy import copy
 from late_interaction.cli.demo import demo
 from late_interaction.cli.doctor import doctor
@@ -30,7 +31,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
-for command in (demo, index, search, info, optimize, copy, doctor, models):
+for command in (demo, index, search, info, optimize, copy, doctor, models, convert):
     app.command()(command)
 app.command("eval")(evaluate_folder)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from late_interaction.encoders.pickled import PICKLES, REMEDY
 from late_interaction.errors import ModelError
 
 TextFamily = Literal["multi-vector", "pylate", "stanford", "plain"]
@@ -40,15 +41,18 @@ _PYLATE_KEYS = frozenset(
 _LOADERS = ("modeling_utils", "distributed.tensor_parallel", "integrations.tensor_parallel")
 
 
-def find_checkpoint(model_name: str, revision: str | None = None, exports: Sequence[str] = ()) -> Path:
+def find_checkpoint(
+    model_name: str, revision: str | None = None, exports: Sequence[str] = (), *, pickled: bool = False
+) -> Path:
     """Return the folder of a checkpoint; a model on the hub is downloaded to the Hugging Face cache.
 
-    Pickled weights are not downloaded. Without a connection, what is in the cache is used.
+    Without a connection, what is in the cache is used.
 
     Args:
         model_name: a folder, or a model id on the hub (`organisation/name`).
         revision: branch, tag or commit on the hub; None for the main branch.
         exports: patterns of further files to download.
+        pickled: download pickled weights too, of those parts of the model that have no others.
 
     Raises:
         ModelError: there is no such folder, or the hub's files cannot be downloaded.
@@ -66,15 +70,18 @@ def find_checkpoint(model_name: str, revision: str | None = None, exports: Seque
 
     from huggingface_hub import snapshot_download
 
-    try:
+    def download(*patterns: str) -> Path:
+        ignored = "checkpoint-*/*"
         return Path(
             snapshot_download(
-                model_name,
-                revision=revision,
-                allow_patterns=[*_DOWNLOAD, *exports],
-                ignore_patterns="checkpoint-*/*",
+                model_name, revision=revision, allow_patterns=[*patterns], ignore_patterns=ignored
             )
         )
+
+    try:
+        folder = download(*_DOWNLOAD, *exports)
+        if pickled and (parts := _without_weights(folder)):
+            download(*_DOWNLOAD, *exports, *(f"{part}{file}" for part in parts for file in PICKLES))
     except Exception as error:
         at = f" at revision {revision!r}" if revision else ""
         raise ModelError(
@@ -82,6 +89,13 @@ def find_checkpoint(model_name: str, revision: str | None = None, exports: Seque
             "name, the connection and, for a private or gated model, that you are logged in "
             f"(`hf auth login`). Original error: {error}"
         ) from error
+    return folder
+
+
+def _without_weights(folder: Path) -> list[str]:
+    """List the paths of a checkpoint's parts that have no safetensors: "" for the folder itself, "1_Dense/"."""
+    parts = {"", *(f"{path}/" for entry in module_entries(folder) if (path := entry["path"]))}
+    return sorted(part for part in parts if not any((folder / part).glob("*.safetensors")))
 
 
 def text_family(folder: Path) -> TextFamily:
@@ -144,10 +158,7 @@ def require_safetensors(folder: Path, family: TextFamily) -> None:
     if not any(backbone.glob("*.safetensors")):
         lacking.insert(0, backbone)
     if lacking:
-        raise ModelError(
-            f"{lacking[0]} has no weights in model.safetensors. Weights in a pickle (pytorch_model.bin) can "
-            "run code when they are loaded and are refused: convert the checkpoint to safetensors."
-        )
+        raise ModelError(f"{lacking[0]} has no weights in model.safetensors. {REMEDY}")
 
 
 def content_hash(folder: Path) -> str:

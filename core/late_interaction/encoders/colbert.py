@@ -24,6 +24,7 @@ from late_interaction.encoders.checkpoint import (
 )
 from late_interaction.encoders.colbert_loading import Backend, load_text_encoder, position_limit
 from late_interaction.encoders.markers import pylate_markers, with_markers
+from late_interaction.encoders.pickled import converted
 from late_interaction.encoders.torch_runtime import dtype_name, guard_fork, is_cpu, model_id, require_packages
 from late_interaction.encoders.windows import (
     MAX_DOCUMENT_TOKENS,
@@ -58,7 +59,7 @@ class ColBERTModel(Remade, LateInteractionModel):
 
     Loads what sentence-transformers does: its own `MultiVectorEncoder` checkpoints, PyLate's, and those of
     colbert-ai (`HF_ColBERT` with `artifact.metadata`). Markers, lengths, query expansion and the skiplist of
-    punctuation come from the checkpoint. Weights are read from safetensors only.
+    punctuation come from the checkpoint. Weights are read from safetensors, unless `allow_pickle` says otherwise.
 
     A plain encoder without a late-interaction head, such as all-MiniLM-L6-v2, is used by the token vectors of
     its last layer, without those of special tokens; a log line says so. Its pooling is left out, and so is a
@@ -88,6 +89,8 @@ class ColBERTModel(Remade, LateInteractionModel):
             behind them is not read.
         revision: branch, tag or commit of a model on the hub.
         trust_remote_code: allow a checkpoint to bring Python code and run it. Only for one you have read.
+        allow_pickle: read weights that are in a pickle (pytorch_model.bin), as tensors and nothing else, so that no
+            code is run. They are written as safetensors to the Hugging Face cache once, and loaded from there.
         backend: what computes: "torch", or an "onnx" or "openvino" export, which need
             `pip install 'sentence-transformers[onnx]'` or `[openvino]`. openvino encodes more than twice as
             fast as torch on a CPU; onnx waits for a release of optimum-onnx that goes with transformers 5.
@@ -132,6 +135,7 @@ class ColBERTModel(Remade, LateInteractionModel):
         max_document_tokens: int = MAX_DOCUMENT_TOKENS,
         revision: str | None = None,
         trust_remote_code: bool = False,
+        allow_pickle: bool = False,
         backend: Backend = "torch",
     ) -> None:
         require_packages("ColBERTModel")
@@ -155,8 +159,10 @@ class ColBERTModel(Remade, LateInteractionModel):
         # A fast tokenizer cannot be used by two threads at a time ("Already borrowed").
         self._lock = threading.Lock()
         self._pid = os.getpid()
-        folder = find_checkpoint(self.model_name, revision, _EXPORTS[backend])
+        folder = find_checkpoint(self.model_name, revision, _EXPORTS[backend], pickled=allow_pickle)
         try:
+            if allow_pickle:
+                folder = converted(folder)
             self.family = text_family(folder)
             if backend == "torch":
                 require_safetensors(folder, self.family)
@@ -256,7 +262,7 @@ class ColBERTModel(Remade, LateInteractionModel):
         earlier = copy.copy(self)  # Each has a thread of its own; they share the lock.
         vars(earlier).update(changes)
         if unmarked:
-            earlier._use(self._unmarked)
+            earlier._use(self._unmarked)  # noqa: SLF001 - one of us
         return earlier
 
     def encode_queries(self, queries: Sequence[str]) -> list[FloatMatrix]:

@@ -36,8 +36,8 @@ class ColPaliModel(Remade, LateInteractionModel):
 
     The families are those of `FAMILIES`: ColPali, ColQwen2, 2.5, 3 and 3.5, ColIdefics3 (ColSmol), ColModernVBert and
     ColGemma3 of colpali-engine, and ColPali, ColQwen2 and ColModernVBert of transformers. The family is read from the
-    checkpoint's config, for a LoRA adapter from that of its base model. Weights are read from safetensors only, and
-    code that comes with a checkpoint is never run.
+    checkpoint's config, for a LoRA adapter from that of its base model. Weights are read from safetensors, unless
+    `allow_pickle` says otherwise, and code that comes with a checkpoint is never run.
 
     A document is an image or a text; a query likewise. All vectors of the model's own input are kept, those of its
     prompt ("Describe the image.") too, as its authors do. A vector does not depend on the batch. One thread encodes
@@ -54,6 +54,7 @@ class ColPaliModel(Remade, LateInteractionModel):
         query_prefix: what to put before a text query: the one that the checkpoint was trained with, where that is not
             the one of the installed library. colpali-engine had "Query: " up to 0.3.12 and has none since.
         revision: branch, tag or commit of a model on the hub.
+        allow_pickle: read weights that are in a pickle, as `ColBERTModel` does.
 
     Attributes:
         family: the checkpoint's family, a name of `FAMILIES`.
@@ -92,6 +93,7 @@ class ColPaliModel(Remade, LateInteractionModel):
         batch_pixels: int = 4_000_000,
         query_prefix: str | None = None,
         revision: str | None = None,
+        allow_pickle: bool = False,
     ) -> None:
         require_packages("ColPaliModel", "colpali")
         weights = dtype_name(dtype)
@@ -103,7 +105,7 @@ class ColPaliModel(Remade, LateInteractionModel):
         self.batch_pixels = batch_pixels
         self._lock = threading.Lock()  # A fast tokenizer cannot be used by two threads at a time.
         self._pid = os.getpid()
-        checkpoint = VisualCheckpoint.find(self.model_name, revision)
+        checkpoint = VisualCheckpoint.find(self.model_name, revision, allow_pickle)
         try:
             self._model, self._processor = checkpoint.load(device, device_map, weights)
         except (ModelError, MissingExtraError):

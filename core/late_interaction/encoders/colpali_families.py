@@ -75,7 +75,7 @@ def visual_family(folder: Path) -> VisualFamily | None:
     return None
 
 
-def base_checkpoint(folder: Path) -> Path | None:
+def base_checkpoint(folder: Path, allow_pickle: bool = False) -> Path | None:
     """Return the folder of the model that an adapter was made for; None where the checkpoint is whole.
 
     Raises:
@@ -87,4 +87,4 @@ def base_checkpoint(folder: Path) -> Path | None:
     base = adapter.get("base_model_name_or_path")
     if not base:
         raise ModelError(f"{folder} is an adapter, and its adapter_config.json does not say of which model.")
-    return find_checkpoint(base, adapter.get("revision"))
+    return find_checkpoint(base, adapter.get("revision"), pickled=allow_pickle)

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from late_interaction.encoders.checkpoint import find_checkpoint, quiet_loading, read_json
 from late_interaction.encoders.colpali_families import VisualFamily, base_checkpoint, visual_family
+from late_interaction.encoders.pickled import REMEDY, converted
 from late_interaction.encoders.torch_runtime import device_or_best, is_cpu
 from late_interaction.errors import MissingExtraError, ModelError
 
@@ -29,17 +30,21 @@ class VisualCheckpoint:
     family: VisualFamily
 
     @classmethod
-    def find(cls, model_name: str, revision: str | None) -> Self:
+    def find(cls, model_name: str, revision: str | None, allow_pickle: bool = False) -> Self:
         """Find a checkpoint, and download it where it is on the hub.
+
+        With `allow_pickle` weights in a pickle are converted, also those of an adapter's base.
 
         Raises:
             ModelError: it is not found, or is not a visual model of a known family.
         """
-        folder = find_checkpoint(model_name, revision)
-        base = base_checkpoint(folder)
+        folder = find_checkpoint(model_name, revision, pickled=allow_pickle)
+        base = base_checkpoint(folder, allow_pickle)
         family = visual_family(base or folder)
         if family is None:
             raise ModelError(f"{base or folder} is not a model of images: open it with ColBERTModel.")
+        if allow_pickle:
+            folder, base = converted(folder), base and converted(base)
         return cls(folder, base, family)
 
     def load(
@@ -53,10 +58,7 @@ class VisualCheckpoint:
         """
         for part in (self.folder, self._whole):
             if not any(part.glob("*.safetensors")):
-                raise ModelError(
-                    f"{part} has no weights in safetensors files. Weights in a pickle can run code when they are "
-                    "loaded and are refused: convert the checkpoint to safetensors."
-                )
+                raise ModelError(f"{part} has no weights in safetensors files. {REMEDY}")
         return self._model(device, device_map, dtype), self._processor()
 
     @property

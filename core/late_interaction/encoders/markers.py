@@ -38,10 +38,11 @@ def with_markers(encoder: MultiVectorEncoder, markers: Collection[str]) -> Multi
     if plain(texts)["input_ids"] == marked(texts)["input_ids"]:
         return encoder
     changed = copy.copy(encoder)
-    changed._modules = dict(encoder._modules)
-    first = copy.copy(encoder[0])
-    first.processor, first._prompt_length_mapping = marked, {}
-    changed._modules[next(iter(changed._modules))] = first
+    vars(changed)["_modules"] = dict(
+        vars(encoder)["_modules"]
+    )  # A torch module's copy shares its parts' table.
+    changed[0] = copy.copy(encoder[0])
+    vars(changed[0]).update(processor=marked, _prompt_length_mapping={})
     return changed
 
 
