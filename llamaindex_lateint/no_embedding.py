@@ -7,6 +7,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+from llama_index.core.bridge.pydantic import ConfigDict
 from llama_index.core.embeddings import MultiModalEmbedding
 from llama_index.core.schema import QueryBundle
 
@@ -56,6 +57,8 @@ class NoEmbedding(MultiModalEmbedding):
     Every embedding is `[0.0]`. That of a query also carries the query's texts, or its image, so that the store gets
     them from everything in LlamaIndex that passes on embeddings alone.
     """
+
+    model_config = ConfigDict(extra="forbid")
 
     model_name: str = "none"
     embed_batch_size: int = _MOST

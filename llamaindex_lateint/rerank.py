@@ -12,7 +12,7 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
 from late_interaction import LateInteractionModel, PickleError, load_image, load_model
-from late_interaction.adapting import FloatMatrix, Item, maxsim
+from late_interaction.adapting import FloatMatrix, Item, is_blank, maxsim
 from llamaindex_lateint.nodes import image_source
 
 
@@ -35,13 +35,15 @@ class LateInteractionRerank(BaseNodePostprocessor):
         model: encodes the query and the nodes; a `LateInteractionModel`, or the name of a checkpoint.
         top_n: how many nodes to keep.
         allow_urls: fetch images that are given as URLs.
+        keep_retrieval_score: put the score that the retriever gave under "retrieval_score" into the node's metadata.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     model: LateInteractionModel = Field(exclude=True)
     top_n: int = Field(default=5, ge=1)
     allow_urls: bool = False
+    keep_retrieval_score: bool = False
 
     @field_validator("model", mode="before")
     @classmethod
@@ -85,7 +87,9 @@ class LateInteractionRerank(BaseNodePostprocessor):
         """Return what to encode of each node, by its position, leaving out nodes with neither text nor image."""
         items = {position: self._item(node) for position, node in enumerate(nodes)}
         return {
-            position: item for position, item in items.items() if not isinstance(item, str) or item.strip()
+            position: item
+            for position, item in items.items()
+            if not (isinstance(item, str) and is_blank(item))
         }
 
     def _item(self, node: NodeWithScore) -> Item:
@@ -108,7 +112,11 @@ class LateInteractionRerank(BaseNodePostprocessor):
         """Return the best nodes, given the matrices of those that could be encoded."""
         scores = dict(zip(items, maxsim(query, matrices).tolist(), strict=True))
         order = sorted(range(len(nodes)), key=lambda position: -scores.get(position, float("-inf")))
-        return [NodeWithScore(node=nodes[i].node, score=scores.get(i)) for i in order[: self.top_n]]
+        best = order[: self.top_n]
+        if self.keep_retrieval_score:
+            for i in best:
+                nodes[i].node.metadata["retrieval_score"] = nodes[i].score
+        return [NodeWithScore(node=nodes[i].node, score=scores.get(i)) for i in best]
 
 
 def _query(query_bundle: QueryBundle | None) -> str:

@@ -320,6 +320,9 @@ class LateInteractionVectorStore(PipelineHolder, BasePydanticVectorStore):
         selection = to_delete(node_ids, filters)
         await self._pipeline.arun(lambda pipeline: delete_selected(pipeline, selection))
 
+    def persist(self, persist_path: str, fs: Any = None) -> None:
+        """Do nothing, wherever `StorageContext.persist` would save it: each write is saved already."""
+
     # --- reading
 
     def get_nodes(

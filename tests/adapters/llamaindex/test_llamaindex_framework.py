@@ -422,7 +422,7 @@ async def test_the_reranker_on_the_edge() -> None:
     for missing in (None, " "):
         with pytest.raises(ValueError, match="Reranking needs a query"):
             rerank.postprocess_nodes([], query_str=missing)
-    assert set(rerank.to_dict()) == {"top_n", "allow_urls", "class_name"}
+    assert set(rerank.to_dict()) == {"top_n", "allow_urls", "keep_retrieval_score", "class_name"}
 
 
 def test_a_query_engine_that_reranks(index: VectorStoreIndex) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,16 +24,23 @@ from llama_index.core.indices.vector_store import VectorIndexRetriever
 from llama_index.core.ingestion import DocstoreStrategy, IngestionPipeline
 from llama_index.core.llms import CompletionResponse, CustomLLM, LLMMetadata, MockLLM
 from llama_index.core.retrievers import QueryFusionRetriever, VectorIndexAutoRetriever
-from llama_index.core.schema import ImageNode, QueryBundle, TextNode
+from llama_index.core.schema import ImageNode, NodeWithScore, QueryBundle, TextNode
 from llama_index.core.storage.docstore import SimpleDocumentStore
 from llama_index.core.vector_stores import MetadataInfo, VectorStoreInfo
 from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
+from pydantic import ValidationError
 
 from late_interaction import ColBERTModel
-from llamaindex_lateint import LateInteractionRetriever, LateInteractionVectorStore, NoEmbedding
+from llamaindex_lateint import (
+    LateInteractionRerank,
+    LateInteractionRetriever,
+    LateInteractionVectorStore,
+    NoEmbedding,
+)
 from tests.adapters.conftest import MakeStore
 from tests.adapters.llamaindex.asking import ask, ids, where
 from tests.support.colours import ColourModel, picture
+from tests.support.models import HashModel
 
 TEXTS = {"cats": "cats chase mice", "hack": "reward hacking exploits flaws", "rows": "databases store rows"}
 
@@ -318,3 +327,42 @@ def test_only_some_models_tell_the_words(store: LateInteractionVectorStore) -> N
     index_of(store)
     with pytest.raises(TypeError, match="explain=True needs a ColBERTModel"):
         store.query(ask("cats"), explain=True)
+
+
+# --- arguments of models, rerankers and stores
+
+
+def test_unknown_arguments_of_rerankers_and_models_are_refused() -> None:
+    with pytest.raises(ValidationError, match="top_k"):
+        LateInteractionRerank(model=HashModel(), top_k=3)
+    with pytest.raises(ValidationError, match="dim"):
+        NoEmbedding(dim=3)
+
+
+def test_a_reranker_may_keep_the_score_of_the_retriever() -> None:
+    found = [NodeWithScore(node=TextNode(text=text), score=0.5) for text in ("cats", "dogs")]
+    rerank = LateInteractionRerank(model=HashModel(), keep_retrieval_score=True)
+    [first, _] = rerank.postprocess_nodes(found, query_str="dogs")
+    assert first.node.metadata == {"retrieval_score": 0.5}
+    assert first.score == pytest.approx(1)
+
+
+async def test_every_method_has_an_async_twin(store: LateInteractionVectorStore, tmp_path: Path) -> None:
+    """None of those that LlamaIndex calls is left to its default, which would block the event loop."""
+    pairs = {"add": "async_add", "persist": None, "as_index": None, "class_name": None}
+    ours = ("llamaindex_lateint", "late_interaction")
+    for name in dir(LateInteractionVectorStore):
+        member = inspect.getattr_static(LateInteractionVectorStore, name)
+        function = getattr(member, "__func__", member)
+        is_ours = str(getattr(function, "__module__", "")).startswith(ours)
+        if name.startswith("_") or not inspect.isfunction(function) or not is_ours:
+            continue
+        twin = pairs.get(name, f"a{name}")
+        if twin is not None and not inspect.iscoroutinefunction(function):
+            other = getattr(LateInteractionVectorStore, twin)
+            assert inspect.iscoroutinefunction(other), twin
+            assert other.__module__.startswith(ours), twin
+    for name in ("add", "delete", "query", "get_nodes", "delete_nodes", "clear", "persist"):
+        assert getattr(LateInteractionVectorStore, name).__module__.startswith(ours), name
+    index_of(store).storage_context.persist(str(tmp_path))
+    assert len(store.get_nodes()) == 3
