@@ -23,8 +23,8 @@ _COMPARATORS = {
     Comparator.LTE: "$lte",
     Comparator.IN: "$in",
     Comparator.NIN: "$nin",
-    # `$eq` matches a list that contains the value.
-    Comparator.CONTAIN: "$eq",
+    Comparator.CONTAIN: "$contains",
+    Comparator.LIKE: "$like",
 }
 _COMBINING = {Operator.AND: "$and", Operator.OR: "$or"}
 
@@ -39,7 +39,8 @@ class LateInteractionTranslator(Visitor):
     >>> LateInteractionTranslator().visit_structured_query(query)
     ('apple pie', {'filter': {'year': {'$gte': 2000}}})
 
-    The comparator `like` is not translated, because filters cannot search within a text.
+    `contain` finds a part of a text, or an element of a list. `like` takes the wildcards of SQL, and finds a part of a
+    text where it is given none.
     """
 
     allowed_comparators = tuple(_COMPARATORS)
@@ -56,9 +57,16 @@ class LateInteractionTranslator(Visitor):
 
     @override
     def visit_comparison(self, comparison: Comparison) -> dict[str, Any]:
-        """Return `{attribute: {operator: value}}`; a date is compared as its ISO text."""
+        """Return `{attribute: {operator: value}}`; a date is compared as an instant."""
         self._validate_func(comparison.comparator)
-        return {comparison.attribute: {_COMPARATORS[comparison.comparator]: _value(comparison.value)}}
+        value = _value(comparison.value)
+        if (
+            comparison.comparator == Comparator.LIKE
+            and isinstance(value, str)
+            and not {"%", "_"} & set(value)
+        ):
+            value = f"%{value}%"
+        return {comparison.attribute: {_COMPARATORS[comparison.comparator]: value}}
 
     @override
     def visit_structured_query(self, structured_query: StructuredQuery) -> tuple[str, dict[str, Any]]:

@@ -241,9 +241,9 @@ class LateInteractionVectorStore(UsualWays):
 
         Args:
             texts: a blank one is stored like any other, and no search finds it.
-            metadatas: a mapping of JSON values for each text. A model that encodes images encodes the value of "image"
-                instead of the text, which is then a caption: a path, a URL (with `allow_urls`), base64, a data URI,
-                bytes, a PIL image or a page of `pdf_pages`.
+            metadatas: a mapping for each text; `late_interaction.metadata` says what it may hold. A model that encodes
+                images encodes the value of "image" instead of the text, which is then a caption: a path, a URL (with
+                `allow_urls`), base64, a data URI, bytes, a PIL image or a page of `pdf_pages`.
             ids: an id for each text; None in place of one, or of all, for random ones. "content" makes them of text and
                 metadata, so that the same call done again doubles nothing. If an id comes twice, the last text wins.
             kwargs: options of `late_interaction.RowOptions`: `batch_size`, `show_progress`, `skip_existing`, and

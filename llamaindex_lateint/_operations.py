@@ -11,7 +11,7 @@ from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters
 
 from late_interaction import Document, IndexedIds, LateInteractionPipeline, RowOptions
 from late_interaction.adapting import BadRow, Encodable, StoreImages
-from llamaindex_lateint.nodes import PARENT, encodable_node, node_of, with_ids_by_content
+from llamaindex_lateint.nodes import PARENT, encodable_node, hash_of, node_of, with_ids_by_content
 from llamaindex_lateint.querying import Selection
 
 
@@ -81,7 +81,7 @@ async def document_hash(pipeline: LateInteractionPipeline, ref_doc_id: str) -> s
         return None if source is None else source.hash
     for document in await pipeline.get_documents([ref_doc_id]):
         if PARENT not in document.metadata:
-            return node_of(document).hash
+            return hash_of(document)
     return None
 
 

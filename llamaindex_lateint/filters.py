@@ -10,7 +10,8 @@ Filters mean what LlamaIndex's own implementation says, `llama_index.core.vector
 - `NOT` matches if none of its filters does.
 
 That function raises for a document whose value has another type than the filter's. Here such a document does not
-match. Also, True does not equal the number 1.
+match. Also, True does not equal the number 1, and dates are compared as the core does it: as instants, whether they are
+datetimes or strings of ISO 8601. Upper and lower case are told apart by `str.casefold`, as the core does it too.
 
 The core's filters treat lists differently (`$eq` also finds an element), so the pushed part may find a document too
 many, never one too few, and `matches` decides.
@@ -18,8 +19,7 @@ many, never one too few, and `matches` decides.
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from llama_index.core.vector_stores.types import (
@@ -30,24 +30,24 @@ from llama_index.core.vector_stores.types import (
 )
 
 from late_interaction import FilterError
-from late_interaction.filters import And, Filter, Or, parse_filter
+from late_interaction.filters import And, Filter, Or, in_order, parse_filter, same
 from llamaindex_lateint.nodes import IMAGE_NAMES, PARENT, PARENT_NAMES, is_node, stored_key
 
-_ORDER: dict[FilterOperator, Callable[[Any, Any], bool]] = {
-    FilterOperator.GT: operator.gt,
-    FilterOperator.GTE: operator.ge,
-    FilterOperator.LT: operator.lt,
-    FilterOperator.LTE: operator.le,
-}
 _TAKES_A_LIST = (FilterOperator.IN, FilterOperator.NIN, FilterOperator.ANY, FilterOperator.ALL)
 _TAKES_A_STRING = (FilterOperator.TEXT_MATCH, FilterOperator.TEXT_MATCH_INSENSITIVE)
-_PUSHED = {
-    FilterOperator.EQ: "$eq",
+_ORDER = {
     FilterOperator.GT: "$gt",
     FilterOperator.GTE: "$gte",
     FilterOperator.LT: "$lt",
     FilterOperator.LTE: "$lte",
+}
+_PUSHED = {
+    FilterOperator.EQ: "$eq",
+    **_ORDER,
     FilterOperator.IN: "$in",
+    FilterOperator.CONTAINS: "$contains",
+    FilterOperator.TEXT_MATCH: "$contains",
+    FilterOperator.TEXT_MATCH_INSENSITIVE: "$icontains",
 }
 
 
@@ -121,12 +121,24 @@ def _push_one(filter: MetadataFilter) -> Filter | None:
     if op == FilterOperator.IS_EMPTY:
         # The core takes a missing dotted key for a path into objects.
         return None if "." in key else parse_filter({key: {"$in": [None, "", []]}})
-    condition = {_PUSHED[op]: filter.value} if op in _PUSHED else {"$exists": True}
+    names = [key]
     if filter.key in PARENT_NAMES:
-        return parse_filter({"$or": [{key: condition}, {PARENT: condition}]})
+        names.append(PARENT)
     if filter.key in IMAGE_NAMES:
-        return parse_filter({"$or": [{key: condition}, {filter.key: condition}]})
-    return parse_filter({key: condition})
+        names.append(filter.key)
+    parts = [_push_condition(name, op, filter.value) for name in names]
+    return Or(tuple(parts)) if len(parts) > 1 else parts[0]
+
+
+def _push_condition(name: str, op: FilterOperator, value: Any) -> Filter:
+    if op in (FilterOperator.ANY, FilterOperator.ALL) and value:
+        combined = "$or" if op == FilterOperator.ANY else "$and"
+        spec: dict[str, Any] = {combined: [{name: {"$contains": one}} for one in value]}
+    else:
+        spec = {name: {_PUSHED[op]: value} if op in _PUSHED else {"$exists": True}}
+    parsed = parse_filter(spec)
+    assert parsed is not None
+    return parsed
 
 
 def _find(metadata: Mapping[str, Any], key: str) -> Any:
@@ -145,9 +157,9 @@ def _holds(op: FilterOperator, value: Any, found: Any) -> bool:
         case _ if found is None:
             return op in (FilterOperator.NE, FilterOperator.NIN)
         case FilterOperator.EQ | FilterOperator.NE:
-            return _same(found, value) == (op == FilterOperator.EQ)
+            return same(found, value) == (op == FilterOperator.EQ)
         case FilterOperator.IN | FilterOperator.NIN:
-            return any(_same(found, one) for one in value) == (op == FilterOperator.IN)
+            return any(same(found, one) for one in value) == (op == FilterOperator.IN)
         case FilterOperator.CONTAINS:
             return _contains(found, value)
         case FilterOperator.ANY:
@@ -157,24 +169,12 @@ def _holds(op: FilterOperator, value: Any, found: Any) -> bool:
         case FilterOperator.TEXT_MATCH:
             return isinstance(found, str) and value in found
         case FilterOperator.TEXT_MATCH_INSENSITIVE:
-            return isinstance(found, str) and value.lower() in found.lower()
+            return isinstance(found, str) and value.casefold() in found.casefold()
         case _:
-            comparable = _is_number(found) and _is_number(value)
-            comparable |= isinstance(found, str) and isinstance(value, str)
-            return comparable and _ORDER[op](found, value)
+            return in_order(_ORDER[op], found, value)
 
 
 def _contains(found: Any, value: Any) -> bool:
     if isinstance(found, list):
-        return any(_same(element, value) for element in found)
+        return any(same(element, value) for element in found)
     return isinstance(found, str | dict) and isinstance(value, str) and value in found
-
-
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_same, one, other))
-    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -8,7 +8,6 @@ stores them, under "image" and "thumbnail". A node's own metadata of these names
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from llama_index.core.schema import (
     MetadataMode,
     Node,
     RelatedNodeInfo,
+    RelatedNodeType,
     TextNode,
 )
 from llama_index.core.schema import Document as LlamaDocument
@@ -38,6 +38,7 @@ from late_interaction.adapting import (
     content_id,
     is_blank,
 )
+from late_interaction.metadata import check_metadata, dumps, loads, plain_value
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -51,6 +52,7 @@ IMAGE_NAMES = (IMAGE_KEY, THUMBNAIL_KEY)
 """The metadata fields in which a node's image is stored."""
 
 _CONTENT, _TYPE = "_node_content", "_node_type"
+_HASH = "hash"
 _OURS = (PARENT, _CONTENT, _TYPE, *IMAGE_NAMES)
 _TAKEN = re.compile(rf"(metadata\.)*({'|'.join(_OURS)})")
 _MOVED = "metadata."
@@ -124,12 +126,19 @@ def node_of(document: Document) -> BaseNode:
     if not is_node(document.metadata):
         return _node_like(document)
     metadata = {_given_key(key): value for key, value in document.metadata.items() if key not in _OURS}
-    data: dict[str, Any] = json.loads(document.metadata[_CONTENT])
+    data: dict[str, Any] = loads(document.metadata[_CONTENT])
+    data.pop(_HASH, None)
     holder = _text_holder(data)
     if holder is not None and "text" not in holder:
         holder["text"] = document.content
     _put_image_back(data, document.metadata)
     return _CLASSES[document.metadata[_TYPE]].from_dict({**data, "metadata": metadata})
+
+
+def hash_of(document: Document) -> str:
+    """Return the hash that a node had before its metadata took their plain form, by which LlamaIndex sees a change."""
+    stored = loads(document.metadata[_CONTENT]).get(_HASH) if is_node(document.metadata) else None
+    return stored or node_of(document).hash
 
 
 def is_node(metadata: Mapping[str, Any]) -> bool:
@@ -148,6 +157,8 @@ def _given_key(stored: str) -> str:
 
 def _document(node: BaseNode, content: str) -> Document:
     data = _dumped(node)
+    if node.ref_doc_id is None:
+        data[_HASH] = node.hash
     if isinstance(node, Node):
         # A Document has its text here and in its text resource.
         data.pop("text", None)
@@ -157,23 +168,35 @@ def _document(node: BaseNode, content: str) -> Document:
     stored = {stored_key(key): value for key, value in node.metadata.items()}
     if node.ref_doc_id is not None:
         stored[PARENT] = node.ref_doc_id
-    ours = {_CONTENT: json.dumps(data), _TYPE: _class_name(node)}
+    ours = {_CONTENT: dumps(plain_value(data)), _TYPE: _class_name(node)}
     return Document(node.node_id, content, metadata=stored | ours)
 
 
 def _dumped(node: BaseNode) -> dict[str, Any]:
-    """Return a node as JSON values, without the parts that are stored elsewhere."""
+    """Return a node as plain values, without the parts that are stored elsewhere."""
     try:
-        data = node.model_dump(mode="json", exclude={"embedding", "image", "metadata"})
+        related = {kind: _with_plain_metadata(others) for kind, others in node.relationships.items()}
+        data = node.model_dump(mode="json", exclude={"embedding", "image", "metadata", "relationships"})
     except ValueError as error:
         raise ValueError(
             f"Node {node.node_id!r} holds something that cannot be stored: {error}. An IndexNode's object that is not "
             "a node must be kept by the index: VectorStoreIndex(objects=[…]) does so."
         ) from error
+    data["relationships"] = related
     if isinstance(node, IndexNode) and isinstance(node.obj, BaseNode):
         # `from_dict` reads this form, which `model_dump` writes only since LlamaIndex 0.14.
         data["obj"] = {DATA_KEY: node.obj.model_dump(mode="json"), TYPE_KEY: node.obj.get_type()}
     return data
+
+
+def _with_plain_metadata(related: RelatedNodeType) -> Any:
+    """Return a node's relations, which have metadata of their own, as plain values."""
+    if isinstance(related, list):
+        return [_with_plain_metadata(one) for one in related]
+    return {
+        **related.model_dump(mode="json", exclude={"metadata"}),
+        "metadata": check_metadata(related.metadata),
+    }
 
 
 def _class_name(node: BaseNode) -> str:

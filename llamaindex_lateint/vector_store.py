@@ -268,7 +268,7 @@ class LateInteractionVectorStore(PipelineHolder, BasePydanticVectorStore):
 
         Raises:
             TypeError: these are not nodes, or an argument is unknown.
-            DocumentError: some nodes cannot be stored, for example because metadata are not JSON values or an image
+            DocumentError: some nodes cannot be stored, for example because metadata have no plain form or an image
                 cannot be read. The error names each, and its `.indexed` what was written.
             StoreError: the store failed. Its `.indexed` has the ids written before that.
         """

@@ -1,8 +1,8 @@
 """Late-interaction retrieval (ColBERT, ColPali): from a folder on a laptop to Astra DB.
 
 Public are the names in `__all__`, and the modules `late_interaction.explain`, `late_interaction.filters`,
-`late_interaction.evaluation` and, for adapters to frameworks, `late_interaction.adapting`. Everything else is private
-and may change without notice.
+`late_interaction.metadata`, `late_interaction.evaluation` and, for adapters to frameworks, `late_interaction.adapting`.
+Everything else is private and may change without notice.
 
 The names below are imported at their first use, so that `import late_interaction` costs nothing: torch,
 transformers and astrapy are loaded when something needs them.

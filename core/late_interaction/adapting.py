@@ -1,8 +1,8 @@
 """What an adapter to a framework may import, beside the names of `late_interaction` itself.
 
-The adapters to LangChain and LlamaIndex import from `late_interaction`, its modules `explain`, `filters` and
-`evaluation`, and from here (and `lazy` in their `__init__`); so may yours. Everything else is private and may change
-without notice.
+The adapters to LangChain and LlamaIndex import from `late_interaction`, its modules `explain`, `filters`, `metadata`
+and `evaluation`, and from here (and `lazy` in their `__init__`); so may yours. Everything else is private and may
+change without notice.
 
 An adapter's store derives from `PipelineHolder`, which holds a `SyncPipeline` made of a model and `place_of(…)`. Its
 methods run operations on that pipeline: `self._pipeline.run(operation)` in a sync method, and

@@ -5,20 +5,30 @@ A filter is written as MongoDB and astrapy users know it: a mapping whose entrie
     {"lang": "en", "year": {"$gte": 2000, "$lt": 2010}}
     {"$or": [{"tags": {"$in": ["physics", "optics"]}}, {"author.name": "Ada"}]}
 
-`field: value` is `$eq`. A field takes `$eq $ne $gt $gte $lt $lte $in $nin $exists $not`; whole filters are
-combined by `$and`, `$or` and `$not`. What they mean is what `matches` does:
+`field: value` is `$eq`. A field takes `$eq $ne $gt $gte $lt $lte $between $in $nin $exists $not` and, for texts,
+`$contains $icontains $startswith $like $ilike $regex`; whole filters are combined by `$and`, `$or` and `$not`. The
+field `"$content"` is the document's content. What they mean is what `matches` does:
 
 - A field that holds a list matches when the list matches or any one of its elements does. So `$eq` of a
   list finds the equal list (and a list of lists that has it as an element).
-- `$ne`, `$nin` and `$not` are exact negations, so they match where the field is missing.
+- `$ne`, `$nin` and `$not` are exact negations, so they match where the field is missing. `$not` of a list of filters
+  is that none of them holds.
 - `$eq` of None (and `$in` with None) matches null, and where the field is missing. `$exists` tells the two
   apart: it holds for null.
 - Equal are equal JSON values: 1 and 1.0 are, 1 and True are not. Objects are not compared whole; `"a.b"`
   reaches into them.
-- `$gt $gte $lt $lte` compare two numbers (True is not one), or two strings by code point; anything else does
-  not match.
+- Datetimes, and strings of ISO 8601 such as "2024-05-01" and "2024-05-01T12:00:00+02:00", are compared as the instants
+  that they mean, with each other too. Without an offset they are in UTC.
+- `$gt $gte $lt $lte` compare two numbers (True is not one), two instants, or two strings by code point; anything else
+  does not match. `$between` takes the least and the greatest value.
+- `$contains` finds a part of a text, a whole element of a list or a key of an object; `$icontains` does so whatever
+  the case.
+- `$startswith`, `$like` (`%` is any text, `_` any character, after a backslash they are themselves), `$ilike` (the
+  same, whatever the case) and `$regex` (of RE2, somewhere in the text) look at texts, and at the elements of lists.
 - `"a.b"` is the field `b` of the object in field `a`, unless there is a top-level field that is called
   "a.b": that one comes first. A dotted name does not reach through lists.
+
+Values take their plain form first, as metadata do (`late_interaction.metadata`).
 
 `$ne`, `$nin` and `{"$exists": False}` are parsed as `Not` of their opposite, so that a reader of the tree has
 five classes to deal with.
@@ -27,18 +37,25 @@ five classes to deal with.
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import difflib
-import json
 import operator
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, cast
 
 from late_interaction.errors import FilterError
+from late_interaction.metadata import NotPlainError, instant, plain_value
+from late_interaction.patterns import check_pattern, finds, like
 from late_interaction.validation import shown
 
-Operator: TypeAlias = Literal["$eq", "$in", "$gt", "$gte", "$lt", "$lte"]
-Value: TypeAlias = "bool | int | float | str | tuple[Value, ...] | None"
+Operator: TypeAlias = Literal[
+    "$eq", "$in", "$gt", "$gte", "$lt", "$lte", "$between", "$contains", "$icontains", "$startswith", "$regex"
+]
+Value: TypeAlias = "bool | int | float | str | dt.datetime | tuple[Value, ...] | None"
+
+CONTENT = "$content"
+"""The field that is a document's content."""
 
 MAX_DEPTH = 32
 """How deep `$and`, `$or`, `$not` and lists may nest."""
@@ -48,14 +65,14 @@ MAX_CONDITIONS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A field compared with a value.
+    """A field, or the content, compared with a value.
 
     Two comparisons are equal when they mean the same: `$eq` 1 and 1.0 are, 1 and True are not.
 
     Attributes:
         field: the field's name, dotted where it reaches into objects.
         op: the operator.
-        value: a JSON value with tuples for lists; for `$in` the tuple of values.
+        value: a plain value with tuples for lists; for `$in` the tuple of values, for `$between` the two bounds.
         keys: what stands for the value (for `$in`: each of its values) in tests of equality.
     """
 
@@ -140,22 +157,26 @@ def check_parsed(filter: object) -> Filter | None:
     )
 
 
-def matches(filter: Filter, metadata: Mapping[str, Any]) -> bool:
-    """Return whether the metadata (JSON values by field) match the filter."""
+def matches(filter: Filter, metadata: Mapping[str, Any], content: str = "") -> bool:
+    """Return whether a document with these metadata (plain values by field) and this content matches the filter."""
     match filter:
         case And(filters):
-            return all(matches(one, metadata) for one in filters)
+            return all(matches(one, metadata, content) for one in filters)
         case Or(filters):
-            return any(matches(one, metadata) for one in filters)
+            return any(matches(one, metadata, content) for one in filters)
         case Not(negated):
-            return not matches(negated, metadata)
+            return not matches(negated, metadata, content)
         case Exists(field):
-            return _lookup(metadata, field) is not _MISSING
+            return field == CONTENT or _lookup(metadata, field) is not _MISSING
         case Comparison():
-            value = value_of(metadata, filter.field)
-            return _holds(filter, value) or (
-                isinstance(value, list | tuple) and any(_holds(filter, element) for element in value)
-            )
+            value = content if filter.field == CONTENT else value_of(metadata, filter.field)
+            if _holds(filter, value):
+                return True
+            if filter.op in ("$contains", "$icontains"):
+                return isinstance(value, list | tuple | Mapping) and any(
+                    _is_element(filter, one) for one in value
+                )
+            return isinstance(value, list | tuple) and any(_holds(filter, element) for element in value)
 
 
 def value_of(metadata: Mapping[str, Any], field: str) -> Any:
@@ -176,8 +197,11 @@ _ORDER: dict[str, Callable[[Any, Any], bool]] = {
     "$lt": operator.lt,
     "$lte": operator.le,
 }
-_ON_FIELDS = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$not")
-_ON_FILTERS = ("$and", "$or", "$not")
+_ON_FIELDS = (
+    "$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$between", "$in", "$nin", "$exists", "$not",
+    "$contains", "$icontains", "$startswith", "$like", "$ilike", "$regex",
+)  # fmt: skip
+_ON_FILTERS = ("$and", "$or", "$not", CONTENT)
 
 
 def _lookup(metadata: Mapping[str, Any], name: str) -> Any:
@@ -193,9 +217,44 @@ def _lookup(metadata: Mapping[str, Any], name: str) -> Any:
 
 def _holds(comparison: Comparison, value: Any) -> bool:
     """Return whether the comparison holds for one value, without looking into a list."""
-    if comparison.op in ("$eq", "$in"):
-        return _key(value) in comparison.keys
-    return _kind(value) == _kind(comparison.value) and _ORDER[comparison.op](value, comparison.value)
+    wanted: Any = comparison.value
+    match comparison.op:
+        case "$eq" | "$in":
+            return _key(value) in comparison.keys
+        case "$between":
+            return in_order("$gte", value, wanted[0]) and in_order("$lte", value, wanted[1])
+        case "$gt" | "$gte" | "$lt" | "$lte" as op:
+            return in_order(op, value, wanted)
+        case _ if not isinstance(value, str) or not isinstance(wanted, str):
+            return False
+        case "$contains":
+            return wanted in value
+        case "$icontains":
+            return wanted.casefold() in value.casefold()
+        case "$startswith":
+            return value.startswith(wanted)
+        case "$regex":
+            return finds(wanted, value)
+
+
+def _is_element(comparison: Comparison, element: Any) -> bool:
+    """Return whether a list with this element, or an object with this key, contains what is looked for."""
+    if comparison.op == "$icontains" and isinstance(element, str):
+        return element.casefold() == cast("str", comparison.value).casefold()
+    return _key(element) in comparison.keys
+
+
+def same(value: Any, other: Any) -> bool:
+    """Return whether two plain values are equal, as `$eq` means it; objects are not told apart."""
+    return _key(value) == _key(other)
+
+
+def in_order(op: str, value: Any, bound: Any) -> bool:
+    """Return whether a plain value is `$gt`, `$gte`, `$lt` or `$lte` a bound."""
+    compare = _ORDER[op]
+    if (moment := instant(bound)) is not None and (other := instant(value)) is not None:
+        return compare(other, moment)
+    return (kind := _kind(value)) == _kind(bound) and kind in ("number", "string") and compare(value, bound)
 
 
 def _kind(value: Any) -> str:
@@ -209,6 +268,8 @@ def _kind(value: Any) -> str:
             return "number"
         case str():
             return "string"
+        case dt.datetime():
+            return "datetime"
         case list() | tuple():
             return "array"
         case _:
@@ -216,12 +277,14 @@ def _kind(value: Any) -> str:
 
 
 def _key(value: Any) -> Hashable:
-    """Return a key that is equal for equal JSON values, and only for them. All objects have one: none is compared."""
+    """Return a key that is equal for equal plain values, and only for them. All objects have one: none is compared."""
     match kind := _kind(value):
         case "array":
             return kind, tuple(map(_key, value))
         case "object":
             return kind
+        case "string" | "datetime" if (moment := instant(value)) is not None:
+            return "datetime", moment
         case _:
             return kind, value
 
@@ -255,8 +318,13 @@ def _parse(spec: object, place: str, depth: int) -> Filter:
             case "$or":
                 alternatives = _parse_list(operand, here, depth)
                 conditions.append(alternatives[0] if len(alternatives) == 1 else Or(tuple(alternatives)))
+            case "$not" if isinstance(operand, list | tuple):
+                none_of = _parse_list(operand, here, depth)
+                conditions.append(Not(none_of[0] if len(none_of) == 1 else Or(tuple(none_of))))
             case "$not":
                 conditions.append(Not(_parse(operand, here, depth + 1)))
+            case "$content":
+                conditions += _parse_field(name, operand, here, depth)
             case _ if name in _ON_FIELDS:
                 raise FilterError(f"{here}: {name!r} belongs to a field, as in {{'field': {{{name!r}: …}}}}.")
             case _ if name.startswith("$"):
@@ -293,18 +361,32 @@ def _parse_operator(field: str, op: object, operand: object, place: str, depth: 
         case "$ne":
             return Not(Comparison(field, "$eq", _value(operand, place)))
         case "$in" | "$nin":
-            if not isinstance(operand, list | tuple):
+            values = None if isinstance(operand, Mapping) else _value(operand, place)
+            if not isinstance(values, tuple):
                 raise FilterError(f"{place}: takes a list of values, not {_type(operand)}.")
-            among = Comparison(field, "$in", _value(operand, place))
+            among = Comparison(field, "$in", values)
             return among if op == "$in" else Not(among)
         case "$gt" | "$gte" | "$lt" | "$lte":
-            if _kind(operand) not in ("number", "string"):
-                raise FilterError(f"{place}: takes a number or a string, not {_type(operand)}.")
-            return Comparison(field, op, _value(operand, place))
+            return Comparison(field, op, _bound(operand, place))
+        case "$between":
+            if not isinstance(operand, list | tuple) or len(operand) != 2:
+                raise FilterError(f"{place}: takes the least and the greatest value, not {_type(operand)}.")
+            return Comparison(field, op, tuple(_bound(bound, place) for bound in operand))
+        case "$contains":
+            value = _value(operand, place)
+            if value is None or isinstance(value, tuple):
+                raise FilterError(f"{place}: takes a text or a number, not {_type(operand)}.")
+            return Comparison(field, op, value)
+        case "$icontains" | "$startswith" | "$like" | "$ilike" | "$regex":
+            text = _value(operand, place)
+            if not isinstance(text, str):
+                raise FilterError(f"{place}: takes a text, not {_type(operand)}.")
+            return _parse_text_operator(field, op, text, place)
         case "$exists":
-            if not isinstance(operand, bool):
+            exists = _value(operand, place)
+            if not isinstance(exists, bool):
                 raise FilterError(f"{place}: takes True or False, not {_type(operand)}.")
-            return Exists(field) if operand else Not(Exists(field))
+            return Exists(field) if exists else Not(Exists(field))
         case "$not":
             if not isinstance(operand, Mapping):
                 raise FilterError(f"{place}: takes operators, as in {{'$gt': 3}}; for a value use '$ne'.")
@@ -318,6 +400,24 @@ def _parse_operator(field: str, op: object, operand: object, place: str, depth: 
             raise FilterError(f"{place}: is not an operator.{near} " + _ABOUT_OBJECTS)
 
 
+def _parse_text_operator(field: str, op: str, text: str, place: str) -> Filter:
+    if op in ("$icontains", "$startswith"):
+        return Comparison(field, cast("Operator", op), text)
+    try:
+        pattern = check_pattern(text if op == "$regex" else like(text, ignore_case=op == "$ilike"))
+    except ValueError as error:
+        raise FilterError(f"{place}: {error}") from None
+    return Comparison(field, "$regex", pattern)
+
+
+def _bound(operand: object, place: str) -> Value:
+    """Return a value that others may be above or below."""
+    value = _value(operand, place)
+    if _kind(value) not in ("number", "string", "datetime"):
+        raise FilterError(f"{place}: takes a number, a string or a datetime, not {_type(operand)}.")
+    return value
+
+
 _ABOUT_OBJECTS = "Objects are not compared whole; reach into them with a dotted name, 'a.b'."
 
 
@@ -328,14 +428,14 @@ def _all(conditions: Sequence[Filter], place: str) -> Filter:
 
 
 def _value(value: object, place: str) -> Value:
-    """Return a JSON value as it would come back from where metadata are stored."""
+    """Return a value in its plain form, with tuples for lists."""
     try:
-        stored = json.loads(json.dumps(value, allow_nan=False))
-    except TypeError:
-        raise FilterError(f"{place}: {_type(value)} is not, or does not hold only, JSON values.") from None
-    except (ValueError, RecursionError) as error:
-        raise FilterError(f"{place}: not a JSON value: {error}.") from None
-    return _freeze(stored, place, 1)
+        plain = plain_value(value)
+    except NotPlainError as error:
+        raise FilterError(f"{place}{error.path}: {error.reason}") from None
+    except (TypeError, ValueError) as error:  # A mapping's key is no str.
+        raise FilterError(f"{place}: {error}") from None
+    return _freeze(plain, place, 1)
 
 
 def _freeze(value: Any, place: str, depth: int) -> Value:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Hashable, Iterable, Iterator
 
 from late_interaction.filters import value_of
+from late_interaction.metadata import dumps
 from late_interaction.types import SearchResult
 
 
@@ -23,7 +23,7 @@ def first_of_each(
     contents: set[Hashable] = set()
     for result in results:
         value = None if group_by is None else value_of(result.metadata, group_by)
-        group = None if value is None else json.dumps(value, sort_keys=True)
+        group = None if value is None else dumps(value, sort_keys=True)
         content = _content(result)
         if (group is not None and group in groups) or (distinct and content in contents):
             continue
@@ -38,5 +38,5 @@ def _content(result: SearchResult) -> Hashable:
     if result.content_type == "text":
         return result.content
     # The content of an image may be only its size: without a reference to the image it is like no other.
-    image = [json.dumps(result.metadata.get(key)) for key in ("image", "thumbnail")]
+    image = [dumps(result.metadata.get(key)) for key in ("image", "thumbnail")]
     return (result.content, *image) if image != ["null", "null"] else (result.doc_id,)

@@ -19,6 +19,7 @@ from late_interaction.filters import Filter, parse_filter
 from late_interaction.images.loading import load_image
 from late_interaction.indexing import IndexingRun
 from late_interaction.lifecycle import FirstUse
+from late_interaction.metadata import check_metadata
 from late_interaction.options import (
     FilterSpec,
     IndexOptions,
@@ -32,7 +33,7 @@ from late_interaction.options import (
 from late_interaction.pacing import Items, Rows
 from late_interaction.pooling import POOLING_ALGORITHM
 from late_interaction.recipes import Remade
-from late_interaction.rows import Row, check_doc_id, check_doc_ids, check_metadata
+from late_interaction.rows import Row, check_doc_id, check_doc_ids
 from late_interaction.searching import SearchPlan, search
 from late_interaction.stores.base import Store
 from late_interaction.stores.copying import copy_index
@@ -204,11 +205,11 @@ class LateInteractionPipeline(Remade):
         """Index one row, replacing the document of the same id.
 
         Args:
-            row: `{"content": str, "doc_id"?: str | UUID, …metadata}`, or a `Document`; metadata are JSON values and
-                keep their types. A blank content is stored, and no search finds it. With a visual model
-                `{"image": …}` in place of the content or beside it: a PIL image, a path, bytes, base64, a data URI, a
-                URL (with `allow_urls`), or a page of `pdf_pages`. The content is then a caption, by default the image's
-                path or size, and is not encoded.
+            row: `{"content": str, "doc_id"?: str | UUID | int, …metadata}`, or a `Document`; metadata take their
+                plain form (see `late_interaction.metadata`). A blank content is stored, and no search finds it. With a
+                visual model `{"image": …}` in place of the content or beside it: a PIL image, a path, bytes, base64, a
+                data URI, a URL (with `allow_urls`), or a page of `pdf_pages`. The content is then a caption, by default
+                the image's path or size, and is not encoded.
 
         Returns:
             The document's id.
@@ -429,7 +430,7 @@ class LateInteractionPipeline(Remade):
             False where there is no such document.
 
         Raises:
-            ValueError: a value is not a JSON value.
+            ValueError: a value has no plain form.
         """
         doc_id, metadata = check_doc_id(doc_id), check_metadata(metadata)
         return await (await self._opened()).update_metadata(doc_id, metadata)

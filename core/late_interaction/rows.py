@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
+from numbers import Integral
 from typing import Any, TypeAlias
 
 from late_interaction.encoders.base import Item
 from late_interaction.images.loading import ImageSource
 from late_interaction.images.storing import IMAGE_KEY, image_reference
+from late_interaction.metadata import check_metadata, dumps, plain_value
 from late_interaction.options import IdsOf
 from late_interaction.types import DocId, Document, FloatMatrix
 from late_interaction.validation import check_unicode, is_blank, shown
 
 RESERVED = ("content", "doc_id", "content_type", "image")
 CONTENT_TYPES = ("text", "image")
-MAX_DEPTH = 100
-"""How deep objects and lists in metadata may nest."""
 
-_MAX_BITS = 10_000
-"""Of an integer in metadata: Python itself writes and reads 4,300 digits at most."""
 _NAMED = 20
 _NO_ID = "no id yet"
 _IDS = uuid.UUID("0c6a1f0e-8f3b-5d0a-9a37-3d1f6f2f7c55")
@@ -95,9 +92,9 @@ class Pending:
 def check_row(row: Row, number: int = 0, ids: IdsOf = "random") -> Pending:
     """Check a row, a `Document` or an `Encodable`.
 
-    A row is `{"content": str, "image"?: PIL image | path | bytes | str, "doc_id"?: str | UUID, …metadata}`. Without
-    `doc_id` it gets one by `ids` (see `RowOptions`). With `image` the content may be missing, and the image is encoded.
-    Every other key is metadata and must hold JSON values, which keep their types (a tuple comes back as a list). A
+    A row is `{"content": str, "image"?: PIL image | path | bytes | str, "doc_id"?: str | UUID | int, …metadata}`.
+    Without `doc_id` it gets one by `ids` (see `RowOptions`). With `image` the content may be missing, and the image is
+    encoded. Every other key is metadata, whose values take their plain form (see `late_interaction.metadata`). A
     content that is blank is stored, and no search finds it.
 
     A `Document` may have metadata of any name, and is stored unchanged. One of content type "image" is encoded by
@@ -174,7 +171,7 @@ def content_id(content: str, metadata: Mapping[str, Any], image: ImageSource | N
     Raises:
         ValueError, TypeError: the metadata cannot be stored.
     """
-    values = json.dumps(check_metadata(metadata), sort_keys=True, default=str)
+    values = dumps(check_metadata(metadata), sort_keys=True)
     parts = [content, values] if image is None else [content, values, _image_name(image)]
     return str(uuid.uuid5(_IDS, json.dumps(parts)))
 
@@ -212,7 +209,10 @@ def row_id(row: object) -> str | None:
     )
     if doc_id is None or isinstance(doc_id, str):
         return doc_id
-    return str(doc_id) if isinstance(doc_id, uuid.UUID) else shown(doc_id)
+    try:
+        return check_doc_id(doc_id)
+    except (TypeError, ValueError):
+        return shown(doc_id)
 
 
 def _check(
@@ -236,26 +236,27 @@ def _check_content(content: object, name: str) -> str:
 
 
 def check_doc_id(doc_id: object) -> str:
-    """Return a document's id as a str.
+    """Return a document's id as a str: a UUID or a whole number as Python writes it.
 
     Raises:
-        TypeError: it is neither a str nor a UUID.
+        TypeError: it is no str, UUID or whole number.
         ValueError: it is empty, or not valid Unicode.
     """
-    if isinstance(doc_id, uuid.UUID):
-        return str(doc_id)
-    if not isinstance(doc_id, str):
-        raise TypeError(f"a doc_id is a str or a uuid.UUID, not {type(doc_id).__name__} ({shown(doc_id)}).")
-    if not doc_id:
+    if isinstance(doc_id, bool) or not isinstance(doc_id, str | uuid.UUID | Integral):
+        raise TypeError(
+            f"a doc_id is a str, a uuid.UUID or an int, not {type(doc_id).__name__} ({shown(doc_id)})."
+        )
+    text = str(plain_value(doc_id))
+    if not text:
         raise ValueError("a doc_id must not be empty.")
-    return check_unicode(doc_id, "doc_id")
+    return check_unicode(text, "doc_id")
 
 
 def check_doc_ids(doc_ids: Iterable[DocId]) -> list[str]:
     """Return documents' ids as strs.
 
     Raises:
-        TypeError: it is a bare str or not a collection, or an id is neither a str nor a UUID.
+        TypeError: it is a bare str or not a collection, or an id is no str, UUID or whole number.
         ValueError: an id is empty, or not valid Unicode.
     """
     if isinstance(doc_ids, str):
@@ -263,55 +264,6 @@ def check_doc_ids(doc_ids: Iterable[DocId]) -> list[str]:
     if not isinstance(doc_ids, Iterable) or isinstance(doc_ids, Mapping):
         raise TypeError(f"pass a list of ids, not {shown(doc_ids)}.")
     return [check_doc_id(doc_id) for doc_id in doc_ids]
-
-
-def check_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a deep copy of metadata, once they hold only JSON values.
-
-    Raises:
-        TypeError: they are not a mapping, or a key is not a str.
-        ValueError: a key holds a NUL character, they nest too deep, or a value is not a JSON value (NaN and infinity
-            are not).
-    """
-    if not isinstance(metadata, Mapping):
-        raise TypeError(f"metadata are a mapping such as {{'lang': 'en'}}, not {shown(metadata)}.")
-    return {_check_key(key): _json_value(value, str(key), 1) for key, value in metadata.items()}
-
-
-def _json_value(value: object, path: str, depth: int) -> Any:
-    """Return a deep copy of a JSON value, with lists for tuples."""
-    if value is None or type(value) in (str, bool):
-        return value
-    if type(value) is int:
-        if value.bit_length() > _MAX_BITS:
-            raise ValueError(
-                f"metadata {path!r} is an integer of {value.bit_length():,} bits, which is too long."
-            )
-        return value
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise ValueError(f"metadata {path!r} is {value!r}, which JSON cannot hold.")
-        return float(value)
-    if depth > MAX_DEPTH:
-        raise ValueError(
-            f"metadata {path[:80]!r} nest too deep, or hold themselves: {MAX_DEPTH} levels is the most."
-        )
-    if isinstance(value, Mapping):
-        return {_check_key(key): _json_value(item, f"{path}.{key}", depth + 1) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json_value(item, f"{path}[{position}]", depth + 1) for position, item in enumerate(value)]
-    raise ValueError(
-        f"metadata {path!r} is a {type(value).__name__}, which JSON cannot hold; use a str (a date as .isoformat()), "
-        "a number, a bool, None, a list or a dict."
-    )
-
-
-def _check_key(key: object) -> str:
-    if not isinstance(key, str):
-        raise TypeError(f"metadata keys are str, not {type(key).__name__} ({shown(key)}).")
-    if "\0" in key:
-        raise ValueError(f"metadata key {shown(key)} holds a NUL character.")
-    return str(key)
 
 
 def _names(row: Mapping[str, Any]) -> str:

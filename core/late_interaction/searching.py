@@ -342,7 +342,7 @@ async def _read(store: Store, ranked: Sequence[tuple[str, float]], plan: SearchP
             SearchResult(d.doc_id, scores[d.doc_id], d.content, d.content_type, d.metadata)
             for d in documents
             # Asked again: metadata may have changed since the store looked at them.
-            if plan.filter is None or matches(plan.filter, d.metadata)
+            if plan.filter is None or matches(plan.filter, d.metadata, d.content)
         ]
         first += size
     return results[: plan.k]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from late_interaction.errors import RowFailure, StoreError
 
 FloatMatrix: TypeAlias = NDArray[np.float32]
-DocId: TypeAlias = "str | uuid.UUID"
+DocId: TypeAlias = "str | uuid.UUID | int"
 PackingDtype: TypeAlias = Literal["int8", "float16", "float32"]
 
 
@@ -25,7 +25,7 @@ class Document:
         doc_id: its id, unique in the index.
         content: its text, or, for another content type, what stands for it (a path, a caption).
         content_type: "text" or "image".
-        metadata: JSON values by key; types are kept.
+        metadata: plain values by key (see `late_interaction.metadata`); types are kept.
     """
 
     doc_id: str

@@ -62,7 +62,7 @@ def check_unicode(text: str, name: str) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"{name!r} holds half of a surrogate pair at position {error.start}.") from None
-    return str(text)
+    return str.__str__(text)
 
 
 def unit_rows(matrix: NDArray[Any]) -> NDArray[np.float32]:

@@ -143,7 +143,7 @@ def test_an_index_remembers_its_settings(tmp_path: Path, docs: Path, model: str)
 
 def test_bad_rows_are_named_and_the_others_are_indexed(tmp_path: Path, docs: Path, model: str) -> None:
     bad = docs / "bad.jsonl"
-    bad.write_text('{"text": "good"}\n{"text":\n{"text": "no number", "size": NaN}\n')
+    bad.write_text('{"text": "good"}\n{"text":\n{"text": "no number", "size": Infinity}\n')
     arguments = ("index", docs, "--db", tmp_path / "db", "--model", model)
     result = run(*arguments, "--json")
     assert result.exit_code == 1
@@ -155,7 +155,7 @@ def test_bad_rows_are_named_and_the_others_are_indexed(tmp_path: Path, docs: Pat
     ]
     assert [failure["doc_id"] for failure in summary["failures"]] == [f"{bad.resolve()}:3"]
     assert f"{bad.resolve()}:2: not JSON" in result.stderr
-    assert f"(doc_id '{bad.resolve()}:3'): metadata 'size' is nan" in result.stderr
+    assert f"(doc_id '{bad.resolve()}:3'): metadata 'size' is inf" in result.stderr
     assert "6 documents of 3 files indexed, 2 could not be read or indexed." in run(*arguments).stdout
 
 

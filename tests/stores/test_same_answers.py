@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -46,14 +47,22 @@ def rows(n: int, seed: int = 0) -> list[dict]:
             "sold": i % 2 == 0,
             "tags": [f"t{i % 5}", f"t{i % 7}"],
             "when": f"2024-{1 + i % 12:02}-{1 + i % 28:02}T{i % 24:02}:00:00Z",
+            "at": moment(i),
             "author": {"name": f"a{i % 4}"},
             "note": None if i % 3 else f"n{i % 6}",
         }
         if i % 10 == 9:
-            for name in ("year", "price", "lang", "tags", "when"):
+            for name in ("year", "price", "lang", "tags", "when", "at"):
                 del row[name]
         made.append(row)
     return made
+
+
+def moment(i: int) -> dt.datetime | str:
+    """A datetime or its text, in one of three offsets, with microseconds."""
+    offset = (None, dt.UTC, dt.timezone(dt.timedelta(hours=-9)))[i % 3]
+    made = dt.datetime(2024, 1 + i % 12, 1 + i % 28, i % 24, 0, 0, i % 5 * 500, offset)
+    return made if i % 4 else made.isoformat()
 
 
 DECLARED = {
@@ -64,6 +73,7 @@ DECLARED = {
     "tags": list[str],
     "author.name": "str",
     "when": "datetime",
+    "at": dt.datetime,
 }
 
 
@@ -231,6 +241,26 @@ FILTERS = [
     {"when": "2024-03-03T02:00:00Z"},
     {"when": {"$gt": "2024-03", "$lte": "2024-06-15T00:00:00Z"}},
     {"when": {"$gte": "2024-06-15"}},
+    {"at": moment(1)},
+    {"at": {"$in": [moment(2), moment(4), "2024-06-06T05:00"]}},
+    {"at": {"$gt": moment(6), "$lte": moment(9)}},
+    {"at": {"$gte": moment(6), "$lt": moment(9)}},
+    {"at": {"$gte": moment(1)}},
+    {"at": {"$between": ["2024-03-01", dt.datetime(2024, 6, 1, tzinfo=dt.UTC)]}},
+    {"at": {"$not": {"$gte": dt.date(2024, 6, 1)}}},
+    {"at": {"$gt": 3}},
+    {"lang": {"$startswith": "e"}},
+    {"lang": {"$regex": "^[de]"}, "year": {"$gte": 2000}},
+    {"author.name": {"$contains": "1"}},
+    {"tags": {"$contains": "t3"}},
+    {"tags": {"$icontains": "T3"}},
+    {"lang": {"$ilike": "_N"}},
+    {"$content": {"$contains": "w1 "}},
+    {"$content": {"$icontains": "W1 "}, "lang": "en"},
+    {"$or": [{"$content": {"$regex": "w[12]$"}}, {"year": 1991}]},
+    {"price": {"$between": [2, 5.5]}},
+    {"year": {"$between": [1995, 1999]}, "sold": True},
+    {"$not": [{"lang": "en"}, {"sold": True}]},
     {"$and": [{"lang": "en"}, {"year": {"$gte": 2000}}, {"note": "n3"}]},
     {"$or": [{"lang": "en"}, {"tags": "t3"}]},
     {"$or": [{"lang": "en", "sold": True}, {"note": "n3"}]},
@@ -250,7 +280,7 @@ async def test_filters_mean_the_same(make):
     await pipeline.index_documents(documents)
     for spec in FILTERS:
         parsed = parse_filter(spec)
-        expected = {row["doc_id"] for row in documents if matches(parsed, row)}
+        expected = {row["doc_id"] for row in documents if matches(parsed, row, row["content"])}
         assert {d.doc_id for d in await pipeline.find(spec)} == expected, spec
         assert await pipeline.count(spec) == len(expected), spec
         assert set(ids(await pipeline.search("w1 w2 w3 w4", k=90, filter=spec))) == expected, spec

@@ -13,7 +13,8 @@ from late_interaction import adapting
 from tests.support.paths import ROOT
 
 PUBLIC_MODULES = {
-    f"late_interaction.{name}" for name in ("adapting", "evaluation", "explain", "filters", "lazy")
+    f"late_interaction.{name}"
+    for name in ("adapting", "evaluation", "explain", "filters", "lazy", "metadata")
 }
 ADAPTERS = sorted(
     path.relative_to(ROOT)

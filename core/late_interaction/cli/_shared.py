@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import logging
 import os
@@ -82,8 +83,8 @@ def report(message: str) -> None:
 
 
 def print_json(value: Mapping[str, Any]) -> None:
-    """Print a JSON object on stdout; in it every control character is an escape."""
-    typer.echo(json.dumps(value))
+    """Print a JSON object on stdout, datetimes in ISO 8601; in it every control character is an escape."""
+    typer.echo(json.dumps(value, default=dt.datetime.isoformat))
 
 
 def store_at(db: str, name: str, filterable: Mapping[str, Any] | None = None) -> Store:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +21,7 @@ from llama_index.core.vector_stores.types import (
 
 from late_interaction.errors import FilterError
 from late_interaction.filters import matches as matches_core
+from late_interaction.filters import parse_filter
 from llamaindex_lateint import LateInteractionVectorStore
 from llamaindex_lateint.filters import check_filters, matches, push_down
 from llamaindex_lateint.nodes import encodable_node
@@ -110,7 +112,24 @@ def test_each_condition_means_what_llamaindex_says(
     assert matches(filters, stored(metadata)) == expected[filters.condition]
 
 
-@given(filters=nested_filters, metadata=metadatas, parent=st.none() | strings.filter(bool))
+DATES = ["2024-05-01", "2024-05-01T02:00:00+02:00", "2024-05-01 00:00:00.5", "2024-05"]
+dates = st.sampled_from([*DATES, *map(dt.datetime.fromisoformat, DATES[:3])])
+of_dates = one([*OF_SCALARS, *EQUAL, *OF_STRINGS], st.sampled_from(DATES)) | one(
+    OF_LISTS, st.lists(st.sampled_from(DATES), max_size=2)
+)
+values |= dates | st.lists(dates, max_size=2) | st.dictionaries(st.sampled_from(["a", "ab", "1"]), scalars)
+
+
+@pytest.mark.slow
+@given(
+    filters=st.recursive(
+        filters_of_one | of_dates,
+        lambda inner: st.builds(MetadataFilters, filters=st.lists(inner, max_size=3), condition=conditions),
+        max_leaves=6,
+    ),
+    metadata=st.dictionaries(names, values, max_size=5),
+    parent=st.none() | strings.filter(bool),
+)
 def test_what_is_pushed_down_loses_nothing(
     filters: MetadataFilters | MetadataFilter, metadata: dict[str, Any], parent: str | None
 ) -> None:
@@ -130,13 +149,21 @@ def test_most_operators_are_pushed_down() -> None:
     assert not_pushed == {FilterOperator.NE, FilterOperator.NIN}
 
 
+def test_parts_of_texts_are_looked_for_by_the_store() -> None:
+    for op, core in (("text_match", "$contains"), ("text_match_insensitive", "$icontains")):
+        assert push_down(where("x", op, "Ab")) == parse_filter({"x": {core: "Ab"}})
+    assert push_down(where("x", "contains", 3)) == parse_filter({"x": {"$contains": 3}})
+    both = push_down(where("x", "all", [1, 2]))
+    assert both == parse_filter({"$and": [{"x": {"$contains": 1}}, {"x": {"$contains": 2}}]})
+
+
 # --- through the store
 
 LIBRARY: dict[str, dict[str, Any]] = {
     "one": {"year": 1999, "lang": "en", "tags": ["red", "blue"], "title": "The Sea", "draft": True},
     "two": {"year": 2005, "lang": "de", "tags": ["red"], "title": "Das Meer", "draft": False},
     "three": {"year": 2005.0, "lang": "en", "tags": [], "title": "the SEA again"},
-    "four": {"lang": None, "title": "", "by": {"name": "Ada"}},
+    "four": {"lang": None, "title": "", "by": {"name": "Ada"}, "at": dt.datetime(2024, 5, 1, 12)},
 }
 
 
@@ -168,6 +195,11 @@ CASES = [
     (where("title", "text_match_insensitive", "sea"), "one three"),
     (where("lang", "is_empty"), "four"),
     (where("tags", "is_empty"), "three four"),
+    (where("by", "contains", "name"), "four"),
+    (where("at", ">", "2024-05-01T13:00+02:00"), "four"),
+    (where("at", "==", "2024-05-01T12:00Z"), "four"),
+    (where("at", "<", "2024-05-01"), ""),
+    (where("at", "text_match", "2024"), ""),
     (where("title", "is_empty"), "four"),
     (where("nowhere", "is_empty"), "one two three four"),
     (where("nowhere", "==", "x"), ""),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.schema import (
     BaseNode,
     ImageDocument,
@@ -26,6 +29,9 @@ from tests.adapters.llamaindex.asking import ask, ids
 from tests.adapters.llamaindex.trees import trees
 
 # --- nodes
+
+
+MOMENT = dt.datetime(2024, 5, 1, 12, tzinfo=dt.timezone(dt.timedelta(hours=2)))
 
 
 class OwnNode(TextNode):
@@ -131,6 +137,30 @@ def test_every_node_is_restored_from_what_is_stored(
     node = TextNode(text=text + "x", metadata=metadata, relationships=source, embedding=[0.0])
     back = node_of(encodable_node(node, images=False).document)
     assert back == node.model_copy(update={"embedding": None})
+
+
+def test_metadata_of_a_node_and_of_its_relations_take_their_plain_form(
+    store: LateInteractionVectorStore,
+) -> None:
+    rich: dict[str, Any] = {
+        "n": np.int64(3),
+        "at": MOMENT,
+        "day": MOMENT.date(),
+        "tags": ("a",),
+        "x": float("nan"),
+    }
+    plain = {"n": 3, "at": MOMENT, "day": "2024-05-01", "tags": ["a"], "x": None}
+    document = LlamaDocument(id_="book", text="One sentence. Another one.", metadata=rich)
+    [node] = SentenceSplitter().get_nodes_from_documents([document])
+    store.add([node, document])
+    back, whole = store.get_nodes([node.node_id, "book"])
+    assert back.metadata == whole.metadata == plain
+    assert back.source_node == RelatedNodeInfo(
+        node_id="book", node_type=node.source_node.node_type, metadata=plain, hash=document.hash
+    )
+    assert store.as_index().refresh_ref_docs([document]) == [False]
+    store.delete_nodes([node.node_id])
+    assert store.as_index().refresh_ref_docs([document]) == [False]
 
 
 def test_metadata_for_embedding_are_encoded_and_not_stored_in_the_text(

@@ -132,7 +132,6 @@ def test_delete_what_a_filter_finds(store: LateInteractionVectorStore) -> None:
     assert [one.page_content for one in store.search_by_metadata()] == ["bar"]
 
 
-@pytest.mark.xfail(strict=True, reason="no filter looks at the content: compat-found 4")
 def test_a_search_by_what_the_text_contains(store: LateInteractionVectorStore) -> None:
     store.add_texts(["foo and bar", "foo", "baz"], ids=IDS)
     found = store.similarity_search("foo", k=5, filter={"$content": {"$contains": "bar"}})

@@ -131,14 +131,8 @@ def plants(make: MakeStore, engine: str) -> LateInteractionVectorStore:
     [
         *OF_FIELDS,
         *OF_FILTERS,
-        *[
-            pytest.param(*case, marks=pytest.mark.xfail(strict=True, reason="$not of a list: compat-found 3"))
-            for case in OF_A_LIST_AFTER_NOT
-        ],
-        *[
-            pytest.param(*case, marks=pytest.mark.xfail(strict=True, reason="no $between: compat-found 3"))
-            for case in BETWEEN
-        ],
+        *OF_A_LIST_AFTER_NOT,
+        *BETWEEN,
     ],
     ids=shown,
 )
@@ -191,7 +185,7 @@ async def test_unknown_ids_may_be_deleted(store: LateInteractionVectorStore) -> 
 
 @pytest.mark.parametrize(
     "of",
-    [str, pytest.param(int, marks=pytest.mark.xfail(strict=True, reason="integer ids: compat-found 2"))],
+    [str, int],
 )
 async def test_a_document_added_again_is_overwritten(store: LateInteractionVectorStore, of: type) -> None:
     documents = [Document(f"text {n}", metadata={"n": n, "place": "pond"}, id=str(n)) for n in range(1, 6)]

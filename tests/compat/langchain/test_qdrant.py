@@ -33,7 +33,6 @@ async def test_equal_texts_are_documents_of_their_own(store: LateInteractionVect
     assert len(store.search_by_metadata()) == 4
 
 
-@pytest.mark.xfail(strict=True, reason="integer and UUID ids are refused: compat-found 2")
 async def test_ids_may_be_integers_and_uuids(store: LateInteractionVectorStore) -> None:
     given = ["fa38d572-4c31-4579-aedc-1960d79df6df", 432, uuid.UUID(int=7)]
     expected = ["fa38d572-4c31-4579-aedc-1960d79df6df", "432", str(uuid.UUID(int=7))]

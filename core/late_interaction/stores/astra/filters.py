@@ -7,8 +7,9 @@ metadata are checked again. These facts decide it (tools/data_api enforces all o
   columns, order as well on numbers and timestamps.
 - A null cell satisfies nothing, so `$ne`, `$nin`, `$not` and null itself cannot be asked for.
 - A set is asked whether it contains any of some values; a declared list holds nothing but strings.
-- A date is stored as an instant, but metadata compare it as the string it is. Strings in the form that we demand
-  are ordered like their instants except for offsets, `T` or space, and fractions: less than 3 days.
+- A date is stored as an instant, to the millisecond below. So only a bound of whole milliseconds, for `$gte` and `$lt`,
+  is decided by the service.
+- Parts of texts, and the content, cannot be asked for.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from late_interaction.filters import And, Comparison, Filter, Or, Value, fields
-from late_interaction.stores.astra.schema import MAX_TERM_BYTES, Field, timestamp
+from late_interaction.filters import CONTENT, And, Comparison, Filter, Or, Value, fields
+from late_interaction.metadata import instant
+from late_interaction.stores.astra.schema import MAX_TERM_BYTES, Field, timestamp, timestamp_of
 
 Where: TypeAlias = dict[str, Any]
 _Part: TypeAlias = "tuple[Where | None, bool]"
@@ -28,7 +30,6 @@ _Part: TypeAlias = "tuple[Where | None, bool]"
 MAX_IN_VALUES = 100
 MAX_CONDITIONS = 64
 
-_DATE_MARGIN = dt.timedelta(days=3)
 _NOTHING: Where = {"$or": []}
 
 
@@ -40,7 +41,7 @@ class Pushed:
         where: the Data API's filter, None for none.
         exact: True if `where` finds exactly the documents that match; otherwise it finds all of them, and others.
         matches_nothing: True if no document can match.
-        undeclared: fields of the filter that are not declared.
+        undeclared: metadata fields of the filter that are not declared.
     """
 
     where: Where | None
@@ -53,7 +54,7 @@ def push_down(filter: Filter | None, declared: Mapping[str, Field]) -> Pushed:
     """Return the part of a filter that the service can decide."""
     if filter is None:
         return Pushed(None, exact=True)
-    undeclared = frozenset(fields(filter) - declared.keys())
+    undeclared = frozenset(fields(filter) - declared.keys() - {CONTENT})
     where, exact = _push(filter, declared)
     if where is _NOTHING:
         return Pushed(None, exact=True, matches_nothing=True, undeclared=undeclared)
@@ -96,11 +97,19 @@ def _one_of(parts: list[_Part]) -> _Part:
 
 
 def _compare(comparison: Comparison, field: Field) -> _Part:
+    if comparison.op == "$contains" and field.type == "list[str]":
+        return _any_of((comparison.value,), field)
     if comparison.op in ("$eq", "$in"):
         assert comparison.op == "$eq" or isinstance(comparison.value, tuple)
         values = comparison.value if comparison.op == "$in" else (comparison.value,)
         return _any_of(values, field)  # type: ignore[arg-type]
-    return _in_order(comparison, field)
+    if comparison.op == "$between":
+        assert isinstance(comparison.value, tuple)
+        least, greatest = comparison.value
+        return _all_of([_in_order("$gte", least, field), _in_order("$lte", greatest, field)])
+    if comparison.op in ("$gt", "$gte", "$lt", "$lte"):
+        return _in_order(comparison.op, comparison.value, field)
+    return None, False
 
 
 def _any_of(values: tuple[Value, ...], field: Field) -> _Part:
@@ -128,21 +137,21 @@ class _NotServedError(Exception):
     """The service might not answer as `matches` does."""
 
 
-def _term(value: str | bool | int | float, kind: str) -> Any:
+def _term(value: str | bool | int | float | dt.datetime, kind: str) -> Any:
     """Return a value as the column holds it; None if the column cannot hold it."""
     if kind == "bool":
         return value if isinstance(value, bool) else None
     if kind in ("int", "float"):
-        if isinstance(value, bool | str):
-            return None
-        return _number(value, kind)
-    if not isinstance(value, str):
-        return None
+        return None if isinstance(value, bool | str | dt.datetime) else _number(value, kind)
     if kind == "datetime":
         try:
-            return timestamp(value)
+            return timestamp(value) if isinstance(value, str | dt.datetime) else None
         except (ValueError, OverflowError):
             return None
+    if instant(value) is not None:
+        raise _NotServedError  # It has many texts.
+    if not isinstance(value, str):
+        return None
     try:
         encoded = value.encode()
     except UnicodeEncodeError:
@@ -162,14 +171,13 @@ def _number(value: int | float, kind: str) -> int | float | None:
         return None
 
 
-def _in_order(comparison: Comparison, field: Field) -> _Part:
-    op, value = comparison.op, comparison.value
-    if field.type == "datetime" and isinstance(value, str):
-        return _around(op, value, field)
+def _in_order(op: str, value: Value, field: Field) -> _Part:
+    if field.type == "datetime":
+        return _of_instants(op, value, field)
     if field.type not in ("int", "float"):
         # A text index does not serve order. No bool is above or below anything.
         return (_NOTHING, True) if field.type == "bool" else (None, False)
-    if isinstance(value, str):
+    if isinstance(value, str | dt.datetime):
         return _NOTHING, True
     assert isinstance(value, int | float)
     if field.type == "int":
@@ -182,15 +190,17 @@ def _in_order(comparison: Comparison, field: Field) -> _Part:
     return (None, False) if number is None else ({field.column: {op: number}}, True)
 
 
-def _around(op: str, value: str, field: Field) -> _Part:
-    """Ask for the instants that a string may come before or after, with a margin."""
+def _of_instants(op: str, value: Value, field: Field) -> _Part:
+    """Ask for the instants on one side of another; a string that is no date is compared with the text."""
+    if (moment := instant(value)) is None:
+        return (None, False) if isinstance(value, str) else (_NOTHING, True)
+    milliseconds, rest = divmod(moment, 1000)
+    exact = rest == 0 and op in ("$gte", "$lt")
+    asked = op if exact else {"$gt": "$gte", "$lt": "$lte"}.get(op, op)
     try:
-        moment = dt.datetime.fromisoformat(timestamp(value))
-        moment += -_DATE_MARGIN if op in ("$gt", "$gte") else _DATE_MARGIN
-    except (ValueError, OverflowError):
+        return {field.column: {asked: timestamp_of(milliseconds)}}, exact
+    except OverflowError:
         return None, False
-    bound = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return {field.column: {"$gte" if op in ("$gt", "$gte") else "$lte": bound}}, False
 
 
 def _n_conditions(where: Where) -> int:

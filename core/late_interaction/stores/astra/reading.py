@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from late_interaction.filters import Filter, matches
+from late_interaction.filters import CONTENT, Filter, fields, matches
 from late_interaction.packing import unpack, unpack_many
 from late_interaction.stores.astra.client import DataApiClient, Row
 from late_interaction.stores.astra.filters import Pushed, push_down
@@ -22,8 +22,17 @@ WHOLE_TABLE = ("ZERO_FILTER_OPERATIONS",)
 """The service's warning that a whole table is read: where we do that, it is meant."""
 EXISTS = ("doc_id", "n_tokens")
 """The columns that tell whether a document is in the index."""
-METADATA = ("doc_id", "metadata", "generation", "revision")
-"""The columns of a document's metadata."""
+_METADATA = ("doc_id", "metadata", "generation", "revision")
+
+
+def judged_columns(filter: Filter) -> tuple[str, ...]:
+    """Return the columns that `row_matches` looks at."""
+    return (*_METADATA, "content") if CONTENT in fields(filter) else _METADATA
+
+
+def row_matches(filter: Filter, row: Row) -> bool:
+    """Return whether the document of a row, of which `judged_columns` were read, matches."""
+    return matches(filter, metadata_of(row), row.get("content", ""))
 
 
 class Reader:
@@ -127,13 +136,13 @@ class Reader:
         if pushed.matches_nothing:
             return
         residual = None if pushed.exact else filter
-        wanted = dict.fromkeys((*EXISTS, *columns, *(() if residual is None else METADATA)))
+        wanted = dict.fromkeys((*EXISTS, *columns, *(() if residual is None else judged_columns(residual))))
         read = self._existing_columns(list(wanted))
         async for page in self._client.pages(
             self._tables.docs, read, where=pushed.where, expected=WHOLE_TABLE
         ):
             for row in page:
-                if is_whole(row, read) and (residual is None or matches(residual, metadata_of(row))):
+                if is_whole(row, read) and (residual is None or row_matches(residual, row)):
                     yield row
 
     def push_down(self, filter: Filter | None) -> Pushed:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from late_interaction.errors import StoreError
+from late_interaction.metadata import dumps, loads
 from late_interaction.packing import pack, unpack
 from late_interaction.stores.astra.client import Row
 from late_interaction.stores.astra.limits import DOCUMENT_BYTES, ID_BYTES, Limits
@@ -123,10 +124,10 @@ def metadata_text(metadata: Mapping[str, Any]) -> str:
     """Return metadata as the JSON text that is stored: ASCII, so that no surrogate is lost.
 
     Raises:
-        ValueError: they are not JSON values.
+        ValueError: they are not plain values.
     """
     try:
-        return json.dumps(metadata, allow_nan=False, separators=(",", ":"))
+        return dumps(dict(metadata))
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"metadata cannot be stored as JSON: {error}.") from None
 
@@ -194,7 +195,7 @@ def _revision(row: Mapping[str, Any]) -> Row | None:
 
 def _parsed(row: Mapping[str, Any], column: str) -> Any:
     try:
-        return json.loads(row[column])
+        return loads(row[column])
     except (KeyError, ValueError, TypeError, RecursionError):
         raise _damaged(row, column) from None
 

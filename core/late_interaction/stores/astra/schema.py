@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, get_args, get_origin
 
 from late_interaction.filters import value_of
+from late_interaction.metadata import instant
 from late_interaction.validation import shown
 
 Row: TypeAlias = dict[str, Any]
@@ -55,7 +56,6 @@ _COLUMN_TYPES: dict[str, Row] = {
     "datetime": {"type": "timestamp"},
     "list[str]": {"type": "set", "valueType": "text"},
 }
-_DATETIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:\d\d)?)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +279,7 @@ def _cell(kind: str, value: Any) -> Any:
             return float(value) + 0.0  # The database tells -0.0 from 0.0, and JSON values do not.
         case "bool" if isinstance(value, bool):
             return value
-        case "datetime" if isinstance(value, str):
+        case "datetime" if isinstance(value, str | dt.datetime):
             return timestamp(value)
         case "list[str]" if isinstance(value, list) and all(isinstance(item, str) for item in value):
             return sorted({_term(item) for item in value}) or None
@@ -292,18 +292,23 @@ def _term(text: str) -> str:
     return text
 
 
-def timestamp(text: str) -> str:
-    """Return a date, or a date and time, of ISO 8601 in the form that a timestamp column takes: UTC, to the ms.
+def timestamp(value: str | dt.datetime) -> str:
+    """Return a datetime, or a date of ISO 8601, in the form that a timestamp column takes: UTC, to the ms.
 
     Without an offset it is read as UTC.
 
     Raises:
         ValueError: it is written in another way.
+        OverflowError: in UTC it is outside of the years 1 to 9999.
     """
-    if not _DATETIME.fullmatch(text):
+    if (moment := instant(value)) is None:
         raise ValueError("it is not written like 2024-05-31 or 2024-05-31T23:59:00Z")
-    moment = dt.datetime.fromisoformat(text)
-    moment = moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment.astimezone(dt.UTC)
+    return timestamp_of(moment // 1000)
+
+
+def timestamp_of(milliseconds: int) -> str:
+    """Return milliseconds since 1970 in the form that a timestamp column takes; raises OverflowError."""
+    moment = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(milliseconds=milliseconds)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction.filters import Filter, matches
+from late_interaction.filters import Filter
 from late_interaction.maxsim import maxsim
 from late_interaction.packing import unpack_many
 from late_interaction.stores.astra.ann import AnnHits, merge_ann_lists
 from late_interaction.stores.astra.client import DataApiClient, Row
-from late_interaction.stores.astra.reading import METADATA, Reader
-from late_interaction.stores.astra.rows import binary_vector, matrix_of, metadata_of
+from late_interaction.stores.astra.reading import Reader, judged_columns, row_matches
+from late_interaction.stores.astra.rows import binary_vector, matrix_of
 from late_interaction.stores.astra.schema import Tables
 from late_interaction.stores.astra.tasks import gather_or_cancel
 from late_interaction.stores.base import Candidates
@@ -94,12 +94,12 @@ class Searcher:
         seen = 0
         while len(chosen) < n and seen < len(hits.doc_ids):
             wave = range(seen, min(len(hits.doc_ids), seen + max(_WAVE, 2 * (n - len(chosen)))))
-            rows = await self._reader.rows([hits.doc_ids[i] for i in wave], METADATA)
+            rows = await self._reader.rows([hits.doc_ids[i] for i in wave], judged_columns(filter))
             for i in wave:
                 row = rows.get(hits.doc_ids[i])
                 if len(chosen) < n:
                     seen = i + 1
-                    if row is not None and matches(filter, metadata_of(row)):
+                    if row is not None and row_matches(filter, row):
                         chosen.append(i)
         return np.array(chosen, np.int64), seen
 

@@ -70,7 +70,7 @@ class AstraStore(Store):
         database: astrapy's, async or not; it gives endpoint, token, keyspace, callers and the other options.
         name: the index's name: letters, digits and `_`, at most 41.
         filterable: metadata fields on which the service itself filters, and their types: str, int, float, bool,
-            datetime (a str in ISO 8601) or list[str]; at most nine. A document must have values of these types, or
+            datetime (or a str in ISO 8601) or list[str]; at most nine. A document must have values of these types, or
             none. Part of the index; None opens an index with any, and declares none for a new one.
         concurrency: requests in flight at a time. astrapy keeps 20 connections alive for each table.
         timeout_s: seconds until a request counts as lost.

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.errors import StoreError
+from late_interaction.metadata import loads
 from late_interaction.types import Document, IndexSpec, PackingDtype
 
 BATCH = 500
@@ -227,7 +228,7 @@ def to_metadata(text: Any) -> dict[str, Any]:
         StoreError: it is damaged.
     """
     try:
-        metadata = json.loads(text)
+        metadata = loads(text)
     except (ValueError, TypeError, RecursionError) as error:
         raise StoreError(f"A document's metadata are damaged: {error}. Put a backup in its place.") from error
     if not isinstance(metadata, dict):
