@@ -26,7 +26,7 @@ from langchain_lateint._operations import (
 )
 from langchain_lateint._searches import SearchMethods
 from late_interaction import IndexedIds, LateInteractionPipeline, SearchResults
-from late_interaction.adapting import FloatMatrix, PipelineHolder, Query
+from late_interaction.adapting import FloatMatrix, PipelineHolder, Query, check_not_negative
 
 ScoredWithId = tuple[Document, float, str]
 
@@ -328,19 +328,14 @@ def _columns(
         raise ValueError(f"include takes {', '.join(_INCLUDED)}, not {', '.join(sorted(unknown))}.")
     if ids is not None and where is not None:
         raise ValueError("give either ids or where.")
-    first = offset or 0
-    if first < 0 or (limit is not None and limit < 0):
-        raise ValueError("limit and offset must not be negative.")
-    most = None if limit is None else first + limit
-    # A database chooses which documents a limit leaves: pages that fit together are cut from all of them.
-    found = (
-        find_operation(where, most if offset is None else None)
-        if ids is None
-        else get_operation([ids] if isinstance(ids, str) else ids)
-    )
+    first = check_not_negative("offset", offset or 0)
+    last = None if limit is None else first + check_not_negative("limit", limit)
 
     async def get(pipeline: LateInteractionPipeline) -> dict[str, Any]:
-        documents = (await found(pipeline))[first:most]
+        if ids is None:
+            documents = await find_operation(where, limit, first)(pipeline)
+        else:
+            documents = (await get_operation([ids] if isinstance(ids, str) else ids)(pipeline))[first:last]
         doc_ids = [str(document.id) for document in documents]
         columns: dict[str, Any] = {"ids": doc_ids, **dict.fromkeys(_INCLUDED)}
         if "documents" in include:

@@ -37,6 +37,7 @@ from late_interaction.adapting import (
     Query,
     check_mmr,
     check_names,
+    check_not_negative,
     content_id,
     diversify,
     is_blank,
@@ -146,15 +147,31 @@ def as_document(given: Document | Blob) -> Document:
     return Document("", id=given.id, metadata={**source, **given.metadata, IMAGE_KEY: image})
 
 
-def update_operation(id_to_metadata: Mapping[str, Mapping[str, Any]]) -> Operation[int]:
+def update_operation(
+    id_to_metadata: Mapping[str, Mapping[str, Any]] | None,
+    filter: Filter | None,
+    metadata: Mapping[str, Any] | None,
+    remove: Sequence[str],
+    replace: bool,
+) -> Operation[int]:
     """Check what `update_metadata` was given, and return the operation that counts the updated documents."""
+    if filter is not None:
+        if id_to_metadata is not None:
+            raise ValueError("give either the keys to set by document id, or a filter with metadata=….")
+        return lambda pipeline: pipeline.update_metadata(
+            filter=filter, metadata=metadata, remove=remove, replace=replace
+        )
+    if metadata is not None:
+        raise ValueError("metadata= goes with filter=; by document id give {id: {key: value}}.")
     if not isinstance(id_to_metadata, Mapping) or not all(
-        isinstance(metadata, Mapping) for metadata in id_to_metadata.values()
+        isinstance(one, Mapping) for one in id_to_metadata.values()
     ):
         raise TypeError("update_metadata takes the keys to set by document id: {id: {key: value}}.")
 
     async def update(pipeline: LateInteractionPipeline) -> int:
-        updates = (pipeline.update_metadata(*item) for item in id_to_metadata.items())
+        updates = (
+            pipeline.update_metadata(*item, remove=remove, replace=replace) for item in id_to_metadata.items()
+        )
         # All updates end before an error is raised, so that none goes on behind the caller's back.
         updated = await asyncio.gather(*updates, return_exceptions=True)
         failures = {
@@ -205,11 +222,11 @@ def get_operation(ids: Sequence[str]) -> Operation[list[Document]]:
     return get
 
 
-def find_operation(filter: Filter | None, limit: int | None) -> Operation[list[Document]]:
+def find_operation(filter: Filter | None, limit: int | None, offset: int = 0) -> Operation[list[Document]]:
     """Return the operation that finds documents by their metadata alone."""
 
     async def find(pipeline: LateInteractionPipeline) -> list[Document]:
-        return all_to_langchain(await pipeline.find(filter, limit=limit))
+        return all_to_langchain(await pipeline.find(filter, limit=limit, offset=offset))
 
     return find
 
@@ -235,7 +252,7 @@ def search_operation(
 
     async def search(pipeline: LateInteractionPipeline) -> SearchResults:
         if filter and _is_blank(query):
-            found = await pipeline.find(filter, limit=k)
+            found = await pipeline.find(filter, limit=k, offset=options.get("offset", 0))
             results = SearchResults(
                 [SearchResult(d.doc_id, 0.0, d.content, d.content_type, d.metadata) for d in found]
             )
@@ -280,13 +297,16 @@ def mmr_operation(
 ) -> Operation[SearchResults]:
     """Check what an MMR search was given, and return the operation that searches for documents that differ."""
     check_mmr(k, lambda_mult)
-    search = search_operation(query, max(k, fetch_k), filter, {"distinct": True} | options)
+    offset = check_not_negative("offset", options.get("offset", 0))
+    search = search_operation(
+        query, max(k + offset, fetch_k), filter, {"distinct": True, **options, "offset": 0}
+    )
 
     async def search_diverse(pipeline: LateInteractionPipeline) -> SearchResults:
         results = await search(pipeline)
-        if _is_blank(query):
-            return SearchResults(results[:k], results.stats)
-        return await diversify(pipeline, results, k, lambda_mult)
+        if not _is_blank(query):
+            results = await diversify(pipeline, results, k + offset, lambda_mult)
+        return SearchResults(results[offset : offset + k], results.stats)
 
     return search_diverse
 

@@ -31,6 +31,7 @@ class SearchMethods(VectorStore):
     - `k`: how many documents.
     - `filter`: only documents whose metadata match. With a filter, an empty query returns the first documents that
       match, with scores of 0.
+    - `offset`: leave out so many of the best, for pages.
     - `n_ann_tokens`, `n_maxsim_candidates`, `exact`: as for `LateInteractionPipeline.search`.
     - `with_scores=True`: put the raw MaxSim under "score" and the id under "id" into the documents' metadata.
     - `explain=True`: put the words that answered a text under "matched" into the metadata, as a list of

@@ -305,20 +305,40 @@ class LateInteractionVectorStore(UsualWays):
         """Await `update_documents` on any event loop."""
         return await self.aadd_documents(documents, ids=ids, **kwargs)
 
-    def update_metadata(self, id_to_metadata: Mapping[str, Mapping[str, Any]]) -> int:
-        """Set metadata keys of documents, keeping their other keys and texts, without encoding again.
+    def update_metadata(
+        self,
+        id_to_metadata: Mapping[str, Mapping[str, Any]] | None = None,
+        *,
+        filter: Filter | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        remove: Sequence[str] = (),
+        replace: bool = False,
+    ) -> int:
+        """Change metadata of documents, keeping their other keys and texts, without encoding again.
 
         Args:
             id_to_metadata: the keys to set, by document id.
+            filter: change all documents that match, in place of those of `id_to_metadata`.
+            metadata: the keys to set with a `filter`.
+            remove: keys to take away, of each of these documents.
+            replace: take away all other keys of each of them.
 
         Returns:
-            How many of the documents exist.
+            How many of the documents exist, or match the filter.
         """
-        return self._pipeline.run(update_operation(id_to_metadata))
+        return self._pipeline.run(update_operation(id_to_metadata, filter, metadata, remove, replace))
 
-    async def aupdate_metadata(self, id_to_metadata: Mapping[str, Mapping[str, Any]]) -> int:
+    async def aupdate_metadata(
+        self,
+        id_to_metadata: Mapping[str, Mapping[str, Any]] | None = None,
+        *,
+        filter: Filter | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        remove: Sequence[str] = (),
+        replace: bool = False,
+    ) -> int:
         """Await `update_metadata` on any event loop."""
-        return await self._pipeline.arun(update_operation(id_to_metadata))
+        return await self._pipeline.arun(update_operation(id_to_metadata, filter, metadata, remove, replace))
 
     @override
     def delete(
@@ -354,20 +374,23 @@ class LateInteractionVectorStore(UsualWays):
         """Await `get_by_ids` on any event loop."""
         return await self._pipeline.arun(get_operation(ids))
 
-    def search_by_metadata(self, filter: Filter | None = None, *, limit: int | None = None) -> list[Document]:
+    def search_by_metadata(
+        self, filter: Filter | None = None, *, limit: int | None = None, offset: int = 0
+    ) -> list[Document]:
         """Return documents by their metadata alone, in the order they were written.
 
         Args:
             filter: only documents whose metadata match; all by default.
             limit: how many at most. A database chooses which.
+            offset: how many to leave out before them, for pages.
         """
-        return self._pipeline.run(find_operation(filter, limit))
+        return self._pipeline.run(find_operation(filter, limit, offset))
 
     async def asearch_by_metadata(
-        self, filter: Filter | None = None, *, limit: int | None = None
+        self, filter: Filter | None = None, *, limit: int | None = None, offset: int = 0
     ) -> list[Document]:
         """Await `search_by_metadata` on any event loop."""
-        return await self._pipeline.arun(find_operation(filter, limit))
+        return await self._pipeline.arun(find_operation(filter, limit, offset))
 
     # --- making one with documents in it
 

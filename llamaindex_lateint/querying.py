@@ -24,6 +24,7 @@ from late_interaction.adapting import (
     ImageSource,
     check_mmr,
     check_names,
+    check_not_negative,
     check_positive,
     diversify,
 )
@@ -117,6 +118,7 @@ class Search:
         matrix: (n_tokens, dim) vectors to search with instead of the texts.
         image: what to search for instead of the texts.
         k: how many documents.
+        offset: how many of the best to leave out before them.
         n: how many documents to choose these from.
         mmr_lambda: λ of maximal marginal relevance; None to rank by relevance alone.
         selection: which documents may be found.
@@ -129,6 +131,7 @@ class Search:
     matrix: ArrayLike | None
     image: ImageSource | None
     k: int
+    offset: int
     n: int
     mmr_lambda: float | None
     selection: Selection
@@ -165,6 +168,7 @@ class Search:
         # LlamaIndex gives an empty list where it has no ids to give.
         node_ids = _both(query.node_ids or None, _both(node_ids, id_list("ids", options.pop("ids", None))))
         selection = Selection.of(query.filters, node_ids, parents, options.pop("filter", None))
+        offset = check_not_negative("offset", options.pop("offset", 0))
         if is_mmr:
             options.setdefault("distinct", True)
         if node_ids is not None and options.keys() & {"n_ann_tokens", "n_maxsim_candidates"}:
@@ -184,7 +188,8 @@ class Search:
             query_matrix,
             image,
             k,
-            _prefetch(k, mmr_prefetch_k) if is_mmr else k,
+            offset,
+            _prefetch(k + offset, mmr_prefetch_k) if is_mmr else k + offset,
             _mmr_lambda(query, mmr_threshold) if is_mmr else None,
             selection,
             options,
@@ -199,11 +204,11 @@ class Search:
         elif items := await self._items(pipeline):
             query = np.concatenate(await pipeline.encode_queries(items))
         else:
-            return (await self.selection.documents(pipeline))[: self.k]
+            return (await self.selection.documents(pipeline))[self.offset :][: self.k]
         results = await self._search(pipeline, query)
-        if self.mmr_lambda is None:
-            return results
-        return await diversify(pipeline, results, self.k, self.mmr_lambda)
+        if self.mmr_lambda is not None:
+            results = await diversify(pipeline, results, self.offset + self.k, self.mmr_lambda)
+        return SearchResults(results[self.offset :], results.stats)
 
     async def add_to(
         self,

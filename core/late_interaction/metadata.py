@@ -21,7 +21,8 @@ import numbers
 import os
 import re
 import uuid
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,60 @@ def check_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
         return {check_key(key): plain_value(value, str(key), 1) for key, value in metadata.items()}
     except NotPlainError as error:
         raise ValueError(f"metadata {error.path[:80]!r} {error.reason}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataChange:
+    """How the metadata of a document change.
+
+    Attributes:
+        values: keys to set, with plain values.
+        remove: keys to take away; those that are not there do not matter.
+        replace: take away every other key too.
+    """
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    remove: Collection[str] = ()
+    replace: bool = False
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any] | None, remove: Collection[str], replace: bool) -> MetadataChange:
+        """Check what a caller asks for.
+
+        Raises:
+            TypeError: an argument is of another type.
+            ValueError: there is nothing to do, a key is both set and removed, or a value has no plain form.
+        """
+        if not isinstance(replace, bool):
+            raise TypeError(f"replace must be True or False, not {shown(replace)}.")
+        if isinstance(remove, str | Mapping) or not isinstance(remove, Collection):
+            raise TypeError(f"remove must be a list of keys, not {shown(remove)}.")
+        if values is None and (replace or not remove):
+            raise ValueError("give the metadata to set, or the keys to remove.")
+        made = cls({} if values is None else check_metadata(values), tuple(map(check_key, remove)), replace)
+        if replace and made.remove:
+            raise ValueError("replace=True leaves no other key: there is nothing to remove.")
+        if both := made.values.keys() & set(made.remove):
+            raise ValueError(f"{', '.join(map(shown, sorted(both)))} cannot be both set and removed.")
+        return made
+
+    def apply(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what becomes of metadata."""
+        kept = {} if self.replace else {k: v for k, v in metadata.items() if k not in self.remove}
+        return {**kept, **self.values}
+
+
+def as_change(change: object) -> MetadataChange:
+    """Return a change as a store was given it, or the one that a dict of keys to set means.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if isinstance(change, MetadataChange):
+        return change
+    if not isinstance(change, dict):
+        raise TypeError(f"metadata must be a dict, not {shown(change)}.")
+    return MetadataChange(change)
 
 
 def check_key(key: object) -> str:

@@ -29,7 +29,7 @@ BATCH_SIZE = 128
 
 
 class SearchOptions(TypedDict, total=False):
-    """Options of a search. None is the default of each but `exact`.
+    """Options of a search. None is the default of each but `exact`, `distinct` and `offset`.
 
     Attributes:
         n_ann_tokens: stored tokens to look at for each query vector; by default it grows with `k`.
@@ -42,6 +42,8 @@ class SearchOptions(TypedDict, total=False):
         group_by: a metadata field, such as "source": only the best document of each of its values, `k` of them. Stage 1
             looks deeper until there are so many. A document without the field is a group of its own.
         distinct: only one document of each content, the best; False by default.
+        offset: leave out so many of the best, such as `k` for a second page; 0 by default. The search is as deep as for
+            `k + offset` documents, so that a page of an approximate search may hold what the one before it missed.
     """
 
     n_ann_tokens: int | None
@@ -51,6 +53,7 @@ class SearchOptions(TypedDict, total=False):
     exact: bool
     group_by: str | None
     distinct: bool
+    offset: int
 
 
 class IndexOptions(TypedDict, total=False):

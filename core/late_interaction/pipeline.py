@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, Unpack, cast
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, Unpack, cast, overload
 
 from numpy.typing import ArrayLike
 
@@ -19,7 +19,7 @@ from late_interaction.filters import Filter, parse_filter
 from late_interaction.images.loading import load_image
 from late_interaction.indexing import IndexingRun
 from late_interaction.lifecycle import FirstUse
-from late_interaction.metadata import check_metadata
+from late_interaction.metadata import MetadataChange
 from late_interaction.options import (
     FilterSpec,
     IndexOptions,
@@ -323,8 +323,8 @@ class LateInteractionPipeline(Remade):
             query: what to look for: a text, or with a visual model an image, as a PIL image, a `Path` or bytes. A str
                 is always a text.
             k: how many documents, at least 1.
-            **options: `n_ann_tokens`, `n_maxsim_candidates`, `filter`, `ids`, `exact`, `group_by` and `distinct`; see
-                `SearchOptions`.
+            **options: `n_ann_tokens`, `n_maxsim_candidates`, `filter`, `ids`, `exact`, `group_by`, `distinct` and
+                `offset`; see `SearchOptions`.
 
         Returns:
             Results that unpack as `doc_id, score, content`; `.stats` says how the search went.
@@ -408,32 +408,79 @@ class LateInteractionPipeline(Remade):
         there, tokens = await (await self._opened()).matrices(checked)
         return {doc_id: tokens.matrix(position) for position, doc_id in enumerate(there)}
 
-    async def find(self, filter: FilterSpec | None = None, *, limit: int | None = None) -> list[Document]:
+    async def find(
+        self, filter: FilterSpec | None = None, *, limit: int | None = None, offset: int = 0
+    ) -> list[Document]:
         """Return documents by metadata alone: those that match, in the order they were written; all by default.
 
-        With a `limit` a folder gives those written first, and Astra those that it comes upon first.
+        With a `limit` a folder gives those written first, and Astra those that it comes upon first. `offset` leaves out
+        as many before them: pages of both hold each document once, while nothing is written.
         """
         parsed = parse_filter(filter)
         if limit is not None:
             limit = check_not_negative("limit", limit)
-        return await (await self._opened()).find(parsed, limit=limit)
+        offset = check_not_negative("offset", offset)
+        return await (await self._opened()).find(parsed, limit=limit, offset=offset)
 
     async def count(self, filter: FilterSpec | None = None) -> int:
         """Return how many documents there are (that match)."""
         parsed = parse_filter(filter)
         return await (await self._opened()).count(parsed)
 
-    async def update_metadata(self, doc_id: DocId, metadata: Mapping[str, Any]) -> bool:
-        """Set these metadata keys of a document; its other keys, content and vectors stay.
+    @overload
+    async def update_metadata(
+        self,
+        doc_id: DocId,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        remove: Collection[str] = (),
+        replace: bool = False,
+    ) -> bool: ...
+    @overload
+    async def update_metadata(
+        self,
+        doc_id: None = None,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        filter: FilterSpec,
+        remove: Collection[str] = (),
+        replace: bool = False,
+    ) -> int: ...
+    async def update_metadata(
+        self,
+        doc_id: DocId | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        filter: FilterSpec | None = None,
+        remove: Collection[str] = (),
+        replace: bool = False,
+    ) -> int:
+        """Change the metadata of a document, or of all that match a filter; content and vectors stay.
+
+        A folder changes all documents of a call or none. On Astra some may be changed if it fails.
+
+        Args:
+            doc_id: the document; not with `filter`.
+            metadata: keys to set; the others stay.
+            filter: change every document that matches.
+            remove: keys to take away.
+            replace: take away all keys but those of `metadata`.
 
         Returns:
-            False where there is no such document.
+            Of a `doc_id`, whether there is such a document; of a `filter`, how many matched.
 
         Raises:
-            ValueError: a value has no plain form.
+            ValueError: a value has no plain form, there is nothing to do, or not one of `doc_id` and `filter` is given.
         """
-        doc_id, metadata = check_doc_id(doc_id), check_metadata(metadata)
-        return await (await self._opened()).update_metadata(doc_id, metadata)
+        change = MetadataChange.of(metadata, remove, replace)
+        if (doc_id is None) == (filter is None):
+            raise ValueError("give either doc_id or filter, to say which documents change.")
+        selection = check_doc_id(doc_id) if filter is None else parse_filter(filter)
+        if selection is None:
+            raise ValueError(
+                'An empty filter would change every document; if that is meant: {"$content": {"$exists": True}}.'
+            )
+        return await (await self._opened()).update_metadata(selection, change)
 
     async def delete_document(self, doc_id: DocId) -> bool:
         """Delete one document; return False where there is none of this id."""

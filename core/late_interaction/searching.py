@@ -11,7 +11,7 @@ import heapq
 import itertools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -33,7 +33,7 @@ from late_interaction.types import (
     SearchResults,
     SearchStats,
 )
-from late_interaction.validation import LARGEST, check_positive, shown
+from late_interaction.validation import LARGEST, check_not_negative, check_positive, shown
 
 _ESCALATION = 4
 """How much larger stage 1's parameters are in the next round."""
@@ -65,7 +65,7 @@ class SearchPlan:
     """What a search does, checked.
 
     Attributes:
-        k: how many documents.
+        k: how many documents, those that `offset` leaves out among them.
         depth: how far stage 1 looks in the first round.
         n_first: how many candidates are scored before the others are judged by them; None to score all.
         filter: only documents whose metadata match.
@@ -73,6 +73,7 @@ class SearchPlan:
         exact: search on until the top k is certain.
         group_by: only the best document of each value of this metadata field.
         distinct: only one document of each content.
+        offset: how many of the best to leave out.
     """
 
     k: int
@@ -83,6 +84,7 @@ class SearchPlan:
     exact: bool = False
     group_by: str | None = None
     distinct: bool = False
+    offset: int = 0
 
     @classmethod
     def of(cls, k: int, options: SearchOptions, scaling: Scaling) -> SearchPlan:
@@ -94,7 +96,8 @@ class SearchPlan:
             FilterError: the filter is not well formed.
         """
         check_names(SearchOptions, options)
-        k = check_positive("k", k)
+        offset = check_not_negative("offset", options.get("offset", 0))
+        k = min(LARGEST, check_positive("k", k) + offset)
         n_ann_tokens, n_candidates = options.get("n_ann_tokens"), options.get("n_maxsim_candidates")
         ids, exact = options.get("ids"), options.get("exact", False)
         check_flag("exact", exact)
@@ -129,6 +132,7 @@ class SearchPlan:
             exact,
             group_by,
             distinct,
+            offset,
         )
 
     def among(self, k: int, scaling: Scaling) -> SearchPlan:
@@ -203,7 +207,7 @@ async def search(
         maxsim_s=ranking.seconds.get("maxsim", 0.0),
         documents_s=ranking.seconds["documents"],
     )
-    return SearchResults(results, stats)
+    return SearchResults(results[plan.offset :], stats)
 
 
 async def _rank_and_read(
@@ -241,7 +245,7 @@ async def rank(store: Store, query: QueryVectors, plan: SearchPlan) -> Ranking:
         ranking.rounds += 1
         ranking.depth = Depth(depth.n_candidates, candidates.n_ann_tokens)
         ranking.n_candidates, ranking.n_scored = len(candidates.doc_ids), len(scores)
-        ranking.best = sorted(scores.items(), key=lambda item: -item[1])[: plan.k]
+        ranking.best = _best_first(scores)[: plan.k]
         kth_best = ranking.best[-1][1] if len(ranking.best) == plan.k else -math.inf
         ranking.certain = kth_best >= candidates.bound
         enough = ranking.certain if plan.exact else len(ranking.best) == plan.k
@@ -277,9 +281,14 @@ async def rank_ids(store: Store, query: QueryVectors, doc_ids: Sequence[str]) ->
     with ranking.timed("maxsim"):
         for first in range(0, len(doc_ids), _SCORED_TOGETHER):
             scores |= await _score_exactly(store, query, doc_ids[first : first + _SCORED_TOGETHER])
-    ranking.best = sorted(scores.items(), key=lambda item: -item[1])
+    ranking.best = _best_first(scores)
     ranking.n_candidates = ranking.n_scored = len(scores)
     return ranking
+
+
+def _best_first(scores: Mapping[str, float]) -> list[tuple[str, float]]:
+    """Return ids and scores, the best first; of equal ones by id, so that pages of a search fit together."""
+    return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
 
 
 def may_reach_top_k(

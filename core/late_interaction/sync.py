@@ -10,6 +10,7 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
+    Collection,
     Iterable,
     Iterator,
     Mapping,
@@ -20,17 +21,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, overload
 
 from late_interaction.encoders.base import LateInteractionModel
 from late_interaction.errors import LateInteractionError, PickleError
 from late_interaction.lifecycle import Closable
-from late_interaction.options import IndexOptions, WriteOptions
+from late_interaction.options import FilterSpec, IndexOptions, WriteOptions
 from late_interaction.pipeline import LateInteractionPipeline
 from late_interaction.portal import LoopPortal, shared_portal
 from late_interaction.recipes import Remade
 from late_interaction.stores.base import Store
 from late_interaction.stores.opening import Place
+from late_interaction.types import DocId
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -265,7 +267,31 @@ class SyncPipeline(Closable, Remade):
     get_matrices = _synced(LateInteractionPipeline.get_matrices)
     find = _synced(LateInteractionPipeline.find)
     count = _synced(LateInteractionPipeline.count)
-    update_metadata = _synced(LateInteractionPipeline.update_metadata)
+    if TYPE_CHECKING:
+
+        @overload
+        def update_metadata(
+            self,
+            doc_id: DocId,
+            metadata: Mapping[str, Any] | None = None,
+            *,
+            remove: Collection[str] = (),
+            replace: bool = False,
+        ) -> bool: ...
+        @overload
+        def update_metadata(
+            self,
+            doc_id: None = None,
+            metadata: Mapping[str, Any] | None = None,
+            *,
+            filter: FilterSpec,
+            remove: Collection[str] = (),
+            replace: bool = False,
+        ) -> int: ...
+        def update_metadata(self, *args: Any, **kwargs: Any) -> int:
+            """Change the metadata of a document, or of all that match a filter."""
+    else:
+        update_metadata = _synced(LateInteractionPipeline.update_metadata)
     delete_document = _synced(LateInteractionPipeline.delete_document)
     delete_documents = _synced(LateInteractionPipeline.delete_documents)
 

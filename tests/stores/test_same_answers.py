@@ -13,6 +13,7 @@ import pytest
 
 from late_interaction import (
     DocumentError,
+    FilterError,
     IndexMismatchError,
     IndexNotFoundError,
     LateInteractionPipeline,
@@ -284,6 +285,102 @@ async def test_filters_mean_the_same(make):
         assert {d.doc_id for d in await pipeline.find(spec)} == expected, spec
         assert await pipeline.count(spec) == len(expected), spec
         assert set(ids(await pipeline.search("w1 w2 w3 w4", k=90, filter=spec))) == expected, spec
+
+
+async def test_keys_are_removed_and_replaced_by_id_and_by_filter(make):
+    pipeline = make(doc_pool_factor=1)
+    await pipeline.initialize()
+    documents = rows(40)
+    await pipeline.index_documents(documents)
+    before = await pipeline.search("w1 w2 w3", k=40)
+
+    async def metadata(doc_id: str) -> dict:
+        [document] = await pipeline.get_documents([doc_id])
+        return document.metadata
+
+    d0 = await metadata("d0")
+    assert await pipeline.update_metadata("d0", {"new": 1}, remove=["lang", "tags", "nowhere"]) is True
+    assert await metadata("d0") == {k: v for k, v in d0.items() if k not in ("lang", "tags")} | {"new": 1}
+    assert (
+        await pipeline.update_metadata("d1", {"lang": "xx", "at": dt.date(2024, 5, 1)}, replace=True) is True
+    )
+    assert await metadata("d1") == {"lang": "xx", "at": "2024-05-01"}
+    assert await pipeline.update_metadata("nowhere", remove=["lang"]) is False
+    english = [row["doc_id"] for row in documents if row.get("lang") == "en" and row["doc_id"] != "d0"]
+    changed = await pipeline.update_metadata(
+        filter={"lang": "en", "$content": {"$contains": "w"}},
+        metadata={"lang": "EN"},
+        remove=["price", "note"],
+    )
+    assert changed == len(english) > 5
+    assert {d.doc_id for d in await pipeline.find({"lang": "EN"})} == set(english)
+    assert await pipeline.count({"lang": "en"}) == 0
+    assert await pipeline.count({"lang": "EN", "note": {"$exists": True}}) == 0
+    assert await pipeline.update_metadata(filter={"lang": "nowhere"}, metadata={"lang": "EN"}) == 0
+    assert ids(await pipeline.search("w1", k=40, filter={"lang": "xx"})) == ["d1"]
+    assert set(ids(await pipeline.search("w1", k=40, filter={"lang": "EN"}))) == set(english)
+    after = await pipeline.search("w1 w2 w3", k=40)
+    assert [(r.doc_id, r.score) for r in after] == [(r.doc_id, r.score) for r in before]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({}, ValueError, "metadata to set, or the keys to remove"),
+        ({"doc_id": "a", "replace": True}, ValueError, "metadata to set"),
+        ({"metadata": {"x": 1}}, ValueError, "either doc_id or filter"),
+        ({"doc_id": "a", "filter": {"x": 1}, "metadata": {"x": 1}}, ValueError, "either doc_id or filter"),
+        ({"filter": {}, "metadata": {"x": 1}}, ValueError, r"every document.*\$content"),
+        ({"doc_id": "a", "remove": "ab"}, TypeError, "a list of keys"),
+        ({"doc_id": "a", "remove": [1]}, TypeError, "keys are str"),
+        ({"doc_id": "a", "remove": ["x"], "metadata": {"x": 1}}, ValueError, "both set and removed"),
+        ({"doc_id": "a", "remove": ["x"], "metadata": {}, "replace": True}, ValueError, "nothing to remove"),
+        ({"doc_id": "a", "metadata": {}, "replace": 1}, TypeError, "True or False"),
+        ({"filter": {"$gt": 1}, "metadata": {"x": 1}}, FilterError, "belongs to a field"),
+        ({"doc_id": "a", "metadata": {"x": b"raw"}}, ValueError, "no plain form"),
+    ],
+)
+async def test_wrong_changes_of_metadata(pipeline, arguments, error, message):
+    await pipeline.index_document({"doc_id": "a", "content": "x", "x": 0})
+    with pytest.raises(error, match=message):
+        await pipeline.update_metadata(**arguments)
+    assert (await pipeline.get_documents(["a"]))[0].metadata == {"x": 0}
+
+
+async def test_pages_hold_each_document_once(make):
+    pipeline = make(doc_pool_factor=1)
+    await pipeline.initialize()
+    await pipeline.index_documents(rows(70))
+    for spec in (None, {"lang": "en"}, {"note": {"$exists": True}, "$content": {"$contains": "w"}}):
+        every = [d.doc_id for d in await pipeline.find(spec)]
+        pages = [await pipeline.find(spec, limit=9, offset=offset) for offset in range(0, len(every) + 9, 9)]
+        assert [len(page) for page in pages[:-2]] == [9] * (len(pages) - 2)
+        assert sorted(d.doc_id for page in pages for d in page) == sorted(every)
+        assert len(await pipeline.find(spec, offset=len(every) - 2)) == 2
+        assert await pipeline.find(spec, offset=len(every)) == []
+        whole = ids(await pipeline.search("w1 w2 w3 w4", k=70, filter=spec, exact=True))
+        options = {"filter": spec, "exact": True}
+        pages = [await pipeline.search("w1 w2 w3 w4", 9, offset=n, **options) for n in range(0, 81, 9)]
+        assert [doc_id for page in pages for doc_id in ids(page)] == whole
+    assert (await pipeline.search("w1", k=2, offset=5, ids=["d1", "d2"])) == []
+    groups = [
+        r.metadata["lang"]
+        for r in await pipeline.search("w1", k=9, filter={"lang": {"$exists": True}}, group_by="lang")
+    ]
+    grouped = await pipeline.search("w1", k=1, offset=1, filter={"lang": {"$exists": True}}, group_by="lang")
+    assert [r.metadata["lang"] for r in grouped] == groups[1:2]
+    for wrong in (-1, 1.5, None, True):
+        with pytest.raises((TypeError, ValueError), match="offset must be"):
+            await pipeline.search("w1", offset=wrong)
+        with pytest.raises((TypeError, ValueError), match="offset must be"):
+            await pipeline.find(offset=wrong)
+
+
+async def test_equal_scores_are_ordered_by_id(pipeline):
+    names = ["b", "d", "a", "c"]
+    await pipeline.index_documents([{"doc_id": name, "content": "the same"} for name in names])
+    assert ids(await pipeline.search("same", k=4)) == sorted(names)
+    assert ids(await pipeline.search("same", k=2, offset=2)) == ["c", "d"]
 
 
 async def test_a_filtered_search_is_the_search_among_those_that_match(make):

@@ -42,6 +42,7 @@ SEARCH: dict[str, Any] = {
     "exact": True,
     "group_by": "year",
     "distinct": True,
+    "offset": 7,
 }
 INDEX: dict[str, Any] = {
     "doc_pool_factor": 3,
@@ -143,7 +144,10 @@ def test_every_search_offers_every_option(
     monkeypatch.setattr(SearchPlan, "of", spy)
     for name, value in SEARCH.items():
         search_surfaces[surface](**{name: value})
-        if name == "filter":
+        if name == "offset" and ("mmr" in surface or "llamaindex" in surface):
+            # They leave out after they have chosen: `test_pages` of either adapter.
+            assert not seen["plain"].get("offset")
+        elif name == "filter":
             assert "year" in str(seen["parsed"]["filter"])
         else:
             assert seen["plain"][name] == value  # type: ignore[literal-required]
@@ -314,7 +318,8 @@ def test_wrong_settings_are_refused(
         ({"ids": "abc"}, TypeError, "not a bare str"),
         ({"ids": 5}, TypeError, "list of ids"),
         ({"ids": {"a": 1}}, TypeError, "list of ids"),
-        ({"ids": [5]}, TypeError, "a doc_id is"),
+        ({"ids": [5.0]}, TypeError, "a doc_id is"),
+        ({"offset": -1}, ValueError, "offset must be"),
         ({"ids": ["\ud800"]}, ValueError, "surrogate"),
         ({"ids": ["a"], "n_ann_tokens": 5}, ValueError, "leave n_ann_tokens"),
     ],

@@ -53,6 +53,7 @@ def search(
         str | None, typer.Option(help="Only the best of each value of a metadata field, such as source.")
     ] = None,
     distinct: Annotated[bool, typer.Option(help="Each text once.")] = False,
+    offset: Annotated[int, typer.Option(min=0, help="Leave out so many of the best ones.")] = 0,
     model: ModelOption = None,
     device: DeviceOption = None,
     as_json: JsonOption = False,
@@ -66,6 +67,7 @@ def search(
         "exact": exact,
         "group_by": group_by,
         "distinct": distinct,
+        "offset": offset,
     }
 
     async def run() -> tuple[SearchResults, LateInteractionModel]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from late_interaction.candidates import Scaling
 from late_interaction.filters import Filter, check_parsed
 from late_interaction.maxsim import maxsim
+from late_interaction.metadata import MetadataChange
 from late_interaction.types import Document, EncodedDocument, IndexSpec, QueryVectors, RaggedTokens
 from late_interaction.validation import check_positive, check_query
 
@@ -162,10 +163,13 @@ class Store(ABC):
         """Return stored documents, in the order asked; ids that are not in the index are left out."""
 
     @abstractmethod
-    async def find(self, filter: Filter | None = None, *, limit: int | None = None) -> list[Document]:
+    async def find(
+        self, filter: Filter | None = None, *, limit: int | None = None, offset: int = 0
+    ) -> list[Document]:
         """Return documents whose metadata match, in the order they were written; no vectors involved.
 
-        Which ones a `limit` leaves is up to the store.
+        Which ones an `offset` leaves out, and which of the others a `limit` leaves, is up to the store; while nothing
+        is written, pages of both hold each document once.
         """
 
     @abstractmethod
@@ -177,8 +181,16 @@ class Store(ABC):
         """Yield every document with its token matrix, in a stable order, `batch_size` at a time."""
 
     @abstractmethod
-    async def update_metadata(self, doc_id: str, metadata: dict[str, Any]) -> bool:
-        """Set these metadata keys, leaving the others, content and vectors; return False where there is no such id."""
+    async def update_metadata(self, selection: str | Filter, change: MetadataChange | dict[str, Any]) -> int:
+        """Change the metadata of a document, or of all that match a filter; content and vectors stay.
+
+        Args:
+            selection: an id, or a filter.
+            change: what to change, or a dict of keys to set.
+
+        Returns:
+            How many documents there were; for an id True or False.
+        """
 
     @abstractmethod
     async def delete(self, selection: Sequence[str] | Filter) -> int:

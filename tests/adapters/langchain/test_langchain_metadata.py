@@ -58,3 +58,37 @@ def test_dates_are_instants(store: LateInteractionVectorStore) -> None:
     assert at({"$between": [dt.date(2024, 5, 1), "2024-05-01T12:00+01:00"]}) == ["a", "b", "d"]
     assert at("2024-05-01T10:00:00Z") == at(dt.datetime(2024, 5, 1, 10)) == ["a"]
     assert at({"$in": [dt.date(2024, 5, 1), NOON]}) == ["a", "d"]
+
+
+async def test_metadata_change_by_id_and_by_filter(filled: LateInteractionVectorStore) -> None:
+    assert filled.update_metadata({"a": {"n": 5}, "missing": {}}, remove=["tags", "author"]) == 1
+    assert filled.get_by_ids(["a"])[0].metadata == {"n": 5, "colour": "red"}
+    assert await filled.aupdate_metadata({"b": {"n": 6}}, replace=True) == 1
+    assert filled.get_by_ids(["b"])[0].metadata == {"n": 6}
+    assert filled.update_metadata(filter={"n": {"$gte": 3}}, metadata={"late": True}, remove=["score"]) == 4
+    assert await filled.aupdate_metadata(filter={"colour": "nowhere"}, metadata={"late": True}) == 0
+    assert ids(filled.search_by_metadata({"late": True})) == ["a", "b", "c", "d"]
+    with pytest.raises(ValueError, match="either the keys"):
+        filled.update_metadata({"a": {}}, filter={"n": 1})
+    with pytest.raises(ValueError, match="goes with filter="):
+        filled.update_metadata({"a": {}}, metadata={"n": 1})
+    with pytest.raises(TypeError, match="by document id"):
+        filled.update_metadata()
+
+
+async def test_pages(store: LateInteractionVectorStore) -> None:
+    names = [f"d{n}" for n in range(9)]
+    store.add_texts(
+        [f"an apple {'and a pear ' * n}" for n in range(9)], [{"n": n} for n in range(9)], ids=names
+    )
+    every = ids(store.similarity_search("apple", k=9))
+    assert ids(store.similarity_search("apple", k=3, offset=3)) == every[3:6]
+    assert ids(await store.as_retriever(k=3, offset=6).ainvoke("apple")) == every[6:]
+    diverse = ids(store.max_marginal_relevance_search("apple", k=9))
+    assert ids(store.max_marginal_relevance_search("apple", k=4, offset=4)) == diverse[4:8]
+    pages = [store.similarity_search("", k=3, offset=n, filter={"n": {"$lt": 7}}) for n in (0, 3, 6)]
+    assert sorted(one for page in pages for one in ids(page)) == names[:7]
+    assert len(ids(store.max_marginal_relevance_search("", k=3, offset=5, filter={"n": {"$lt": 7}}))) == 2
+    assert len(await store.asearch_by_metadata(limit=4, offset=8)) == 1
+    with pytest.raises(ValueError, match="offset must be"):
+        store.similarity_search("", filter={"n": 1}, offset=-1)

@@ -47,6 +47,25 @@ def test_a_query_by_its_matrix(store: LateInteractionVectorStore) -> None:
         store.query(ask(None), query_matrix=matrix[0])
 
 
+async def test_pages(store: LateInteractionVectorStore) -> None:
+    store.add(trees())
+    every = store.query(ask("oak tree", 10)).ids or []
+    assert store.query(ask("oak tree", 3), offset=3).ids == every[3:6]
+    assert (await store.aquery(ask("oak tree", 9), offset=len(every) - 1)).ids == every[-1:]
+    not_oak = where("rank", 0, "!=")
+    some = store.query(ask("oak tree", 9, filters=not_oak)).ids or []
+    assert store.query(ask("oak tree", 2, filters=not_oak), offset=2).ids == some[2:4]
+    mmr = VectorStoreQueryMode.MMR
+    diverse = store.query(ask("oak tree", 8, mode=mmr), mmr_prefetch_k=9).ids or []
+    assert store.query(ask("oak tree", 3, mode=mmr), mmr_prefetch_k=9, offset=2).ids == diverse[2:5]
+    pages = [store.query(ask(None, 3, filters=not_oak), offset=n).ids or [] for n in (0, 3, 6, 9)]
+    assert sorted(name for page in pages for name in page) == sorted(some)
+    retriever = LateInteractionRetriever(store, similarity_top_k=2, vector_store_kwargs={"offset": 1})
+    assert [found.node.node_id for found in retriever.retrieve("oak tree")] == every[1:3]
+    with pytest.raises(ValueError, match="offset must be"):
+        store.query(ask("oak tree"), offset=-1)
+
+
 def test_doc_ids_are_honoured(store: LateInteractionVectorStore) -> None:
     for parent, words in (("a", WORDS[:3]), ("b", WORDS[3:6]), (None, WORDS[6:])):
         store.add([node for node in trees(parent) if node.node_id in words])

@@ -138,7 +138,6 @@ def test_a_search_by_what_the_text_contains(store: LateInteractionVectorStore) -
     assert ids(found) == ["id_0"]
 
 
-@pytest.mark.xfail(strict=True, reason="no offset: compat-found 4")
 def test_pages_of_documents(store: LateInteractionVectorStore) -> None:
     store.add_texts([f"text {n}" for n in range(5)], ids=[str(n) for n in range(5)])
     pages = [ids(store.search_by_metadata(limit=2, offset=offset)) for offset in (0, 2, 4)]

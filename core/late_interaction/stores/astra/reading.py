@@ -97,15 +97,18 @@ class Reader:
 
     # --- by filter
 
-    async def find(self, filter: Filter | None, limit: int | None) -> list[Document]:
+    async def find(self, filter: Filter | None, limit: int | None, offset: int = 0) -> list[Document]:
         """Return the documents whose metadata match, in the order they were written.
 
-        With a limit, reading ends early: it takes the first ones in the database's own order.
+        An offset leaves out the first ones in the database's own order, and with a limit reading ends early.
         """
         found: list[Row] = []
         if limit != 0:
             async with aclosing(self.matching(filter, DOCUMENT)) as rows:
                 async for row in rows:
+                    if offset:
+                        offset -= 1
+                        continue
                     found.append(row)
                     if len(found) == limit:
                         break

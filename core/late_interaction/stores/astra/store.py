@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from late_interaction.candidates import Scaling
 from late_interaction.errors import StoreError
 from late_interaction.filters import Filter, check_parsed
+from late_interaction.metadata import MetadataChange, as_change
 from late_interaction.stores.astra.catalogue import Catalogue
 from late_interaction.stores.astra.client import DataApiClient
 from late_interaction.stores.astra.database import Parts, astra_database
@@ -23,6 +24,7 @@ from late_interaction.stores.astra.reading import Reader
 from late_interaction.stores.astra.rows import check_id, declared_columns
 from late_interaction.stores.astra.schema import Declaration, Tables, check_name, type_names
 from late_interaction.stores.astra.searching import Searcher
+from late_interaction.stores.astra.tasks import for_each_concurrently
 from late_interaction.stores.astra.unversioned import UnversionedWriter
 from late_interaction.stores.astra.writing import Writer
 from late_interaction.stores.base import Candidates, Store, check_search
@@ -234,16 +236,25 @@ class AstraStore(Store):
         checked = await asyncio.to_thread(check_encoded, documents, opened.spec.dim)
         await opened.writer.upsert(checked, opened.spec.packing)
 
-    async def update_metadata(self, doc_id: str, metadata: dict[str, Any]) -> bool:
-        """Set these metadata keys, leaving the others; return False if there is no such id.
+    async def update_metadata(self, selection: str | Filter, change: MetadataChange | dict[str, Any]) -> int:
+        """Change the metadata of a document, or of all that match a filter.
+
+        If it fails, some may be changed.
 
         Raises:
             ValueError: a declared field would have a value of another type.
         """
-        if not isinstance(metadata, dict):
-            raise TypeError(f"metadata must be a dict, not {shown(metadata)}.")
-        opened = self._opened()
-        return bool(check_ids([doc_id])) and await opened.writer.update_metadata(doc_id, metadata)
+        change, opened = as_change(change), self._opened()
+        if not isinstance(selection, Filter):
+            return bool(check_ids([selection])) and await opened.writer.update_metadata(selection, change)
+        doc_ids = [row["doc_id"] async for row in opened.reader.matching(selection, ())]
+        updated: list[bool] = []
+
+        async def update(doc_id: str) -> None:
+            updated.append(await opened.writer.update_metadata(doc_id, change))
+
+        await for_each_concurrently(update, doc_ids, self.requests.concurrency)
+        return updated.count(True)
 
     async def delete(self, selection: Sequence[str] | Filter) -> int:
         """Delete documents' rows, then their tokens; return how many documents existed.
@@ -280,14 +291,18 @@ class AstraStore(Store):
         """Return those of the ids that are in the index."""
         return await self._opened().reader.existing(check_ids(doc_ids))
 
-    async def find(self, filter: Filter | None = None, *, limit: int | None = None) -> list[Document]:
+    async def find(
+        self, filter: Filter | None = None, *, limit: int | None = None, offset: int = 0
+    ) -> list[Document]:
         """Return the documents whose metadata match, in the order they were written.
 
-        With a limit, reading ends early: it takes the first ones in the database's own order.
+        An offset leaves out the first ones in the database's own order, and with a limit reading ends early.
         """
         if limit is not None:
             check_not_negative("limit", limit)
-        return await self._opened().reader.find(check_parsed(filter), limit)
+        return await self._opened().reader.find(
+            check_parsed(filter), limit, check_not_negative("offset", offset)
+        )
 
     async def count(self, filter: Filter | None = None) -> int:
         """Count the documents (that match). The service cannot count: the id of every one is read."""

@@ -7,8 +7,8 @@ rows in place. It is right as long as one client at a time writes an id. `copy` 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
+from late_interaction.metadata import MetadataChange
 from late_interaction.packing import unpack
 from late_interaction.stores.astra.client import Row
 from late_interaction.stores.astra.failures import ServiceError
@@ -78,8 +78,8 @@ class UnversionedWriter(Writer):
     async def _delete_all_tokens(self, doc_id: str) -> None:
         await self._client.command(self._tables.tokens, {"deleteMany": {"filter": {"doc_id": doc_id}}})
 
-    async def update_metadata(self, doc_id: str, metadata: Mapping[str, Any]) -> bool:
-        """Set these metadata keys in place, leaving the others; return False if there is no such id.
+    async def update_metadata(self, doc_id: str, change: MetadataChange) -> bool:
+        """Change the metadata of a document in place; return False if there is no such id.
 
         Raises:
             ValueError: a declared field would have a value of another type.
@@ -89,7 +89,7 @@ class UnversionedWriter(Writer):
             if row is None:
                 return False
             before = metadata_of(row)
-            after = {**before, **metadata}
+            after = change.apply(before)
             cells = declared_columns(after, self._tables.fields)
             if cells != declared_columns(before, self._tables.fields):
                 rows = [{"doc_id": doc_id, "token_id": i, **cells} for i in range(row["n_tokens"])]

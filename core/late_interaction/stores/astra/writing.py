@@ -32,9 +32,10 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from late_interaction.errors import StoreError
+from late_interaction.metadata import MetadataChange
 from late_interaction.packing import unpack
 from late_interaction.stores.astra.client import DataApiClient, Row
 from late_interaction.stores.astra.failures import ServiceError
@@ -204,7 +205,7 @@ class Writer:
             for doc_id in outcome.repeated & rows.keys():
                 # The first attempt may have been carried out, and the document replaced before the second one.
                 if not await self._has_tokens(rows[doc_id]):
-                    await self._revise(doc_id, {}, new_tokens=True)
+                    await self._revise(doc_id, MetadataChange(), new_tokens=True)
         except ServiceError as error:  # The documents are written, and that is what was asked for.
             self._leave_over(surplus, error)
 
@@ -250,22 +251,22 @@ class Writer:
 
     # --- metadata
 
-    async def update_metadata(self, doc_id: str, metadata: Mapping[str, Any]) -> bool:
-        """Set these metadata keys, leaving the others; return False if there is no such id.
+    async def update_metadata(self, doc_id: str, change: MetadataChange) -> bool:
+        """Change the metadata of a document; return False if there is no such id.
 
         Raises:
             ValueError: a declared field would have a value of another type.
         """
         async with self._exclusive([doc_id]):
-            return await self._revise(doc_id, metadata)
+            return await self._revise(doc_id, change)
 
     async def restore_tokens(self, doc_ids: Sequence[str]) -> None:
         """Write the tokens of documents anew, from the packed matrices in their rows, and their declared fields."""
         async with self._exclusive(doc_ids):
             for doc_id in doc_ids:
-                await self._revise(doc_id, {}, new_tokens=True)
+                await self._revise(doc_id, MetadataChange(), new_tokens=True)
 
-    async def _revise(self, doc_id: str, changes: Mapping[str, Any], *, new_tokens: bool = False) -> bool:
+    async def _revise(self, doc_id: str, change: MetadataChange, *, new_tokens: bool = False) -> bool:
         """Commit a revision of the row, and again until it is one of the version that the row has."""
         own: set[int] = set()
         replaced: set[int] = set()
@@ -274,7 +275,7 @@ class Writer:
             if row is None:
                 break
             before = metadata_of(row)
-            after = {**before, **changes}
+            after = change.apply(before)
             cells = declared_columns(after, self._tables.fields)
             tokens = token_version(row)
             if new_tokens or cells != declared_columns(before, self._tables.fields):
@@ -296,7 +297,7 @@ class Writer:
                 new_tokens = False
                 continue
             if now.get("revision") != revision and not (
-                changes.items() <= metadata_of(now).items() and not new_tokens
+                change.apply(metadata_of(now)) == metadata_of(now) and not new_tokens
             ):
                 continue  # Another client's update came later, and did not know of this one.
             tokens = token_version(now)
@@ -346,7 +347,9 @@ class Writer:
             self._tables.docs, {"updateOne": {"filter": {"doc_id": doc_id}, "update": update}}
         )
         if await self._reader.existing([doc_id]):
-            await self._revise(doc_id, {})  # Written just before: its declared columns were removed too.
+            await self._revise(
+                doc_id, MetadataChange()
+            )  # Written just before: its declared columns were removed too.
 
     # --- token rows
 
@@ -358,7 +361,7 @@ class Writer:
         await self._for_each(self._delete_version, pairs)
         for doc_id, row in (await self._reader.rows([doc_id for doc_id, _ in pairs], VERSION)).items():
             if token_version(row) in versions[doc_id]:
-                await self._revise(doc_id, {}, new_tokens=True)
+                await self._revise(doc_id, MetadataChange(), new_tokens=True)
 
     async def _delete_version(self, pair: tuple[str, int]) -> None:
         where = {"doc_id": pair[0], "generation": pair[1]}

@@ -34,6 +34,7 @@ from late_interaction.candidates import Scaling
 from late_interaction.errors import DocumentError, IndexMismatchError, StoreError
 from late_interaction.filters import Filter, check_parsed
 from late_interaction.maxsim import maxsim
+from late_interaction.metadata import MetadataChange, as_change
 from late_interaction.packing import has_vectors, unpack, unpack_many
 from late_interaction.recipes import Remade
 from late_interaction.stores.base import Candidates, Store, check_search
@@ -302,26 +303,26 @@ class LocalStore(Remade, Store):
         return due
 
     @in_writer_thread
-    def update_metadata(self, doc_id: str, metadata: dict[str, Any]) -> bool:
-        """Set these metadata keys, leaving the others; return False if there is no such id.
+    def update_metadata(self, selection: str | Filter, change: MetadataChange | dict[str, Any]) -> int:
+        """Change the metadata of a document, or in one transaction of all that match a filter.
 
         Raises:
-            TypeError, ValueError: the metadata cannot be stored as JSON.
+            TypeError, ValueError: the metadata cannot be stored as JSON; nothing is changed.
         """
-        if not isinstance(metadata, dict):
-            raise TypeError(f"metadata must be a dict, not {shown(metadata)}.")
-        if not check_ids([doc_id]):
+        change = as_change(change)
+        if not isinstance(selection, Filter) and not check_ids([selection]):
             return False
-        with self._changing() as (connection, change):
-            row = connection.execute(
-                "SELECT rid, metadata FROM documents WHERE doc_id = ?", (doc_id,)
-            ).fetchone()
-            if row is None:
-                return False
-            merged = metadata_to_json({**to_metadata(row[1]), **metadata})
-            connection.execute("UPDATE documents SET metadata = ? WHERE rid = ?", (merged, row[0]))
-            change.updated.append(row[0])
-            return True
+        with self._changing() as (connection, changed):
+            if isinstance(selection, Filter):
+                rows = list(matching(connection, selection, "rid, metadata"))
+            else:
+                query = "SELECT rid, metadata FROM documents WHERE doc_id = ?"
+                rows = connection.execute(query, (selection,)).fetchall()
+            for row_id, text in rows:
+                made = metadata_to_json(change.apply(to_metadata(text)))
+                connection.execute("UPDATE documents SET metadata = ? WHERE rid = ?", (made, row_id))
+                changed.updated.append(row_id)
+        return len(rows) if isinstance(selection, Filter) else bool(rows)
 
     @in_writer_thread
     def delete(self, selection: Sequence[str] | Filter) -> int:
@@ -392,18 +393,23 @@ class LocalStore(Remade, Store):
             return {row[0] for row in select_in(connection, "doc_id FROM documents", "doc_id", doc_ids)}
 
     @in_thread
-    def find(self, filter: Filter | None = None, *, limit: int | None = None) -> list[Document]:
+    def find(
+        self, filter: Filter | None = None, *, limit: int | None = None, offset: int = 0
+    ) -> list[Document]:
         """Return the documents whose metadata match, in the order they were written."""
         if limit is not None:
             check_not_negative("limit", limit)
+        check_not_negative("offset", offset)
         check_parsed(filter)
         with self._file.reading() as connection:
             rows: Iterator[tuple[Any, ...]]
             if filter is None:
-                rows = connection.execute(f"SELECT {DOCUMENT} FROM documents ORDER BY rid")
+                query = f"SELECT {DOCUMENT} FROM documents ORDER BY rid LIMIT -1 OFFSET ?"
+                rows, offset = connection.execute(query, (offset,)), 0
             else:
                 rows = matching(connection, filter, DOCUMENT)
-            return [to_document(row) for row in itertools.islice(rows, limit)]
+            last = None if limit is None else offset + limit
+            return [to_document(row) for row in itertools.islice(rows, offset, last)]
 
     @in_thread
     def count(self, filter: Filter | None = None) -> int:
