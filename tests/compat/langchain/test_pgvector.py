@@ -102,6 +102,13 @@ BETWEEN: list[tuple[dict[str, Any], set[int]]] = [
     ({"n": {"$between": [1, 1]}}, {1}),
     ({"height": {"$between": (4.25, 30.5)}}, {1, 3}),
 ]
+OF_PATTERNS: list[tuple[dict[str, Any], set[int]]] = [
+    ({"name": {"$like": "Red%"}}, {1}),
+    ({"name": {"$like": "%o%"}}, {2, 3}),
+    ({"name": {"$like": "red%"}}, set()),
+    ({"name": {"$ilike": "red%"}}, {1}),
+    ({"$or": [{"code": {"$like": "RB_"}}, {"code": {"$like": "SP_"}}]}, {1, 2}),
+]
 NO_FILTERS: list[Any] = [
     {"$nor": [{"n": 1}, {"n": 2}]},
     {"$and": {"evergreen": True}},
@@ -128,12 +135,7 @@ def plants(make: MakeStore, engine: str) -> LateInteractionVectorStore:
 
 @pytest.mark.parametrize(
     ("filter", "expected"),
-    [
-        *OF_FIELDS,
-        *OF_FILTERS,
-        *OF_A_LIST_AFTER_NOT,
-        *BETWEEN,
-    ],
+    [*OF_FIELDS, *OF_FILTERS, *OF_A_LIST_AFTER_NOT, *BETWEEN, *OF_PATTERNS],
     ids=shown,
 )
 async def test_what_filters_mean(
