@@ -8,11 +8,12 @@ command line offer it without a change (`tests/unit/test_options.py` sees to tha
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from numbers import Real
-from typing import Any, Literal, TypeAlias, TypedDict, get_args
+from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, get_args
 
 from late_interaction.filters import Filter
 from late_interaction.images.storing import StoreImages, check_store_images
@@ -20,6 +21,7 @@ from late_interaction.packing import check_packing
 from late_interaction.types import DocId, PackingDtype
 from late_interaction.validation import check_positive, shown
 
+F = TypeVar("F", bound=Callable[..., Any])
 FilterSpec: TypeAlias = Mapping[str, Any] | Filter
 OnError: TypeAlias = Literal["continue", "raise", "skip"]
 IdsOf: TypeAlias = Literal["random", "content"]
@@ -191,6 +193,33 @@ class RowSettings(WriteSettings):
         WriteSettings.__post_init__(self)
         check_one_of("on_error", self.on_error, get_args(OnError))
         check_one_of("ids", self.ids, get_args(IdsOf))
+
+
+def spelled_out(of: type) -> Callable[[F], F]:
+    """Name the options in a function's signature, in place of `**options`, for `help` and for notebooks.
+
+    Args:
+        of: the options class that the function takes whole.
+    """
+    settings = {IndexOptions: IndexSettings, RowOptions: RowSettings, WriteOptions: WriteSettings}.get(of)
+    given = {} if settings is None else {field.name: field.default for field in fields(settings)}
+    options = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=given.get(name, False if hint.__forward_arg__ == "bool" else None),
+            annotation=hint.__forward_arg__,
+        )
+        for name, hint in of.__annotations__.items()
+    ]
+
+    def decorate(function: F) -> F:
+        signature = inspect.signature(function)
+        own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+        vars(function)["__signature__"] = signature.replace(parameters=[*own, *options])
+        return function
+
+    return decorate
 
 
 def check_names(of: type, given: Mapping[str, object]) -> None:

@@ -29,6 +29,7 @@ from late_interaction.options import (
     SearchOptions,
     WriteOptions,
     WriteSettings,
+    spelled_out,
 )
 from late_interaction.pacing import Items, Rows
 from late_interaction.pooling import POOLING_ALGORITHM
@@ -81,6 +82,7 @@ class LateInteractionPipeline(Remade):
         `LateInteractionPipeline("my_index", ColBERTModel("answerdotai/answerai-colbert-small-v1"))`.
     """
 
+    @spelled_out(IndexOptions)
     def __init__(
         self,
         db: Place,
@@ -219,6 +221,7 @@ class LateInteractionPipeline(Remade):
         """
         return (await self.index_documents([row]))[0]
 
+    @spelled_out(RowOptions)
     async def index_documents(self, rows: Rows, **options: Unpack[RowOptions]) -> IndexedIds:
         """Index rows, each replacing the document of the same id.
 
@@ -241,6 +244,7 @@ class LateInteractionPipeline(Remade):
         """
         return await self._index(rows, None, options)
 
+    @spelled_out(RowOptions)
     async def index_embeddings(
         self,
         rows: Rows,
@@ -283,6 +287,7 @@ class LateInteractionPipeline(Remade):
         """
         return await (await self._opened()).optimize(show_progress=show_progress)
 
+    @spelled_out(WriteOptions)
     async def copy_to(
         self, other: LateInteractionPipeline | Store | str | Path, **options: Unpack[WriteOptions]
     ) -> int:
@@ -313,6 +318,7 @@ class LateInteractionPipeline(Remade):
 
     # --- searching
 
+    @spelled_out(SearchOptions)
     async def search(self, query: Query, k: int = 10, **options: Unpack[SearchOptions]) -> SearchResults:
         """Find the `k` documents with the highest MaxSim, best first.
 
@@ -336,6 +342,7 @@ class LateInteractionPipeline(Remade):
         """
         return (await self.search_many([query], k, **options))[0]
 
+    @spelled_out(SearchOptions)
     async def search_many(
         self, queries: Sequence[Query], k: int = 10, **options: Unpack[SearchOptions]
     ) -> list[SearchResults]:
@@ -346,6 +353,7 @@ class LateInteractionPipeline(Remade):
         encode_s = (time.perf_counter() - started) / max(1, len(matrices))
         return list(await asyncio.gather(*(self._search(matrix, plan, encode_s) for matrix in matrices)))
 
+    @spelled_out(SearchOptions)
     async def search_with_embeddings(
         self, matrix: ArrayLike, k: int = 10, **options: Unpack[SearchOptions]
     ) -> SearchResults:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, Ty
 from late_interaction.encoders.base import LateInteractionModel
 from late_interaction.errors import LateInteractionError, PickleError
 from late_interaction.lifecycle import Closable
-from late_interaction.options import FilterSpec, IndexOptions, WriteOptions
+from late_interaction.options import FilterSpec, IndexOptions, WriteOptions, spelled_out
 from late_interaction.pipeline import LateInteractionPipeline
 from late_interaction.portal import LoopPortal, shared_portal
 from late_interaction.recipes import Remade
@@ -103,6 +103,7 @@ class SyncPipeline(Closable, Remade):
         'along y'
     """
 
+    @spelled_out(IndexOptions)
     def __init__(
         self,
         db: Place,
@@ -233,6 +234,7 @@ class SyncPipeline(Closable, Remade):
     index_embeddings = _feeding(LateInteractionPipeline.index_embeddings)
     optimize = _synced(LateInteractionPipeline.optimize)
 
+    @spelled_out(WriteOptions)
     def copy_to(self, other: SyncPipeline | Store | str | Path, **options: Unpack[WriteOptions]) -> int:
         """Copy every document with its vectors into another index; nothing is encoded again.
 

@@ -80,6 +80,34 @@ def test_every_option_is_documented_and_tried_here(
         assert fields == {name: hint.__forward_arg__ for name, hint in of.__annotations__.items()}
 
 
+@pytest.mark.parametrize("of", [LateInteractionPipeline, SyncPipeline])
+@pytest.mark.parametrize(
+    ("method", "samples"),
+    [
+        ("__init__", INDEX),
+        ("search", SEARCH),
+        ("search_many", SEARCH),
+        ("search_with_embeddings", SEARCH),
+        ("index_documents", ROW),
+        ("index_embeddings", ROW),
+        ("copy_to", WRITE),
+    ],
+)
+def test_a_signature_names_every_option_and_its_default(
+    of: type, method: str, samples: Mapping[str, Any]
+) -> None:
+    parameters = inspect.signature(getattr(of, method)).parameters
+    assert set(samples) <= set(parameters)
+    assert "options" not in parameters
+    settings = {"__init__": IndexSettings, "copy_to": WriteSettings}.get(method, RowSettings)
+    for name in samples:
+        assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
+        if samples is SEARCH:
+            assert parameters[name].default is (False if name in ("exact", "distinct") else None)
+        else:
+            assert parameters[name].default == getattr(settings(), name)
+
+
 # --- searches
 
 
