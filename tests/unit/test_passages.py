@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from late_interaction import ModelError, Passage, passages
-from late_interaction.reading.passages import join_lines
+from late_interaction.reading.texts import join_lines
 from tests.support.models import HashModel
 
 
@@ -109,16 +109,17 @@ def test_no_sentence_is_torn_where_it_fits_whatever_the_line_ends() -> None:
 )
 def test_any_script_is_cut_and_bounded(text: str, end: str) -> None:
     found = texts(text * 200)
-    assert len(found) >= 5
+    assert len(found) >= 4
     assert max(map(len, found)) <= 1000
     assert all(passage.endswith(end) for passage in found)
     assert "".join("".join(found).split()) == "".join((text * 200).split())
 
 
-def test_a_thai_text_without_spaces_is_cut_between_words() -> None:
+def test_a_long_thai_text_without_spaces_is_cut_between_words() -> None:
     words = ["ท่าเรือ", "เปิด", "ตอน", "รุ่งสาง", "และ", "ชาว", "ประมง", "ดึง", "อวน", "ขึ้น", "มา"]
-    ends = {sum(map(len, (words * 40)[:n])) for n in range(len(words) * 40 + 1)}
-    found, at = texts("".join(words) * 40, max_tokens=60), 0
+    ends = {sum(map(len, (words * 200)[:n])) for n in range(len(words) * 200 + 1)}
+    found, at = texts("".join(words) * 200, max_tokens=60), 0
+    assert len(found) > 100
     for passage in found:
         at += len(passage)
         assert at in ends

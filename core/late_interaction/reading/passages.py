@@ -11,14 +11,13 @@ headings, and sentences as overlap are in none of them, and are here.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from late_interaction.reading.markdown import Block, Path, Section, markdown_sections, plain_section
-from late_interaction.sentences import last_boundary, sentence_ends
+from late_interaction.sentences import sentence_ends
 from late_interaction.validation import check_positive
 
 if TYPE_CHECKING:
@@ -31,8 +30,6 @@ _CHARACTERS_PER_TOKEN = 16
 _STRETCH = 2048
 _HEADINGS_SHARE = 1 / 3
 _ESTIMATED = re.compile(r"[a-zA-Z]{1,3}|[^\W\da-zA-Z]|\d|[^\w\s]|_")
-_BULLET = re.compile(r"\s*(?:[-*•–▪◦]|\(?\w{1,3}[.)])\s")
-_FULL_LINE = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,29 +113,6 @@ def passages(
             yield Passage(above, section.line, heading)
 
 
-def join_lines(text: str) -> str:
-    """Join the lines of each paragraph of a page: those that are full, unless the next one begins an item of a list.
-
-    Blank lines stay. Between two Chinese or Japanese signs no space is put.
-    """
-    lines = text.split("\n")
-    longest = max(map(len, lines))
-    joined = lines[0]
-    for before, line in pairwise(lines):
-        is_full = len(before.rstrip()) >= _FULL_LINE * longest
-        if not before.strip() or not line.strip() or not is_full or _BULLET.match(line):
-            joined += "\n" + line
-        elif _is_wide(before.rstrip()[-1]) and _is_wide(line.lstrip()[0]):
-            joined = joined.rstrip() + line.lstrip()
-        else:
-            joined = joined.rstrip() + " " + line.lstrip()
-    return joined
-
-
-def _is_wide(sign: str) -> bool:
-    return unicodedata.east_asian_width(sign) in ("W", "F")
-
-
 # --- sizes
 
 
@@ -203,9 +177,20 @@ class _Measure:
 
     def cut_at_words(self, text: str, room: int) -> list[str]:
         """Cut a text at the ends of lines, words or characters into parts that have room; nothing is lost."""
-        # The splitter takes quadratic time where it finds no place to cut.
-        stretches = _stretches(text, max(_STRETCH, 6 * room))
-        return [part for stretch in stretches for part in self._splitter(room).chunks(stretch)]
+        # The splitter takes quadratic time where it finds no place to cut, so it gets a stretch of the text at a time.
+        # The last part of one may end inside a word: it begins the next one.
+        start, length = 0, max(_STRETCH, 6 * room)
+        parts: list[str] = []
+        while start < len(text):
+            found: list[str] = self._splitter(room).chunks(text[start : start + length])
+            if start + length >= len(text):
+                return parts + found
+            if len(found) == 1:
+                length *= 2
+                continue
+            parts += found[:-1]
+            start += sum(map(len, found[:-1]))
+        return parts
 
     def _splitter(self, room: int) -> Any:
         splitter = self._splitters.get(room)
@@ -215,16 +200,6 @@ class _Measure:
             splitter = TextSplitter.from_callback(self.size, room, trim=False)
             self._splitters[room] = splitter
         return splitter
-
-
-def _stretches(text: str, most: int) -> Iterator[str]:
-    """Yield a text in parts of at most `most` characters, cut at the best boundaries."""
-    start = 0
-    while len(text) - start > most:
-        end = last_boundary(text, start + most // 2, start + most)
-        yield text[start:end]
-        start = end
-    yield text[start:]
 
 
 def _estimated(texts: Sequence[str]) -> list[int]:

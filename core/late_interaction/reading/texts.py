@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import codecs
+import re
+import unicodedata
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from late_interaction.images.pdf import page_count, page_text
-from late_interaction.reading.passages import Passage, join_lines
+from late_interaction.reading.passages import Passage
 from late_interaction.reading.problems import ReadProblem, RestUnreadableError
 from late_interaction.sentences import last_boundary
 
@@ -17,6 +20,8 @@ Cut: TypeAlias = Callable[..., Iterator[Passage]]
 
 _SEGMENT = 65_536
 _LONGEST_SEGMENT = 4 * _SEGMENT
+_BULLET = re.compile(r"\s*(?:[-*•–▪◦]|\(?\w{1,3}[.)])\s")
+_FULL_LINE = 0.6
 
 
 def text_rows(file: Path, cut: Cut, *, markdown: bool) -> Iterator[dict[str, Any]]:
@@ -57,6 +62,29 @@ def pdf_rows(
         which = ", ".join(without_text[:10]) + (", …" if len(without_text) > 10 else "")
         reason = f"{len(without_text)} of {pages} pages show something, but have no text (page {which})"
         on_problem(ReadProblem(file, None, f"{reason}: scanned pages need a visual model such as ColQwen2"))
+
+
+def join_lines(text: str) -> str:
+    """Join the lines of each paragraph of a page: those that are full, unless the next one begins an item of a list.
+
+    Blank lines stay. Between two Chinese or Japanese signs no space is put.
+    """
+    lines = text.split("\n")
+    longest = max(map(len, lines))
+    joined = lines[0]
+    for before, line in pairwise(lines):
+        is_full = len(before.rstrip()) >= _FULL_LINE * longest
+        if not before.strip() or not line.strip() or not is_full or _BULLET.match(line):
+            joined += "\n" + line
+        elif _is_wide(before.rstrip()[-1]) and _is_wide(line.lstrip()[0]):
+            joined = joined.rstrip() + line.lstrip()
+        else:
+            joined = joined.rstrip() + " " + line.lstrip()
+    return joined
+
+
+def _is_wide(sign: str) -> bool:
+    return unicodedata.east_asian_width(sign) in ("W", "F")
 
 
 def _segments(file: Path, *, whole: bool) -> Iterator[tuple[int, str]]:
