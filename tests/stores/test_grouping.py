@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from late_interaction import LateInteractionPipeline, SearchResult
+from late_interaction import LateInteractionPipeline, LocalStore, SearchResult
 from late_interaction.grouping import first_of_each
 from late_interaction.ranking import diversify
+from late_interaction.stores.local.limits import Limits
 from tests.support.models import HashModel
 
 
-@pytest.fixture
-async def pipeline(tmp_path):
+@pytest.fixture(
+    params=[
+        "folder",
+        pytest.param("folder with a search index", marks=pytest.mark.slow),
+        pytest.param("astra", marks=pytest.mark.slow),
+    ]
+)
+async def pipeline(request, tmp_path, server):
     """Two sources, of which one has forty passages that answer better; the same text many times; and two without."""
     rows = [
         {"doc_id": f"many{n}", "content": f"harbour boat sail w{n}", "source": "many", "at": {"year": n % 3}}
@@ -22,8 +29,15 @@ async def pipeline(tmp_path):
         {"doc_id": f"twin{n}", "content": "harbour boat twin", "source": f"twin{n % 2}"} for n in range(30)
     ]
     rows += [{"doc_id": f"none{n}", "content": f"harbour none{n}"} for n in range(2)]
-    async with LateInteractionPipeline(tmp_path, HashModel(dim=64), doc_pool_factor=1) as made:
+    db = tmp_path
+    if request.param == "astra":
+        db = server.async_database()
+    elif "index" in request.param:
+        db = LocalStore(tmp_path, limits=Limits(exact_tokens=10))
+    async with LateInteractionPipeline(db, HashModel(dim=64), doc_pool_factor=1) as made:
         await made.index_documents(rows)
+        if "index" in request.param:
+            assert (await made.store.info())["documents_in_index"] == len(rows)
         yield made
 
 
