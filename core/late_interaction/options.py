@@ -203,11 +203,12 @@ def spelled_out(of: type) -> Callable[[F], F]:
     """
     settings = {IndexOptions: IndexSettings, RowOptions: RowSettings, WriteOptions: WriteSettings}.get(of)
     given = {} if settings is None else {field.name: field.default for field in fields(settings)}
+    plain = {"bool": False, "int": 0}
     options = [
         inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=given.get(name, False if hint.__forward_arg__ == "bool" else None),
+            default=given.get(name, plain.get(hint.__forward_arg__)),
             annotation=hint.__forward_arg__,
         )
         for name, hint in of.__annotations__.items()

@@ -103,7 +103,8 @@ def test_a_signature_names_every_option_and_its_default(
     for name in samples:
         assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
         if samples is SEARCH:
-            assert parameters[name].default is (False if name in ("exact", "distinct") else None)
+            expected = {"exact": False, "distinct": False, "offset": 0}.get(name)
+            assert parameters[name].default is expected
         else:
             assert parameters[name].default == getattr(settings(), name)
 
