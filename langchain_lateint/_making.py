@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from numpy.typing import ArrayLike
 
@@ -14,6 +14,8 @@ from langchain_lateint._operations import Ids, Operation
 from langchain_lateint._relevance import RelevanceFn
 from langchain_lateint.embeddings import Model
 from late_interaction import LateInteractionPipeline, LocalStore, RowOptions
+
+T = TypeVar("T")
 
 
 class UsualWays(UsualNames):
@@ -34,7 +36,7 @@ class UsualWays(UsualNames):
             IndexNotFoundError: there is no such index.
             IndexMismatchError: it was built with another model, pooling or packing.
         """
-        store: Self = _made(cls, _existing(collection_name, kwargs), embedding)
+        store: Self = _made(cls, _existing(embedding, collection_name, kwargs))
         try:
             store._pipeline.initialize()
         except BaseException:
@@ -47,7 +49,7 @@ class UsualWays(UsualNames):
         cls, embedding: Model | None = None, *, collection_name: str | None = None, **kwargs: Any
     ) -> Self:
         """Await `from_existing_index` on any event loop."""
-        store: Self = await asyncio.to_thread(_made, cls, _existing(collection_name, kwargs), embedding)
+        store: Self = await asyncio.to_thread(_made, cls, _existing(embedding, collection_name, kwargs))
         try:
             await store._pipeline.arun(LateInteractionPipeline.initialize)
         except BaseException:
@@ -87,8 +89,8 @@ class UsualWays(UsualNames):
             ids: an id for each text, or "content".
             kwargs: as for the class and for `add_texts`.
         """
-        adding = {name: kwargs.pop(name) for name in RowOptions.__annotations__ if name in kwargs}
-        store: Self = _made(cls, kwargs, embedding)
+        making, adding = divided(embedding, kwargs)
+        store: Self = _made(cls, making)
         try:
             store.add_embeddings(text_embeddings, metadatas=metadatas, ids=ids, **adding)
         except BaseException:
@@ -106,8 +108,8 @@ class UsualWays(UsualNames):
         **kwargs: Any,
     ) -> Self:
         """Await `from_embeddings` on any event loop."""
-        adding = {name: kwargs.pop(name) for name in RowOptions.__annotations__ if name in kwargs}
-        store: Self = await asyncio.to_thread(_made, cls, kwargs, embedding)
+        making, adding = divided(embedding, kwargs)
+        store: Self = await asyncio.to_thread(_made, cls, making)
         try:
             await store.aadd_embeddings(text_embeddings, metadatas=metadatas, ids=ids, **adding)
         except BaseException:
@@ -178,9 +180,11 @@ class UsualWays(UsualNames):
         Args:
             relevance_score_fn: as for the class; by default this store's own.
         """
-        own = self._beside_pipeline()["relevance_score_fn"]
+        own = self._beside_pipeline()
+        if relevance_score_fn is not None:
+            own["relevance_score_fn"] = relevance_score_fn
         making: Any = type(self)
-        copied: Self = making(self._pipeline, relevance_score_fn=relevance_score_fn or own)
+        copied: Self = making(self._pipeline, **own)
         return copied
 
 
@@ -189,18 +193,34 @@ def _check_flag(allow_dangerous_deserialization: object) -> None:
         raise TypeError("allow_dangerous_deserialization must be True or False.")
 
 
-def _made(cls: Any, kwargs: dict[str, Any], embedding: Model | None) -> Any:
-    if embedding is not None and kwargs.get("model") is not None:
-        raise ValueError("the model is given twice, as `embedding` and as `model`: give one.")
-    return cls(**kwargs) if embedding is None else cls(**{**kwargs, "model": embedding})
+def divided(embedding: Model | None, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the arguments for the class, the model among them, and those for `add_texts`."""
+    adding = {name: kwargs[name] for name in RowOptions.__annotations__ if name in kwargs}
+    making = {name: value for name, value in kwargs.items() if name not in adding}
+    if (model := one_of("embedding", embedding, "model", kwargs.get("model"))) is not None:
+        making["model"] = model
+    return making, adding
 
 
-def _existing(collection_name: str | None, kwargs: dict[str, Any]) -> dict[str, Any]:
-    if collection_name is not None:
-        if kwargs.get("table_name") is not None:
-            raise ValueError("collection_name and table_name are two names of the same thing: give one.")
-        kwargs = {**kwargs, "table_name": collection_name}
-    return {"must_exist": True, **kwargs}
+def one_of(name: str, value: T | None, other_name: str, other: T | None) -> T | None:
+    """Return what was given by either of two names.
+
+    Raises:
+        ValueError: it was given by both.
+    """
+    if value is not None and other is not None:
+        raise ValueError(f"{name} and {other_name} are two names of the same thing: give one.")
+    return other if value is None else value
+
+
+def _made(cls: Any, kwargs: dict[str, Any]) -> Any:
+    return cls(**kwargs)
+
+
+def _existing(embedding: Model | None, collection_name: str | None, kwargs: dict[str, Any]) -> dict[str, Any]:
+    table_name = one_of("collection_name", collection_name, "table_name", kwargs.get("table_name"))
+    model = one_of("embedding", embedding, "model", kwargs.get("model"))
+    return {"must_exist": True, **kwargs, "table_name": table_name, "model": model}
 
 
 def _saving(folder_path: str | Path, index_name: str | None) -> Operation[None]:

@@ -7,7 +7,7 @@ says whose it is.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from langchain_core.documents import Document
 from langchain_core.documents.base import Blob
@@ -26,13 +26,27 @@ from langchain_lateint._operations import (
 )
 from langchain_lateint._searches import SearchMethods
 from late_interaction import IndexedIds, LateInteractionPipeline, SearchResults
-from late_interaction.adapting import FloatMatrix, PipelineHolder, Query, check_not_negative
+from late_interaction.adapting import FloatMatrix, OnError, PipelineHolder, Query, check_not_negative
 
 ScoredWithId = tuple[Document, float, str]
 
 
 class UsualNames(PipelineHolder, SearchMethods):
     """Names of other stores for the methods of `LateInteractionVectorStore`."""
+
+    _on_error: OnError
+    _ids: Literal["content"] | None
+
+    def _adding(
+        self,
+        texts: Iterable[str],
+        metadatas: Sequence[dict[str, Any]] | None,
+        ids: Ids,
+        options: dict[str, Any],
+        embeddings: Sequence[ArrayLike] | None = None,
+    ) -> Operation[IndexedIds]:
+        options = {"on_error": self._on_error, **options}
+        return add_operation(texts, metadatas, self._ids if ids is None else ids, options, embeddings)
 
     # --- the same under another name
 
@@ -78,7 +92,8 @@ class UsualNames(PipelineHolder, SearchMethods):
             ids: as for `add_texts`.
             kwargs: as for `add_texts`.
         """
-        return self._pipeline.run(_adding(texts, embeddings, metadatas, ids, kwargs))
+        texts, embeddings = _texts_and_vectors(texts, embeddings)
+        return self._pipeline.run(self._adding(texts, metadatas, ids, kwargs, embeddings))
 
     async def aadd_embeddings(
         self,
@@ -89,7 +104,8 @@ class UsualNames(PipelineHolder, SearchMethods):
         **kwargs: Any,
     ) -> IndexedIds:
         """Await `add_embeddings` on any event loop."""
-        return await self._pipeline.arun(_adding(texts, embeddings, metadatas, ids, kwargs))
+        texts, embeddings = _texts_and_vectors(texts, embeddings)
+        return await self._pipeline.arun(self._adding(texts, metadatas, ids, kwargs, embeddings))
 
     def add_images(
         self,
@@ -99,7 +115,8 @@ class UsualNames(PipelineHolder, SearchMethods):
         **kwargs: Any,
     ) -> IndexedIds:
         """Add images without a text, as Chroma does: paths, URLs, base64, bytes or images of Pillow."""
-        return self._pipeline.run(_adding_images(uris, metadatas, ids, kwargs))
+        texts, with_images = _captions(uris, metadatas)
+        return self._pipeline.run(self._adding(texts, with_images, ids, kwargs))
 
     async def aadd_images(
         self,
@@ -109,7 +126,8 @@ class UsualNames(PipelineHolder, SearchMethods):
         **kwargs: Any,
     ) -> IndexedIds:
         """Await `add_images` on any event loop."""
-        return await self._pipeline.arun(_adding_images(uris, metadatas, ids, kwargs))
+        texts, with_images = _captions(uris, metadatas)
+        return await self._pipeline.arun(self._adding(texts, with_images, ids, kwargs))
 
     def delete_by_metadata_filter(self, filter: Filter) -> int:
         """Delete the documents whose metadata match, as Astra does, and return how many there were."""
@@ -263,13 +281,9 @@ class UsualNames(PipelineHolder, SearchMethods):
         return await self._pipeline.arun(search_with_matrices_operation(embedding, k, filter, kwargs))
 
 
-def _adding(
-    texts: Iterable[Any],
-    embeddings: Sequence[ArrayLike] | None,
-    metadatas: Sequence[dict[str, Any]] | None,
-    ids: Ids,
-    options: dict[str, Any],
-) -> Operation[IndexedIds]:
+def _texts_and_vectors(
+    texts: Iterable[Any], embeddings: Sequence[ArrayLike] | None
+) -> tuple[list[str], Sequence[ArrayLike]]:
     texts = list(texts)
     if embeddings is None:
         pairs = [one for one in texts if isinstance(one, tuple | list) and len(one) == 2]
@@ -278,22 +292,18 @@ def _adding(
         texts, embeddings = [text for text, _ in pairs], [vectors for _, vectors in pairs]
     if any(isinstance(one, Mapping) for one in embeddings):
         raise TypeError("embeddings are vectors, not mappings: give metadatas=… by its name.")
-    return add_operation(texts, metadatas, ids, options, embeddings)
+    return texts, embeddings
 
 
-def _adding_images(
-    uris: Sequence[Any],
-    metadatas: Sequence[dict[str, Any]] | None,
-    ids: Ids,
-    options: dict[str, Any],
-) -> Operation[IndexedIds]:
+def _captions(
+    uris: Sequence[Any], metadatas: Sequence[dict[str, Any]] | None
+) -> tuple[list[str], list[dict[str, Any]]]:
     if isinstance(uris, str | bytes):
         raise TypeError(f"uris must be a list, not a bare {type(uris).__name__}.")
     given = [{} for _ in uris] if metadatas is None else [dict(one or {}) for one in metadatas]
     if len(given) != len(uris):
         raise ValueError(f"there are {len(uris)} images, but {len(given)} metadatas.")
-    with_images = [{**one, "image": uri} for one, uri in zip(given, uris, strict=True)]
-    return add_operation([""] * len(uris), with_images, ids, options)
+    return [""] * len(uris), [{**one, "image": uri} for one, uri in zip(given, uris, strict=True)]
 
 
 def _with_ids(results: SearchResults) -> list[ScoredWithId]:

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar, cast
+from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args
 
 from langchain_core.documents import Document
 from langchain_core.documents.base import Blob
@@ -34,10 +34,12 @@ from late_interaction.adapting import (
     IMAGE_KEY,
     Encodable,
     FloatMatrix,
+    OnError,
     Query,
     check_mmr,
     check_names,
     check_not_negative,
+    check_one_of,
     content_id,
     diversify,
     is_blank,
@@ -96,6 +98,17 @@ def add_operation(
         return await pipeline.index_embeddings(rows, matrices, **settings)
 
     return add
+
+
+def check_writing(on_error: object, ids: object) -> None:
+    """Check what a store does by default with bad rows, and with rows without ids.
+
+    Raises:
+        ValueError: it is none of what there is.
+    """
+    check_one_of("on_error", on_error, get_args(OnError))
+    if ids is not None:
+        check_one_of("ids", ids, ["content"])
 
 
 def id_by_content(text: str, metadata: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 import langchain_core
 from langchain_core.documents import Document
@@ -14,13 +14,13 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStoreRetriever
 from typing_extensions import override
 
-from langchain_lateint._making import UsualWays
+from langchain_lateint._making import UsualWays, divided, one_of
 from langchain_lateint._operations import (
     SEARCH_ARGUMENTS,
     Filter,
     Ids,
     Operation,
-    add_operation,
+    check_writing,
     copy_operation,
     delete_operation,
     find_operation,
@@ -30,8 +30,8 @@ from langchain_lateint._operations import (
 )
 from langchain_lateint._relevance import RelevanceFn, scale_function
 from langchain_lateint.embeddings import EmbeddingsModel, Model, as_model
-from late_interaction import IndexedIds, IndexOptions, RowOptions, SyncPipeline
-from late_interaction.adapting import AstraPlace, place_of, shown
+from late_interaction import IndexedIds, IndexOptions, SyncPipeline
+from late_interaction.adapting import AstraPlace, OnError, place_of, shown
 
 if TYPE_CHECKING:
     from astrapy.authentication import TokenProvider
@@ -112,6 +112,9 @@ class LateInteractionVectorStore(UsualWays):
             endpoint shows.
         relevance_score_fn: makes a relevance score of a raw score, or of a raw score and the number of query tokens.
             By default it is the mean similarity per query token, rescaled from [-1, 1] to [0, 1].
+        on_error: what a bad row does where `add_texts` and the like are not told, as by LangChain's `index()`: "raise"
+            (the default), "skip" or "continue" (see `late_interaction.RowOptions`).
+        ids: "content" gives documents without ids one made of text and metadata, where a call gives none.
         **options: the index's own (`doc_pool_factor`, `packing`, `filterable`, `store_images`, …); see
             `late_interaction.IndexOptions`.
     """
@@ -129,11 +132,15 @@ class LateInteractionVectorStore(UsualWays):
         namespace: str | None = None,
         environment: str | None = None,
         relevance_score_fn: RelevanceFn | None = None,
+        on_error: OnError = "raise",
+        ids: Literal["content"] | None = None,
         **options: Unpack[IndexOptions],
     ) -> None:
         self._owns_pipeline = pipeline is None
         callers = (("langchain", langchain_core.__version__),)
-        astra = AstraPlace(token, api_endpoint, _one_of(keyspace, namespace), environment, callers)
+        astra = AstraPlace(
+            token, api_endpoint, one_of("keyspace", keyspace, "namespace", namespace), environment, callers
+        )
         if pipeline is None:
             if model is None:
                 raise ValueError(
@@ -154,11 +161,17 @@ class LateInteractionVectorStore(UsualWays):
                 "a pipeline has its own model, place and settings: leave the other arguments out."
             )
         self._pipeline = pipeline
+        self._on_error, self._ids = on_error, ids
+        check_writing(on_error, ids)
         self._relevance_score_fn = relevance_score_fn
         self._relevance = scale_function(relevance_score_fn)
 
     def _beside_pipeline(self) -> dict[str, Any]:
-        return {"relevance_score_fn": self._relevance_score_fn}
+        return {
+            "relevance_score_fn": self._relevance_score_fn,
+            "on_error": self._on_error,
+            "ids": self._ids,
+        }
 
     @property
     def pipeline(self) -> SyncPipeline:
@@ -260,7 +273,7 @@ class LateInteractionVectorStore(UsualWays):
             StoreError: the store failed. Its `.indexed` has the ids written before that.
             TypeError: an argument is unknown.
         """
-        return self._pipeline.run(add_operation(texts, metadatas, ids, kwargs))
+        return self._pipeline.run(self._adding(texts, metadatas, ids, kwargs))
 
     @override
     async def aadd_texts(
@@ -271,7 +284,7 @@ class LateInteractionVectorStore(UsualWays):
         **kwargs: Any,
     ) -> IndexedIds:
         """Await `add_texts` on any event loop."""
-        return await self._pipeline.arun(add_operation(texts, metadatas, ids, kwargs))
+        return await self._pipeline.arun(self._adding(texts, metadatas, ids, kwargs))
 
     @override
     def add_documents(
@@ -284,14 +297,14 @@ class LateInteractionVectorStore(UsualWays):
             ids: replace the documents' own; with "content" only documents without an id get one made of their content.
             kwargs: as for `add_texts`.
         """
-        return self.add_texts(**parts_of(documents, ids), **kwargs)
+        return self.add_texts(**parts_of(documents, ids or self._ids), **kwargs)
 
     @override
     async def aadd_documents(
         self, documents: Sequence[Document | Blob], ids: Ids = None, **kwargs: Any
     ) -> IndexedIds:
         """Await `add_documents` on any event loop."""
-        return await self.aadd_texts(**parts_of(documents, ids), **kwargs)
+        return await self.aadd_texts(**parts_of(documents, ids or self._ids), **kwargs)
 
     def update_documents(
         self, ids: Sequence[str], documents: Sequence[Document | Blob], **kwargs: Any
@@ -413,7 +426,7 @@ class LateInteractionVectorStore(UsualWays):
             ids: an id for each text, or "content".
             kwargs: as for the class and for `add_texts`.
         """
-        making, adding = _divided(embedding, kwargs)
+        making, adding = divided(embedding, kwargs)
         store = cls(**making)
         try:
             store.add_texts(texts, metadatas, ids=ids, **adding)
@@ -433,7 +446,7 @@ class LateInteractionVectorStore(UsualWays):
         **kwargs: Any,
     ) -> Self:
         """Await `from_texts` on any event loop."""
-        making, adding = _divided(embedding, kwargs)
+        making, adding = divided(embedding, kwargs)
         # In a thread, because a model that is given by its name is loaded here.
         store = await asyncio.to_thread(lambda: cls(**making))
         try:
@@ -466,20 +479,3 @@ class LateInteractionVectorStore(UsualWays):
     ) -> Self:
         """Await `from_documents` on any event loop."""
         return await cls.afrom_texts(embedding=embedding, **parts_of(documents, ids), **kwargs)
-
-
-def _one_of(keyspace: str | None, namespace: str | None) -> str | None:
-    if keyspace is not None and namespace is not None:
-        raise ValueError("keyspace and namespace are two names of the same thing: give one.")
-    return namespace if keyspace is None else keyspace
-
-
-def _divided(embedding: Model | None, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the arguments for the class, the model among them, and those for `add_texts`."""
-    adding = {name: kwargs[name] for name in RowOptions.__annotations__ if name in kwargs}
-    making = {name: value for name, value in kwargs.items() if name not in adding}
-    if embedding is not None:
-        if kwargs.get("model") is not None:
-            raise ValueError("the model is given twice, as `embedding` and as `model`: give one.")
-        making["model"] = embedding
-    return making, adding

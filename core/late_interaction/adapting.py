@@ -15,7 +15,7 @@ from late_interaction.images.loading import ImageSource
 from late_interaction.images.storing import IMAGE_KEY, THUMBNAIL_KEY, StoreImages
 from late_interaction.lifecycle import PipelineHolder
 from late_interaction.maxsim import maxsim
-from late_interaction.options import BATCH_SIZE, FilterSpec, IdsOf, OnError, check_names
+from late_interaction.options import BATCH_SIZE, FilterSpec, OnError, check_names, check_one_of
 from late_interaction.pipeline import Query
 from late_interaction.ranking import check_mmr, diversify, mmr, relevance
 from late_interaction.rows import BadRow, Encodable, content_id
@@ -33,7 +33,6 @@ __all__ = [
     "Encodable",
     "FilterSpec",
     "FloatMatrix",
-    "IdsOf",
     "ImageSource",
     "Item",
     "OnError",
@@ -44,6 +43,7 @@ __all__ = [
     "check_mmr",
     "check_names",
     "check_not_negative",
+    "check_one_of",
     "check_positive",
     "check_texts",
     "content_id",

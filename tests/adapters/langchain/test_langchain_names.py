@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -27,25 +26,6 @@ def filled(store: LateInteractionVectorStore) -> LateInteractionVectorStore:
 
 def vectors(text: str) -> Any:
     return HashModel().encode_queries([text])[0]
-
-
-SYNC_ONLY = {"as_retriever", "copy", "embeddings", "from_documents", "from_texts", "pipeline"}
-
-
-def test_every_method_has_an_async_twin() -> None:
-    """Those of LangChain's own `VectorStore` are among them, and none is left to its default."""
-    names = [name for name in dir(LateInteractionVectorStore) if not name.startswith("_")]
-    for name in names:
-        member = inspect.getattr_static(LateInteractionVectorStore, name)
-        function = getattr(member, "__func__", member)
-        if inspect.iscoroutinefunction(function) or name in SYNC_ONLY:
-            continue
-        assert f"a{name}" in names, name
-        if name not in ("search", "similarity_search_with_relevance_scores"):
-            assert function.__module__.startswith(("langchain_lateint", "late_interaction")), name
-            ours = inspect.getattr_static(LateInteractionVectorStore, f"a{name}")
-            ours = getattr(ours, "__func__", ours)
-            assert list(inspect.signature(ours).parameters) == list(inspect.signature(function).parameters)
 
 
 async def test_updating_one_document(filled: LateInteractionVectorStore) -> None:

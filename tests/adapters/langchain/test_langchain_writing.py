@@ -217,6 +217,26 @@ async def test_index_leaves_out_bad_pages_if_told_so(store: LateInteractionVecto
     assert sorted(d.page_content for d in store.search_by_metadata()) == ["page 0", "page 2", "page 3"]
 
 
+async def test_a_store_has_defaults_for_callers_that_pass_nothing_on(make_store: Any) -> None:
+    store = make_store(on_error="skip", ids="content")
+    manager = InMemoryRecordManager("pages")
+    manager.create_schema()
+    pages = [Document("unencodable" if n == 1 else f"page {n}") for n in range(3)]
+    assert index(pages, manager, store, key_encoder="blake2b")["num_added"] == 3
+    first = store.add_documents(pages)
+    assert len(first) == 2
+    assert (
+        await store.aadd_documents(pages) == store.add_texts([page.page_content for page in pages]) == first
+    )
+    assert store.add_texts(["page 0"], ids=["mine"]) == ["mine"]
+    with pytest.raises(DocumentError):
+        store.copy().add_documents(pages, on_error="raise")
+    assert store.copy().add_documents(pages) == first
+    for wrong in ({"on_error": "ignore"}, {"ids": "random"}):
+        with pytest.raises(ValueError, match="must be one of"):
+            make_store("wrong", **wrong)
+
+
 # --- ids by content
 
 
