@@ -42,6 +42,7 @@ from late_interaction.adapting import (
     check_one_of,
     content_id,
     diversify,
+    filled,
     is_blank,
 )
 from late_interaction.explain import explained
@@ -311,15 +312,17 @@ def mmr_operation(
     """Check what an MMR search was given, and return the operation that searches for documents that differ."""
     check_mmr(k, lambda_mult)
     offset = check_not_negative("offset", options.get("offset", 0))
-    search = search_operation(
-        query, max(k + offset, fetch_k), filter, {"distinct": True, **options, "offset": 0}
-    )
+    most = k + offset
+    search = search_operation(query, max(most, fetch_k), filter, {"distinct": True, **options, "offset": 0})
+    search_twins = search_operation(query, most, filter, {**options, "offset": 0})
 
     async def search_diverse(pipeline: LateInteractionPipeline) -> SearchResults:
         results = await search(pipeline)
         if not _is_blank(query):
-            results = await diversify(pipeline, results, k + offset, lambda_mult)
-        return SearchResults(results[offset : offset + k], results.stats)
+            results = await diversify(pipeline, results, most, lambda_mult)
+            if len(results) < most and not options.get("distinct"):
+                results = filled(results, await search_twins(pipeline), most)
+        return SearchResults(results[offset:most], results.stats)
 
     return search_diverse
 

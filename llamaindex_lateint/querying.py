@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
@@ -27,6 +27,7 @@ from late_interaction.adapting import (
     check_not_negative,
     check_positive,
     diversify,
+    filled,
 )
 from late_interaction.explain import explained
 from late_interaction.filters import And, Filter, parse_filter
@@ -125,6 +126,7 @@ class Search:
         options: further arguments of the pipeline's search.
         with_scores: add each node's score and id to its metadata.
         explain: add the words that answered to each node's metadata.
+        with_twins: where MMR has fewer than k documents, fill up with those of a content that is there already.
     """
 
     texts: tuple[str, ...]
@@ -138,6 +140,7 @@ class Search:
     options: SearchOptions
     with_scores: bool = False
     explain: bool = False
+    with_twins: bool = False
 
     @classmethod
     def of(
@@ -169,6 +172,7 @@ class Search:
         node_ids = _both(query.node_ids or None, _both(node_ids, id_list("ids", options.pop("ids", None))))
         selection = Selection.of(query.filters, node_ids, parents, options.pop("filter", None))
         offset = check_not_negative("offset", options.pop("offset", 0))
+        with_twins = is_mmr and not options.get("distinct")
         if is_mmr:
             options.setdefault("distinct", True)
         if node_ids is not None and options.keys() & {"n_ann_tokens", "n_maxsim_candidates"}:
@@ -195,6 +199,7 @@ class Search:
             options,
             with_scores,
             explain,
+            with_twins,
         )
 
     async def run(self, pipeline: LateInteractionPipeline) -> SearchResults | list[Document]:
@@ -207,7 +212,11 @@ class Search:
             return (await self.selection.documents(pipeline))[self.offset :][: self.k]
         results = await self._search(pipeline, query)
         if self.mmr_lambda is not None:
-            results = await diversify(pipeline, results, self.offset + self.k, self.mmr_lambda)
+            most = self.offset + self.k
+            results = await diversify(pipeline, results, most, self.mmr_lambda)
+            if len(results) < most and self.with_twins:
+                twins = replace(self, n=most, options={**self.options, "distinct": False})
+                results = filled(results, await twins._search(pipeline, query), most)  # noqa: SLF001 - a copy
         return SearchResults(results[self.offset :], results.stats)
 
     async def add_to(

@@ -17,7 +17,7 @@ from late_interaction.lifecycle import PipelineHolder
 from late_interaction.maxsim import maxsim
 from late_interaction.options import BATCH_SIZE, FilterSpec, OnError, check_names, check_one_of
 from late_interaction.pipeline import Query
-from late_interaction.ranking import check_mmr, diversify, mmr, relevance
+from late_interaction.ranking import check_mmr, diversify, filled, mmr, relevance
 from late_interaction.rows import BadRow, Encodable, content_id
 from late_interaction.stores.opening import AstraPlace, open_store, place_of
 from late_interaction.types import DocId, FloatMatrix
@@ -48,6 +48,7 @@ __all__ = [
     "check_texts",
     "content_id",
     "diversify",
+    "filled",
     "is_blank",
     "maxsim",
     "mmr",

@@ -111,3 +111,14 @@ async def diversify(
     rel = [result.score / results.stats.n_query_tokens for result in there]
     chosen = await asyncio.to_thread(mmr, rel, [matrices[r.doc_id] for r in there], k, lambda_mult)
     return SearchResults([there[i] for i in chosen], results.stats)
+
+
+def filled(chosen: SearchResults, others: SearchResults, k: int) -> SearchResults:
+    """Return the chosen results and, up to `k` in all, the first of the others that are not among them.
+
+    MMR chooses of each content one document. Where fewer than `k` contents are there, the documents that it left out
+    come last.
+    """
+    doc_ids = {result.doc_id for result in chosen}
+    left = [result for result in others if result.doc_id not in doc_ids]
+    return SearchResults([*chosen, *left][:k], chosen.stats)

@@ -195,7 +195,7 @@ def test_documents_that_the_service_refuses_are_named_and_the_others_are_there(
         Fault("partial_insert", command="insertMany", table=docs, error_code=code, failing_rows=(1,), times=1)
     ]
     with pytest.raises(DocumentError, match=code) as caught:
-        once.add_documents(DOCUMENTS, batch_size=3)
+        once.add_documents(DOCUMENTS, batch_size=3, on_error="continue")
     assert [failure.doc_id for failure in caught.value.failures] == ["b"]
     assert caught.value.indexed == ["a", "c", "d", "e", "f"]
     assert found(once) == {*"acdef"}

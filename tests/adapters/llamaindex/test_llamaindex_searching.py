@@ -194,3 +194,13 @@ def test_an_exact_search_is_certain(store: LateInteractionVectorStore) -> None:
     assert store.query(ask("fir tree"), exact=True) == store.query(
         ask("fir tree"), n_ann_tokens=4000, n_maxsim_candidates=10
     )
+
+
+async def test_mmr_gives_twins_last(store: LateInteractionVectorStore) -> None:
+    store.add([TextNode(id_=str(n), text=text) for n, text in enumerate(["foo", "foo", "fou", "foy"])])
+    query = VectorStoreQuery(query_str="foo", similarity_top_k=10, mode=VectorStoreQueryMode.MMR)
+    for result in (store.query(query), await store.aquery(query)):
+        assert sorted(node.get_content() for node in (result.nodes or ())[:3]) == ["foo", "fou", "foy"]
+        assert sorted(result.ids or ()) == ["0", "1", "2", "3"]
+        assert len(result.similarities or ()) == 4
+    assert len(store.query(query, distinct=True).ids or ()) == 3

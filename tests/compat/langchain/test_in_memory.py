@@ -49,7 +49,6 @@ async def test_get_by_ids_leaves_out_unknown_ones(store: LateInteractionVectorSt
     assert store.get_by_ids([]) == []
 
 
-@pytest.mark.xfail(strict=True, reason="MMR leaves a document out whose text another one has: compat-found 1")
 async def test_mmr_gives_all_where_k_is_more_than_there_are(store: LateInteractionVectorStore) -> None:
     store.add_texts(["foo", "foo", "fou", "foy"])
     for found in (
