@@ -27,6 +27,7 @@ from langchain_lateint._operations import (
 from langchain_lateint._searches import SearchMethods
 from late_interaction import IndexedIds, LateInteractionPipeline, SearchResults
 from late_interaction.adapting import FloatMatrix, OnError, PipelineHolder, Query, check_not_negative
+from late_interaction.filters import matches, parse_filter
 
 ScoredWithId = tuple[Document, float, str]
 
@@ -184,7 +185,7 @@ class UsualNames(PipelineHolder, SearchMethods):
 
         Args:
             ids: only these documents; one id or several.
-            where: only documents whose metadata match; not together with ids.
+            where: only documents whose metadata match.
             limit: how many at most.
             offset: how many to leave out before them.
             include: "metadatas", "documents" (the texts) and "embeddings" (the (n_tokens, dim) stored vectors).
@@ -336,8 +337,7 @@ def _columns(
 ) -> Operation[dict[str, Any]]:
     if unknown := set(include) - set(_INCLUDED):
         raise ValueError(f"include takes {', '.join(_INCLUDED)}, not {', '.join(sorted(unknown))}.")
-    if ids is not None and where is not None:
-        raise ValueError("give either ids or where.")
+    parsed = parse_filter(where)
     first = check_not_negative("offset", offset or 0)
     last = None if limit is None else first + check_not_negative("limit", limit)
 
@@ -345,7 +345,10 @@ def _columns(
         if ids is None:
             documents = await find_operation(where, limit, first)(pipeline)
         else:
-            documents = (await get_operation([ids] if isinstance(ids, str) else ids)(pipeline))[first:last]
+            found = await get_operation([ids] if isinstance(ids, str) else ids)(pipeline)
+            documents = [
+                one for one in found if parsed is None or matches(parsed, one.metadata, one.page_content)
+            ][first:last]
         doc_ids = [str(document.id) for document in documents]
         columns: dict[str, Any] = {"ids": doc_ids, **dict.fromkeys(_INCLUDED)}
         if "documents" in include:

@@ -193,7 +193,7 @@ def _got(ids: Sequence[str], filter: Filter | None, unknown: dict[str, Any]) -> 
 
     async def got(pipeline: LateInteractionPipeline) -> list[Content]:
         documents = await pipeline.get_documents(wanted)
-        matching = [one for one in documents if parsed is None or matches(parsed, one.metadata)]
+        matching = [one for one in documents if parsed is None or matches(parsed, one.metadata, one.content)]
         matrices = await pipeline.get_matrices([document.doc_id for document in matching])
         dim = pipeline.model.dim
         return [_content(document, matrices.get(document.doc_id), 0.0, dim) for document in matching]

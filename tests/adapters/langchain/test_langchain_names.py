@@ -79,8 +79,9 @@ async def test_reading_as_chroma_does(filled: LateInteractionVectorStore) -> Non
     assert pages[2] == []
     embeddings = filled.get("a", include=["embeddings"])["embeddings"]
     assert [matrix.shape for matrix in embeddings] == [(2, 32)]
-    for wrong in ({"include": ["uris"]}, {"ids": ["a"], "where": {"n": 1}}, {"limit": -1}):
-        with pytest.raises(ValueError, match=r"include takes|either ids or where|negative"):
+    assert filled.get(["a", "b"], where={"n": 1})["ids"] == ["b"]
+    for wrong in ({"include": ["uris"]}, {"limit": -1}, {"offset": -1}):
+        with pytest.raises(ValueError, match=r"include takes|must be at least 0"):
             filled.get(**wrong)
 
 
