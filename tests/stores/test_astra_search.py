@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import operator
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from late_interaction import AstraStore, LateInteractionPipeline, PrecomputedEmbeddings
 from late_interaction.filters import matches, parse_filter
 from late_interaction.maxsim import maxsim
+from late_interaction.metadata import check_metadata
 from late_interaction.stores.astra.ann import merge_ann_lists
 from late_interaction.stores.astra.doctor import diagnose
 from late_interaction.stores.astra.filters import push_down
+from late_interaction.stores.astra.rows import declared_columns
 from late_interaction.stores.astra.schema import fields_of, type_names
 from tests.stores.astra import FILTERABLE, pipeline_on, rows
 from tests.support.answers import ids
+from tests.unit.test_filters import NOON, whole_filters
 
 
 @pytest.mark.slow
@@ -169,6 +176,9 @@ def test_what_is_pushed_down_finds_all_that_match_and_exactly_those_where_it_say
         "2024-01-31T23:30:00-05:00",
         "2024-02-01 03:00",
         "2023-12-31T24:00"[:10],
+        "2024-02-01T00:00:00.0005Z",
+        dt.datetime(2024, 2, 1, 0, 0, 0, 400),
+        dt.datetime(2024, 2, 1, 0, 0, 0, 1000, dt.UTC),
     ]
     values = {
         "i": [0, 1, -7, 2**40, None],
@@ -182,23 +192,79 @@ def test_what_is_pushed_down_finds_all_that_match_and_exactly_those_where_it_say
     server_side = {name: [declared[name].cell({name: value}) for value in values[name]] for name in values}
     checked = 0
     for name, stored in values.items():
-        for op in ("$eq", "$ne", "$in", "$nin", "$gt", "$gte", "$lt", "$lte"):
+        for op in ("$eq", "$ne", "$in", "$nin", "$gt", "$gte", "$lt", "$lte", "$between", "$contains"):
             for operand in operands:
-                if op in ("$gt", "$gte", "$lt", "$lte") and isinstance(operand, bool | list):
+                if op in ("$gt", "$gte", "$lt", "$lte", "$between") and isinstance(operand, bool | list):
                     continue
-                wrapped = [operand, "zz"] if op in ("$in", "$nin") else operand
+                if op == "$contains" and isinstance(operand, list):
+                    continue
+                wrapped = [operand, "zz"] if op in ("$in", "$nin", "$between") else operand
                 parsed = parse_filter({name: {op: wrapped}})
                 pushed = push_down(parsed, declared)
                 for value, cell in zip(stored, server_side[name], strict=True):
                     wanted = matches(parsed, {name: value})
                     asked = not pushed.matches_nothing and (
-                        pushed.where is None or _cql(pushed.where, declared[name].column, cell)
+                        pushed.where is None or _found(pushed.where, {declared[name].column: cell})
                     )
                     assert asked or not wanted, (name, op, operand, value)
                     if pushed.exact:
                         assert asked == wanted, (name, op, operand, value)
                         checked += 1
     assert checked > 300
+
+
+KINDS: dict[str, Any] = {"i": int, "f": float, "s": str, "b": bool, "l": list[str], "t": dt.datetime}
+FIELDS = fields_of(type_names(KINDS))
+short = st.sampled_from(["", "a", "b", "ab", "A", "2024-05-01", "2024-05-01T10:00:00Z", "2024"])
+near = st.integers(-4, 4).map(lambda n: NOON + dt.timedelta(microseconds=n * 250))
+dates = near | near.map(dt.datetime.isoformat) | st.sampled_from(["2024-05-01", dt.datetime(2024, 5, 1)])
+undeclared = st.integers(-1, 1) | short | dates | st.lists(short, max_size=2)
+declared_metadata = st.fixed_dictionaries(
+    {},
+    optional={
+        "i": st.none() | st.integers(-2, 2) | st.sampled_from([2**53 + 1, -(2**63)]),
+        "f": st.none() | st.integers(-2, 2) | st.sampled_from([0.5, -0.0, 1e300]),
+        "s": st.none() | short,
+        "b": st.none() | st.booleans(),
+        "l": st.none() | st.lists(short, max_size=3),
+        "t": st.none() | dates,
+        "u": undeclared,
+    },
+)
+
+
+@pytest.mark.slow
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_what_is_pushed_down_of_any_filter_finds_all_that_match(data: st.DataObject) -> None:
+    """With exactness where it says so; the service is played by `_found`."""
+    documents = [
+        check_metadata(one) for one in data.draw(st.lists(declared_metadata, min_size=1, max_size=5))
+    ]
+    contents = [data.draw(short) for _ in documents]
+    named = [*documents, *({"$content": content} for content in contents)]
+    others = [
+        dict(zip("ifsblt", data.draw(st.permutations(list(one.values()))), strict=False)) for one in documents
+    ]
+    parsed = parse_filter(data.draw(whole_filters([*named, *others])))
+    pushed = push_down(parsed, FIELDS)
+    for document, content in zip(documents, contents, strict=True):
+        cells = declared_columns(document, FIELDS)
+        wanted = matches(parsed, document, content)
+        asked = not pushed.matches_nothing and (pushed.where is None or _found(pushed.where, cells))
+        assert asked == wanted if pushed.exact else asked or not wanted, (parsed, pushed, document)
+
+
+def _found(where: dict, cells: dict) -> bool:
+    """What the service finds: each entry of a filter must hold."""
+    for name, condition in where.items():
+        if name in ("$and", "$or"):
+            found = (all if name == "$and" else any)(_found(one, cells) for one in condition)
+        else:
+            found = _cql({name: condition}, name, cells[name])
+        if not found:
+            return False
+    return True
 
 
 def _cql(where: dict, column: str, cell: object) -> bool:

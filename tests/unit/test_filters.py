@@ -651,9 +651,8 @@ def conditions(draw: st.DrawFn, documents: list[Any]) -> dict[str, Any]:
         case "$like" | "$ilike" as op:
             condition = {op: draw(st.sampled_from(["%", "_"])) + encodable(value)[1:50]}
         case "$regex":
-            condition = {
-                "$regex": re2.escape(encodable(value)[:50]) + draw(st.sampled_from(["", "$", "?", "+"]))
-            }
+            escaped = re2.escape(encodable(value)[:50])
+            condition = {"$regex": escaped + draw(st.sampled_from(["", "$", *"?+" * bool(value)]))}
         case op:
             condition = {op: value}
     return {field: {"$not": condition} if draw(st.booleans()) else condition}
