@@ -205,6 +205,17 @@ async def test_a_reader_beside_a_busy_writer_gets_whole_answers(folder):
     await store.close()
 
 
+@as_another_user
+@pytest.mark.parametrize("private", [FILE, f"{FILE}-wal"])
+async def test_a_file_that_may_not_be_read_is_named(folder, private):
+    store = await opened(folder)
+    await store.upsert([encoded(i) for i in range(10)])
+    (folder / "things" / private).chmod(0o600)
+    with Reader(folder) as reader:
+        assert f"no permission to read {private}." in await asyncio.to_thread(reader.ask)
+    await store.close()
+
+
 @pytest.mark.slow
 @as_another_user
 async def test_a_private_index_is_told_to_other_users_as_what_it_is(folder):

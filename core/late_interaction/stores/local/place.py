@@ -87,6 +87,16 @@ class Place:
         effective = os.access in os.supports_effective_ids
         return all(os.access(each, os.W_OK, effective_ids=effective) for each in (self.path, self.folder))
 
+    def unreadable(self) -> str:
+        """Return which of the file and its log this process may not read, "" if it may read what is there."""
+        effective = os.access in os.supports_effective_ids
+        paths = [Path(each) for each in (self.path, self.log)]
+        return " and ".join(
+            each.name
+            for each in paths
+            if each.exists() and not os.access(each, os.R_OK, effective_ids=effective)
+        )
+
     def make_folder(self) -> None:
         """Make the folder if it does not exist, and those above it."""
         self.folder.parent.mkdir(parents=True, exist_ok=True)

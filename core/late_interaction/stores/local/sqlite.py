@@ -295,6 +295,10 @@ class SQLiteFile:
                 if held is not None:
                     held.connection.close()
                 raise
+        if failure is not None and (unreadable := self._place.unreadable()):
+            raise StoreError(
+                f"The index in {self.folder} cannot be read: there is no permission to read {unreadable}."
+            ) from failure
         if failure is not None and not self._place.may_write() and Path(self._place.log).exists():
             raise StoreError(
                 f"The index in {self.folder} cannot be read without permission to write it ({failure}): a writer left "
