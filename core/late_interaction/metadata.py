@@ -23,7 +23,7 @@ import re
 import uuid
 from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -320,8 +320,12 @@ def loads(text: str) -> Any:
     Raises:
         ValueError, TypeError, RecursionError: it is not JSON text.
     """
-    value = json.loads(text)
+    value = json.loads(text, parse_constant=_refuse)
     return _unwrapped(value, top=True) if f'"{DATETIME}"' in text else value
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _written(value: Any, sort_keys: bool) -> str:

@@ -18,6 +18,7 @@ from late_interaction import (
     QueryVectors,
 )
 from late_interaction.errors import StoreError
+from late_interaction.filters import parse_filter
 from late_interaction.stores.local import pairing
 from tests.stores.local import SPEC, best, encoded, query
 
@@ -130,6 +131,69 @@ async def test_a_damaged_spec_is_an_error_of_ours(store, tmp_path, spec):
         connection.execute("UPDATE properties SET value = ? WHERE name = 'spec'", (spec,))
     with pytest.raises(StoreError, match="damaged"):
         await LocalStore(tmp_path, "things").open(SPEC)
+
+
+ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        f"DROP TABLE changes; CREATE VIEW changes AS {ENDLESS} x AS generation, 'a' AS stamp FROM n",
+        f"ALTER TABLE properties RENAME TO p; CREATE VIEW properties AS {ENDLESS} 'a' AS name, x AS value FROM n",
+        f"ALTER TABLE documents RENAME TO d; CREATE VIEW documents AS {ENDLESS} x AS rid, x AS doc_id FROM n",
+        f"CREATE TRIGGER t AFTER INSERT ON documents BEGIN INSERT INTO vectors {ENDLESS} x + 99, 'a' FROM n; END",
+        "CREATE TRIGGER t AFTER INSERT ON documents BEGIN DELETE FROM documents WHERE rid < NEW.rid; END",
+        "DROP TABLE changes; CREATE VIRTUAL TABLE changes USING fts5(generation, stamp, deleted, updated)",
+    ],
+)
+@pytest.mark.parametrize("is_open", [True, False])
+async def test_a_file_that_runs_code_is_refused(store, tmp_path, script, is_open):
+    await store.upsert([encoded(1)])
+    other = LocalStore(tmp_path / "other", "things")
+    await other.open(SPEC)
+    await other.close()
+    with closing(sqlite3.connect(other.folder / "documents.sqlite3")) as connection:
+        connection.executescript(script)
+    if is_open:  # it comes in the place of a good one
+        store.folder.rename(tmp_path / "away")
+        other.folder.rename(store.folder)
+        for call in (store.count, lambda: store.upsert([encoded(2)]), lambda: best(store, query(1))):
+            with pytest.raises(StoreError, match="cannot be trusted"):
+                await call()
+    else:
+        with pytest.raises(StoreError, match="cannot be trusted"):
+            await other.open(SPEC)
+
+
+@pytest.mark.parametrize("value", ["'abc'", "x'00ff'", "1e400", "'-5'", "'9' || hex(zeroblob(3000))"])
+async def test_counts_that_are_damaged_only_change_when_space_is_given_back(store, value):
+    await store.upsert([encoded(i) for i in range(20)])
+    with closing(sqlite3.connect(store.folder / "documents.sqlite3")) as connection, connection:
+        for name in ("deleted_bytes", "indexed_to", "deleted_from_index"):
+            connection.execute(f"INSERT OR REPLACE INTO properties VALUES ('{name}', {value})")
+        connection.execute("UPDATE sqlite_sequence SET seq = 'abc'")
+    await store.upsert([encoded(i) for i in range(10, 30)])
+    await store.delete(["d3"])
+    await store.optimize()
+    assert len(await best(store, query(1), 50)) == await store.count() == 29
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("UPDATE documents SET metadata = '{\"n\": NaN}'", "metadata are damaged|malformed JSON"),
+        ("UPDATE documents SET doc_id = CAST(doc_id AS BLOB)", "id is not text"),
+    ],
+)
+async def test_a_damaged_document_is_an_error_of_ours(store, script, message):
+    await store.upsert([encoded(1)])
+    with closing(sqlite3.connect(store.folder / "documents.sqlite3")) as connection, connection:
+        connection.execute(script)
+    reads = (lambda: store.find(parse_filter({"n": 1})), lambda: store.update_metadata("d1", {"b": 1}))
+    for read in reads if "metadata" in message else (lambda: best(store, query(1)),):
+        with pytest.raises(StoreError, match=message):
+            await read()
 
 
 async def test_drop_deletes_the_index_and_nothing_else(store, tmp_path):

@@ -349,7 +349,6 @@ async def test_a_log_that_is_deleted_while_it_is_in_use_takes_nothing_with_it(st
     for n in (11, 12):
         for path in store.folder.glob(f"{FILE}-*"):
             path.unlink()
-        await asyncio.gather(*(best(store, query(i)) for i in range(5)))
         await checked(store, range(n - 1))
         await store.upsert([encoded(n - 1)])
         await checked(store, range(n))

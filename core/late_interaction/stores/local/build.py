@@ -24,7 +24,7 @@ from late_interaction.stores.local.sqlite import SQLiteFile
 from late_interaction.stores.local.tables import (
     BATCH,
     State,
-    read_property,
+    read_count,
     read_state,
     select_in,
     write_property,
@@ -79,7 +79,7 @@ class IndexBuilder:
             return True
         if index is None:
             return False
-        n_deleted = int(read_property(connection, "deleted_from_index") or 0)
+        n_deleted = read_count(connection, "deleted_from_index")
         return n_deleted > _DELETED_SHARE * (len(index.row_ids) - n_deleted)
 
     def _build(self, tick: Callable[[], None], show_progress: bool) -> None:

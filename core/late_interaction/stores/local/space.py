@@ -8,7 +8,7 @@ import sqlite3
 from pathlib import Path
 
 from late_interaction.stores.local.sqlite import SQLiteFile
-from late_interaction.stores.local.tables import read_property, write_property
+from late_interaction.stores.local.tables import read_count, write_property
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def shrink(file: SQLiteFile) -> int:
 def _may_be_due(connection: sqlite3.Connection) -> bool:
     """Ask for numbers that SQLite and our log of deletions keep, which costs nothing."""
     n_pages, n_free = _pragma(connection, "page_count"), _pragma(connection, "freelist_count")
-    deleted = int(read_property(connection, "deleted_bytes") or 0) / _pragma(connection, "page_size")
+    deleted = read_count(connection, "deleted_bytes") / _pragma(connection, "page_size")
     return n_free + deleted >= max(_FEWEST_PAGES, _WASTED_SHARE * n_pages)
 
 

@@ -23,6 +23,7 @@ from typing import Literal, NoReturn
 from late_interaction.errors import StoreError
 from late_interaction.stores.local.pairing import belong_together, count_write, log_belongs_to, read_mark
 from late_interaction.stores.local.place import Place, Standing
+from late_interaction.stores.local.tables import check_schema
 from late_interaction.stores.local.turns import Turns
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class _Connected:
     begun: Standing
     closings: int
     epoch: int
+    is_checked: bool = False
 
 
 class SQLiteFile:
@@ -404,6 +406,9 @@ class SQLiteFile:
         )
 
     def _announce(self, held: _Connected) -> None:
+        if not held.is_checked:
+            check_schema(held.connection, self.folder)
+            held.is_checked = True
         if self.on_begin is not None:
             self.on_begin(held.connection)
 

@@ -13,6 +13,7 @@ import secrets
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -101,10 +102,35 @@ def create_tables(connection: sqlite3.Connection, properties: dict[str, str]) ->
     record_change(connection, Change())
 
 
+def check_schema(connection: sqlite3.Connection, folder: Path) -> None:
+    """Check that nothing in the file runs code: what looks like a table may be a view that never ends.
+
+    Raises:
+        StoreError: there is a trigger, or a view or a virtual table in the place of a table.
+    """
+    query = (
+        "SELECT type, name FROM sqlite_schema WHERE type = 'trigger' OR "
+        "(name IN ('properties', 'documents', 'vectors', 'changes') AND sql NOT LIKE 'CREATE TABLE %')"
+    )
+    if found := connection.execute(query).fetchone():
+        raise StoreError(
+            f"The index in {folder} cannot be trusted: its file has the {found[0]} {found[1]!r:.100}, which no release "
+            "of ours makes."
+        )
+
+
 def read_property(connection: sqlite3.Connection, name: str) -> str | None:
     """Return the value of a property, or None."""
     row = connection.execute("SELECT value FROM properties WHERE name = ?", (name,)).fetchone()
     return None if row is None else str(row[0])
+
+
+def read_count(connection: sqlite3.Connection, name: str) -> int:
+    """Return a property that counts something, 0 if it is missing or damaged: counts only say when to tidy up."""
+    try:
+        return int(read_property(connection, name) or 0)
+    except ValueError:
+        return 0
 
 
 def write_property(connection: sqlite3.Connection, name: str, value: str) -> None:
@@ -142,11 +168,11 @@ def record_change(connection: sqlite3.Connection, change: Change) -> None:
     connection.execute("INSERT OR REPLACE INTO changes VALUES (?, ?, ?, ?)", (generation, stamp, *blobs))
     connection.execute("DELETE FROM changes WHERE generation <= ?", (generation - _CHANGES_KEPT,))
     if change.deleted_bytes:
-        deleted_bytes = int(read_property(connection, "deleted_bytes") or 0) + change.deleted_bytes
+        deleted_bytes = read_count(connection, "deleted_bytes") + change.deleted_bytes
         write_property(connection, "deleted_bytes", str(deleted_bytes))
     if change.deleted:
         # Only what this release builds has these two. Without them the index is compacted later, no more.
-        indexed_to = int(read_property(connection, "indexed_to") or 0)
+        indexed_to = read_count(connection, "indexed_to")
         from_index = sum(row_id <= indexed_to for row_id in change.deleted)
         statement = "UPDATE properties SET value = value + ? WHERE name = 'deleted_from_index'"
         connection.execute(statement, (from_index,))
@@ -199,9 +225,9 @@ def parse_spec(text: str | None, location: str) -> IndexSpec:
 
 
 def last_row_id(connection: sqlite3.Connection) -> int:
-    """Return the largest row id ever given."""
+    """Return the largest row id ever given, 0 if that is damaged."""
     row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'documents'").fetchone()
-    return 0 if row is None else int(row[0])
+    return row[0] if row is not None and isinstance(row[0], int) else 0
 
 
 def _to_blob(row_ids: list[int]) -> bytes:

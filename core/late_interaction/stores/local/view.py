@@ -365,4 +365,7 @@ def _columns(rows: list[tuple[int, str, int]]) -> tuple[NDArray[np.int64], list[
         raise StoreError(
             f"The index is damaged: a document's number of tokens cannot be read: {error}"
         ) from error
-    return row_ids, [row[1] for row in rows], n_tokens
+    doc_ids = [row[1] for row in rows]
+    if not set(map(type, doc_ids)) <= {str}:
+        raise StoreError("The index is damaged: a document's id is not text. Put a backup in its place.")
+    return row_ids, doc_ids, n_tokens
