@@ -105,7 +105,7 @@ class Selection:
             found = [
                 document
                 for document in await pipeline.get_documents(self.node_ids)
-                if self.pushed is None or matches_core(self.pushed, document.metadata)
+                if self.pushed is None or matches_core(self.pushed, document.metadata, document.content)
             ]
         return [document for document in found if self.accepts(document.metadata)]
 

@@ -17,7 +17,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
-from late_interaction.encoders.base import LateInteractionModel, encode_checked, warn_of_cut_documents
+from late_interaction.encoders.base import (
+    LateInteractionModel,
+    NoTokenError,
+    encode_checked,
+    warn_of_cut_documents,
+    warn_of_documents_without_token,
+)
 from late_interaction.errors import DocumentError, RowFailure, StoreError, StoreWriteError
 from late_interaction.images.loading import LazyImage, open_image
 from late_interaction.images.storing import describe_image, fit_for, image_reference, stored_image
@@ -64,6 +70,7 @@ class IndexingRun:
         self._failures: dict[int, RowFailure] = {}
         self._n_rows = 0
         self._truncated: dict[str, float | None] = {}
+        self._without_token: list[str] = []
         self._writing: asyncio.Future[None] | None = None
         self._n_being_written = 0
         self._n_written = 0
@@ -142,6 +149,7 @@ class IndexingRun:
         """
         doc_ids = self._indexed(self._n_rows)
         warn_of_cut_documents(self._model, doc_ids.truncated, self._n_rows)
+        warn_of_documents_without_token(self._model, self._without_token, self._n_rows)
         try:
             await self._store.optimize(show_progress=self._options.show_progress)
         except StoreError as error:
@@ -305,7 +313,11 @@ class IndexingRun:
                 for pending in chunk:
                     await self._encode_all([pending])
                 return
-            self._fail(chunk[0].number, chunk[0].document.doc_id, error)
+            if isinstance(error, NoTokenError):
+                chunk[0].matrix = np.empty((0, self._model.dim), np.float32)
+                self._without_token.append(chunk[0].document.doc_id)
+            else:
+                self._fail(chunk[0].number, chunk[0].document.doc_id, error)
             chunk[0].item = None
             return
         for pending, matrix, share in zip(chunk, matrices, shares, strict=True):

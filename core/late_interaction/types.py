@@ -40,7 +40,8 @@ class EncodedDocument:
 
     Attributes:
         document: the document.
-        matrix: (n_tokens, dim) float32, unit rows; (0, dim) of a blank text, which no search finds.
+        matrix: (n_tokens, dim) float32, unit rows; (0, dim) of a text that is blank or has no token,
+            which no search finds.
     """
 
     document: Document

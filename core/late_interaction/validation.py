@@ -95,7 +95,7 @@ def check_matrix(matrix: ArrayLike, dim: int) -> FloatMatrix:
 def check_encoded(documents: Iterable[EncodedDocument], dim: int) -> list[EncodedDocument]:
     """Return documents as a store takes them: each id once, texts and metadata of their types, matrices of float32.
 
-    The matrix of a blank text, and of no other, may have no rows.
+    A matrix may have no rows: that of a blank text, or of one that has no token.
 
     Raises:
         TypeError: something is not of its type; the message names the document and its position.
@@ -115,7 +115,7 @@ def check_encoded(documents: Iterable[EncodedDocument], dim: int) -> list[Encode
         if document.doc_id in checked:
             raise ValueError(f"{where}: the id is given twice in one call.")
         try:
-            if np.shape(encoded.matrix) == (0, dim) and is_blank(document.content):
+            if np.shape(encoded.matrix) == (0, dim):
                 matrix = np.empty((0, dim), np.float32)
             else:
                 matrix = check_matrix(encoded.matrix, dim)

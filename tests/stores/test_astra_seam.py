@@ -34,7 +34,6 @@ def encoded(doc_id: str = "x", matrix: object = None, **metadata: object) -> Enc
 
 
 BAD = {
-    "no rows": (ValueError, [encoded(matrix=np.empty((0, 32), np.float32))]),
     "another width": (ValueError, [encoded(matrix=np.eye(2, 16, dtype=np.float32))]),
     "one dimension": (ValueError, [encoded(matrix=np.ones(32, np.float32))]),
     "no number": (ValueError, [encoded(matrix=np.full((1, 32), np.nan))]),

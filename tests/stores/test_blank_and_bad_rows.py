@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from late_interaction import Document, DocumentError, LateInteractionPipeline, LocalStore
+from late_interaction import ColBERTModel, Document, DocumentError, LateInteractionPipeline, LocalStore
 from late_interaction.rows import content_id
 from late_interaction.stores.astra.doctor import diagnose
 from late_interaction.stores.local.limits import Limits
@@ -114,6 +114,23 @@ async def test_the_doctor_finds_blank_texts_healthy() -> None:
             health = await diagnose(pipeline.store, full=True, repair=True)  # type: ignore[arg-type]
         assert health.healthy
         assert (health.documents, health.leftovers) == (6, 0)
+
+
+async def test_a_text_without_a_token_is_stored_and_told(
+    tmp_path: Path, minilm: ColBERTModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As of a page of a PDF whose fonts say nothing of their characters."""
+    async with LateInteractionPipeline(tmp_path, minilm) as pipeline:
+        rows = [
+            {"doc_id": "glyphs", "content": "\uf0b7 \uf0a7\ufffd"},
+            {"doc_id": "tide", "content": "The tide."},
+        ]
+        with caplog.at_level(logging.WARNING):
+            assert await pipeline.index_documents(rows, on_error="raise") == ["glyphs", "tide"]
+        assert "1 of 2 documents have no token that" in caplog.text
+        assert "no search finds them: 'glyphs'." in caplog.text
+        assert await pipeline.count() == 2
+        assert ids(await pipeline.search("tide", k=5)) == ["tide"]
 
 
 # --- bad rows

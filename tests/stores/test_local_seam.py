@@ -26,7 +26,6 @@ def encoded(doc_id: object = "x", matrix: object = None, **metadata: object) -> 
 
 
 BAD = {
-    "no rows": (ValueError, [encoded(matrix=np.empty((0, DIM), np.float32))]),
     "another width": (ValueError, [encoded(matrix=np.eye(2, DIM + 1, dtype=np.float32))]),
     "one dimension": (ValueError, [encoded(matrix=np.ones(DIM, np.float32))]),
     "no number": (ValueError, [encoded(matrix=np.full((1, DIM), np.nan))]),

@@ -166,6 +166,10 @@ class LateInteractionModel(ABC):
         return executor
 
 
+class NoTokenError(ValueError):
+    """A text has no token that the model knows, such as one of private characters alone."""
+
+
 async def encode_checked(
     model: LateInteractionModel, items: Sequence[Item], role: Role
 ) -> tuple[list[FloatMatrix], list[float | None]]:
@@ -176,6 +180,7 @@ async def encode_checked(
 
     Raises:
         ModelError: the model returned more or fewer matrices than items.
+        NoTokenError: a text has no token.
         ValueError: an item cannot be encoded, or a matrix has another shape or rows that are not unit vectors.
     """
     encode = model.aencode_queries if role == "query" else model.aencode_documents
@@ -217,6 +222,20 @@ def warn_of_cut_documents(model: LateInteractionModel, truncated: Mapping[str, f
             model.model_name,
             ", ".join(named),
             more,
+        )
+
+
+def warn_of_documents_without_token(model: LateInteractionModel, doc_ids: Sequence[str], n: int) -> None:
+    """Log which of `n` documents have no token that the model knows, if any do: they are stored, and never found."""
+    if doc_ids:
+        named = ", ".join(f"{doc_id!r:.80}" for doc_id in doc_ids[:_NAMED])
+        logger.warning(
+            "%d of %d documents have no token that %s knows, so no search finds them: %s%s.",
+            len(doc_ids),
+            n,
+            model.model_name,
+            named,
+            " and others" if len(doc_ids) > _NAMED else "",
         )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from late_interaction.encoders.base import LateInteractionModel, Role, check_texts
+from late_interaction.encoders.base import LateInteractionModel, NoTokenError, Role, check_texts
 from late_interaction.encoders.batching import token_batches
 from late_interaction.encoders.checkpoint import (
     brings_code,
@@ -409,7 +409,7 @@ class ColBERTModel(Remade, LateInteractionModel):
     ) -> list[FloatMatrix]:
         for position, (text, matrix) in enumerate(zip(texts, matrices, strict=True)):
             if len(matrix) == 0:
-                raise ValueError(
+                raise NoTokenError(
                     f"The {role} at position {position}, {text[:40]!r}, has no token that "
                     f"{self.model_name} gives a vector for."
                 )

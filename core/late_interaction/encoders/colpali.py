@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction.encoders.base import Item, LateInteractionModel, Role, check_texts
+from late_interaction.encoders.base import Item, LateInteractionModel, NoTokenError, Role, check_texts
 from late_interaction.encoders.batching import token_batches
 from late_interaction.encoders.checkpoint import content_hash
 from late_interaction.encoders.colpali_loading import VisualCheckpoint
@@ -257,7 +257,7 @@ class ColPaliModel(Remade, LateInteractionModel):
             fitted = [self._fit(checked[i], role) for i in texts]
             for i, text in zip(texts, fitted, strict=True):
                 if text.n_tokens == self._overhead[role]:
-                    raise ValueError(
+                    raise NoTokenError(
                         f"The {role} at position {i}, {checked[i][:40]!r}, has no token that {self.model_name} knows."
                     )
             costs = [text.n_tokens * _PIXELS_PER_TOKEN for text in fitted]

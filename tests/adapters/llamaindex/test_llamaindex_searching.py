@@ -204,3 +204,10 @@ async def test_mmr_gives_twins_last(store: LateInteractionVectorStore) -> None:
         assert sorted(result.ids or ()) == ["0", "1", "2", "3"]
         assert len(result.similarities or ()) == 4
     assert len(store.query(query, distinct=True).ids or ()) == 3
+
+
+def test_a_filter_by_the_text_also_decides_among_given_nodes(store: LateInteractionVectorStore) -> None:
+    store.add([TextNode(id_="a", text="a cat"), TextNode(id_="b", text="a dog")])
+    by_text = {"$content": {"$contains": "cat"}}
+    found = store.query(VectorStoreQuery(), filter=by_text, node_ids=["a", "b"])
+    assert found.ids == ["a"]
