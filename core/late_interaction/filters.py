@@ -74,14 +74,18 @@ class Comparison:
         op: the operator.
         value: a plain value with tuples for lists; for `$in` the tuple of values, for `$between` the two bounds.
         keys: what stands for the value (for `$in`: each of its values) in tests of equality.
+        bound: the value again, where equal ones may mean different things: the order of strings, and parts of them, go
+            by their text.
     """
 
     field: str
     op: Operator
     value: Value = dataclasses.field(compare=False)
     keys: frozenset[Hashable] = dataclasses.field(init=False, repr=False)
+    bound: Value = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "bound", None if self.op in ("$eq", "$in") else self.value)
         values = cast("tuple[Value, ...]", self.value) if self.op == "$in" else (self.value,)
         object.__setattr__(self, "keys", frozenset(map(_key, values)))
 

@@ -10,6 +10,7 @@ that looks like it is wrapped: `{"$literal": {"$datetime": …}}`.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import decimal
 import enum
@@ -22,7 +23,6 @@ import os
 import re
 import uuid
 from collections.abc import Collection, Mapping, Sequence, Set
-from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import numpy as np
@@ -80,7 +80,7 @@ def check_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"metadata {error.path[:80]!r} {error.reason}") from None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class MetadataChange:
     """How the metadata of a document change.
 
@@ -90,7 +90,7 @@ class MetadataChange:
         replace: take away every other key too.
     """
 
-    values: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     remove: Collection[str] = ()
     replace: bool = False
 
@@ -207,6 +207,8 @@ def plain_value(value: object, path: str = "", depth: int = 0) -> Any:
             if callable(tolist := getattr(value, "tolist", None)):  # of numpy, pandas, torch, …
                 return plain_value(tolist(), path, depth + 1)
     hint = next((hint for kinds, hint in _HINTS if isinstance(value, kinds)), f"use {_PLAIN}")
+    if hasattr(type(value), "model_dump") or dataclasses.is_dataclass(value):
+        hint = "write its fields as a dict, by model_dump() or dataclasses.asdict"
     raise NotPlainError(path, f"is a {type(value).__name__}, which has no plain form: {hint}.")
 
 

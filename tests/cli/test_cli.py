@@ -1,5 +1,6 @@
 """The command line, as a person or a script uses it."""
 
+import datetime as dt
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import pytest
 
 from late_interaction import demo
 from late_interaction.cli._results import excerpt
+from late_interaction.cli._shared import print_json
 from tests.support.commands import run, run_json
 
 NOTES = "# The wing\n\nFlow of heat over the wing.\n\n# The cat\n\nThe cat and the dog.\n"
@@ -157,6 +159,11 @@ def test_bad_rows_are_named_and_the_others_are_indexed(tmp_path: Path, docs: Pat
     assert f"{bad.resolve()}:2: not JSON" in result.stderr
     assert f"(doc_id '{bad.resolve()}:3'): metadata 'size' is inf" in result.stderr
     assert "6 documents of 3 files indexed, 2 could not be read or indexed." in run(*arguments).stdout
+
+
+def test_datetimes_are_printed_as_their_text(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"metadata": {"at": dt.datetime(2024, 5, 1, 12, tzinfo=dt.UTC), "n": [1]}})
+    assert capsys.readouterr().out == '{"metadata": {"at": "2024-05-01T12:00:00+00:00", "n": [1]}}\n'
 
 
 @pytest.mark.slow

@@ -72,6 +72,10 @@ def test_filters_are_equal_when_they_mean_the_same() -> None:
     assert parse({"a": [1, [0]]}) != parse({"a": [1, [False]]})
     assert parse({"a": {"$in": [1, 2]}}) == parse({"a": {"$in": [2, 1, 1.0]}})
     assert parse({"a": {"$gt": 1}}) != parse({"a": {"$gt": 2}})
+    assert parse({"a": "2024-05-01"}) == parse({"a": {"$eq": "2024-05-01T02:00+02:00"}})
+    for op in ("$gt", "$lte", "$contains", "$icontains", "$startswith", "$regex", "$like"):
+        assert parse({"a": {op: "2024-05-01"}}) != parse({"a": {op: "2024-05-01T00:00Z"}}), op
+    assert parse({"a": {"$between": [1, "2024-05-01"]}}) != parse({"a": {"$between": [1, "2024-05-01T00Z"]}})
 
 
 def test_fields() -> None:

@@ -200,7 +200,7 @@ class Record:
         (np.array([1], "timedelta64[s]"), "timedelta64.*total_seconds"),
         (np.datetime64("-0044-03-15"), "years 1 to 9999"),
         (np.zeros(1, [("x", int)]), "void"),
-        (Record(), "Record"),
+        (Record(), "Record.*asdict"),
         (Record, "type"),
         (ipaddress.ip_address("::1"), "IPv6Address"),
         (object(), "object"),
@@ -349,6 +349,17 @@ async def test_an_index_of_an_earlier_release_is_read_as_it_was(tmp_path: pathli
         [document] = await pipeline.get_documents(["a"])
         assert document.metadata == earlier
         assert await pipeline.count({"when": {"$gt": dt.date(2024, 5, 1)}, "a.$date": 1}) == 1
+
+
+async def test_filters_of_equal_dates_and_other_texts_are_not_one_to_what_is_remembered(
+    tmp_path: pathlib.Path,
+) -> None:
+    async with LateInteractionPipeline(tmp_path, HashModel()) as pipeline:
+        days = ["2024-05-01", "2024-05-01T00:00:00Z", "2024-05-01 and more"]
+        await pipeline.index_documents([{"doc_id": day, "content": "x", "day": day} for day in days])
+        for text, wanted in (("2024-05-01T00:00:00Z", days[1:2]), ("2024-05-01", days)):
+            found = await pipeline.search("x", filter={"day": {"$startswith": text}})
+            assert sorted(result.doc_id for result in found) == sorted(wanted)
 
 
 async def test_ids_are_texts_numbers_or_uuids(tmp_path: pathlib.Path) -> None:

@@ -66,6 +66,14 @@ async def test_pages(store: LateInteractionVectorStore) -> None:
         store.query(ask("oak tree"), offset=-1)
 
 
+def test_a_filter_on_the_content(store: LateInteractionVectorStore) -> None:
+    store.add(trees())
+    for text in ("oak tree", None):
+        for node_ids in (None, ["oak", "elm", "ash"]):
+            found = store.query(ask(text, 9), filter={"$content": {"$regex": "oak|elm"}}, node_ids=node_ids)
+            assert sorted(found.ids or []) == ["elm", "oak"]
+
+
 def test_doc_ids_are_honoured(store: LateInteractionVectorStore) -> None:
     for parent, words in (("a", WORDS[:3]), ("b", WORDS[3:6]), (None, WORDS[6:])):
         store.add([node for node in trees(parent) if node.node_id in words])
