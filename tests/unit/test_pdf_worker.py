@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -100,6 +100,40 @@ def test_the_scale_of_a_page(size: tuple[float, float], dpi: float, expected: fl
 def test_a_page_of_no_size_is_damaged(size: tuple[float, float]) -> None:
     with pytest.raises(pdf_worker._Refused, match="damaged"):
         pdf_worker._scale(size, 150, 1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("said", "missing", "believed"),
+    [
+        (3, range(1, 4), 3),  # each of a few pages is an error of its own
+        (4000, range(4000, 4001), 4000),
+        (4000, range(2001, 4001), 4000),
+        (4000, range(1, 4001), 1000),
+        (1_000_000, range(101, 1_000_001), 976),
+        (1_000_000, [], 1_000_000),
+    ],
+)
+def test_a_number_of_pages_that_are_not_there_is_not_believed(
+    said: int, missing: Container[int], believed: int
+) -> None:
+    class Claims(Opened):
+        def __len__(self) -> int:
+            return said
+
+        def get_page_size(self, index: int) -> tuple[float, float]:
+            if index + 1 in missing:
+                raise pdfium.PdfiumError("Failed to get page size by index.")
+            return 9, 9
+
+    assert pdf_worker._page_count(Claims()) == believed
+
+
+def test_a_small_file_that_says_it_has_a_million_pages(tmp_path: Path) -> None:
+    file = tmp_path / "tree.pdf"
+    data = pdfs.pdf("").replace(b"/Kids [4 0 R] /Count 1 >>", b"/Kids [2 0 R] /Count 1000000 >>")
+    file.write_bytes(data)
+    [(values, _)] = ask(request("count", file))
+    assert values["pages"] <= 1000
 
 
 def test_a_page_that_is_not_there_is_damaged(report: Path) -> None:

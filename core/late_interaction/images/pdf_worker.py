@@ -19,6 +19,8 @@ from typing import Any, BinaryIO
 
 _POINTS_PER_INCH = 72
 _LONGEST_EDGE = 20_000
+_PAGES_BELIEVED = 1000
+"""So many pages may be missing, each an error of its own."""
 _PAGES_KEPT_OPEN = 500
 """PDFium keeps something of each page that it has shown: a file is opened anew after so many."""
 
@@ -80,7 +82,7 @@ def _answer(files: _Files, request: dict[str, Any]) -> tuple[dict[str, Any], Any
     """Return what was asked for: values, and the bytes of an image."""
     document = files.open(request["path"])
     if request["what"] == "count":
-        return {"pages": len(document)}, b""
+        return {"pages": _page_count(document)}, b""
     page = document[request["page"] - 1]
     try:
         if request["what"] == "text":
@@ -95,6 +97,25 @@ def _answer(files: _Files, request: dict[str, Any]) -> tuple[dict[str, Any], Any
         return values | {"channels": bitmap.n_channels}, bytes(bitmap.buffer)
     finally:
         page.close()
+
+
+def _page_count(document: Any) -> int:
+    """Return how many pages there are.
+
+    A small file may say that it has a million, none of which is there: that number is halved until it can be believed.
+    """
+
+    def has(number: int) -> bool:
+        try:
+            document.get_page_size(number - 1)
+        except RuntimeError:  # PDFium's
+            return False
+        return True
+
+    pages = len(document)
+    while pages > _PAGES_BELIEVED and not has(pages) and not has(pages // 2):
+        pages //= 2
+    return pages
 
 
 def _scale(points: tuple[float, float], dpi: float, max_pixels: int) -> float:
