@@ -12,6 +12,7 @@ from collections.abc import (
     Sized,
 )
 from contextlib import aclosing, asynccontextmanager
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -160,9 +161,11 @@ class IndexingRun:
         doc_ids.failures = self._sorted_failures()
         if doc_ids.failures:
             logger.warning(
-                "%d of %d rows were left out, the first because %s", len(doc_ids.failures), self._n_rows,
+                "%d of %d rows were left out (see .failures), the first of them %s",
+                len(doc_ids.failures),
+                self._n_rows,
                 doc_ids.failures[0],
-            )  # fmt: skip
+            )
         return doc_ids
 
     def _error(self, doc_ids: IndexedIds) -> DocumentError:
@@ -188,20 +191,31 @@ class IndexingRun:
             pairs = [pair async for pair in _pairs(rows, matrices)]
             listed, listed_matrices = [row for row, _ in pairs], [matrix for _, matrix in pairs]
 
-        def check() -> None:
-            for number, row in enumerate(listed):
-                given = None if listed_matrices is None else (listed_matrices[number],)
-                pending = self._checked(number, row, given)
-                if pending is not None and not isinstance(pending.image, LazyImage):
-                    try:
-                        self._read_image(pending)
-                    except (ValueError, TypeError) as error:
-                        self._fail(number, pending.document.doc_id, error)
+        def check() -> list[Pending]:
+            given = ((matrix,) for matrix in listed_matrices) if listed_matrices else repeat(None)
+            checked = [
+                self._checked(number, *one) for number, one in enumerate(zip(listed, given, strict=False))
+            ]
+            return [pending for pending in checked if pending is not None and pending.image is not None]
 
-        await asyncio.to_thread(check)
+        with_images = await asyncio.to_thread(check)
+        if with_images and self._options.skip_existing:
+            there = await self._store.existing([pending.document.doc_id for pending in with_images])
+            with_images = [pending for pending in with_images if pending.document.doc_id not in there]
+        await asyncio.to_thread(self._check_images, with_images)
         if self._failures:
             raise self._error(IndexedIds())
         return listed, listed_matrices
+
+    def _check_images(self, rows: Sequence[Pending]) -> None:
+        """Read the rows' images; a page of a PDF is taken for readable, since to draw it takes long."""
+        for pending in rows:
+            if isinstance(pending.image, LazyImage):
+                continue
+            try:
+                self._read_image(pending)
+            except (ValueError, TypeError) as error:
+                self._fail(pending.number, pending.document.doc_id, error)
 
     def _checked(self, number: int, row: Row, given: tuple[ArrayLike] | None) -> Pending | None:
         """Return a row as it goes on; note a failure, and return None, if it is bad.

@@ -202,6 +202,12 @@ async def test_raise_reads_all_images_first(tmp_path: Path, visual_model: Path) 
         with pytest.raises(DocumentError, match=r"gone\.png"):
             await pipeline.index_documents(rows, batch_size=1, on_error="raise")
         assert await pipeline.count() == 0
+        await pipeline.index_documents([{**rows[0], "doc_id": "there"}], on_error="raise")
+        known = [{**rows[-1], "doc_id": "there"}, {"content": "new", "doc_id": "new"}]
+        await pipeline.index_documents(
+            known, on_error="raise", skip_existing=True
+        )  # reads no image of what is there
+        assert await pipeline.count() == 2
 
 
 @pytest.mark.parametrize("option", [{"on_error": "ignore"}, {"on_error": None}, {"ids": ["a"]}])
