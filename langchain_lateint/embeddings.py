@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from langchain_core.embeddings import Embeddings
+from langchain_core.runnables import Runnable
 from numpy.typing import ArrayLike
 from typing_extensions import override
 
@@ -70,11 +71,13 @@ class EmbeddingsModel(LateInteractionModel):
         }
         if dim is None:
             vector = unit_rows(embeddings.embed_query(_PROBE))[0]
+            dim, probed = len(vector), _probed(embeddings)
+            if probed is not embeddings:
+                vector = unit_rows(probed.embed_query(_PROBE))[0]
             self._fingerprint = {
                 **self._fingerprint,
                 "probe": [float(value) for value in vector[:_PROBE_SIZE]],
             }
-            dim = len(vector)
         self.dim = dim
 
     def __repr__(self) -> str:
@@ -158,17 +161,38 @@ def _names_inside(
     thing: object, path: str = "", seen: frozenset[int] = frozenset()
 ) -> Iterator[tuple[str, str]]:
     """Yield the names in embeddings and in the embeddings that they wrap, each with the path of its attribute."""
-    attributes = getattr(thing, "__dict__", {})
     for attribute in _NAMES:
         name = getattr(thing, attribute, None)
         if isinstance(name, str) and name:
             yield f"{path}{attribute}", name
-    for attribute, value in attributes.items():
+    for attribute, inner in _inside(thing):
+        if id(inner) not in seen:
+            inside = f"{path}{attribute}."
+            yield f"{inside}class", type(inner).__name__
+            yield from _names_inside(inner, inside, seen | {id(thing)})
+
+
+def _inside(thing: object) -> Iterator[tuple[str, Embeddings]]:
+    """Yield the embeddings that others wrap, each with its attribute."""
+    for attribute, value in getattr(thing, "__dict__", {}).items():
         for inner in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(inner, Embeddings) and id(inner) not in seen:
-                inside = f"{path}{attribute}."
-                yield f"{inside}class", type(inner).__name__
-                yield from _names_inside(inner, inside, seen | {id(thing)})
+            if isinstance(inner, Embeddings):
+                yield attribute, inner
+
+
+def _probed(embeddings: Embeddings, seen: frozenset[int] = frozenset()) -> Embeddings:
+    """Return the embeddings whose vector of a word is always the same.
+
+    Those are the given ones, unless a language model writes what is embedded for a query, as in
+    `HypotheticalDocumentEmbedder`: then those inside, which embed what it writes.
+    """
+    inside = [inner for _, inner in _inside(embeddings) if id(inner) not in seen]
+    seen |= {id(embeddings)}
+    writes = any(isinstance(value, Runnable) for value in getattr(embeddings, "__dict__", {}).values())
+    for inner in inside:
+        if writes or _probed(inner, seen) is not inner:
+            return _probed(inner, seen)
+    return embeddings
 
 
 def _is_near(probe: Sequence[float], other: Sequence[float]) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from langchain_core.embeddings import Embeddings
+from langchain_core.runnables import RunnableLambda
 
 from langchain_lateint import EmbeddingsModel, LateInteractionVectorStore
 from late_interaction import IndexMismatchError
@@ -50,6 +51,18 @@ class Wrapper(Embeddings):
         return self._inner().embed_documents(texts)
 
 
+class Hypothetical(Wrapper):
+    """Embeddings of what a language model writes for a query, as HypotheticalDocumentEmbedder: never twice the same."""
+
+    def __init__(self, inner: Embeddings) -> None:
+        super().__init__(inner)
+        self.llm_chain = RunnableLambda(lambda text: text)
+
+    def embed_query(self, text: str) -> list[float]:
+        vector = np.array(super().embed_query(self.llm_chain.invoke(text)))
+        return (vector + 0.05 * np.random.default_rng().normal(size=8)).tolist()
+
+
 def opens(path: Path, model: Any) -> bool:
     with LateInteractionVectorStore(model=model, path=path) as store:
         try:
@@ -69,6 +82,8 @@ def opens(path: Path, model: Any) -> bool:
         (Named("ada", deployment="ada"), Named("ada", deployment="three-small")),
         (Named(seed=1), Named(seed=2)),
         (Wrapper(Named(seed=1)), Wrapper(Named(seed=2))),
+        (Hypothetical(Named(seed=1)), Hypothetical(Named(seed=2))),
+        (Wrapper(Hypothetical(Wrapper(Named(seed=1)))), Wrapper(Hypothetical(Wrapper(Named(seed=2))))),
         (Wrapper(Named("m-one", 1)), Named("m-one", 1)),
         (EmbeddingsModel(Named(seed=1), "mine"), EmbeddingsModel(Named(seed=2), "mine")),
         (EmbeddingsModel(Named("a"), dim=8), EmbeddingsModel(Named("b"), dim=8)),
@@ -86,6 +101,8 @@ def test_an_index_of_other_embeddings_is_refused(tmp_path: Path, one: Any, other
         (Named("m", noise=1e-4), Named("m", noise=1e-4)),
         (Named("m"), EmbeddingsModel(Named("m"), dim=8)),
         (EmbeddingsModel(Named("m"), dim=8), Named("m")),
+        (Hypothetical(Named("m")), Hypothetical(Named("m"))),
+        (Wrapper(Hypothetical(Wrapper(Named("m")))), Wrapper(Hypothetical(Wrapper(Named("m"))))),
         (EmbeddingsModel(Named("m"), "mine"), EmbeddingsModel(Named("changed", seed=0), "mine")),
     ],
 )
