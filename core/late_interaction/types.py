@@ -252,13 +252,24 @@ class IndexSpec:
         return cls(**values)
 
     def differences(self, wanted: IndexSpec) -> dict[str, tuple[object, object]]:
-        """Return each field that differs: name -> (here, wanted). Nested fields are named `encoder.model`."""
-        here, there = flatten(self.to_dict()), flatten(wanted.to_dict())
+        """Return each field that differs: name -> (here, wanted). Nested fields are named `encoder.model`.
+
+        A spec made by hand may leave out what says that the vectors come from elsewhere and are not pooled.
+        """
+        here, there = (_BY_HAND | flatten(spec.to_dict()) for spec in (self, wanted))
         return {
             name: (here.get(name), there.get(name))
             for name in sorted(here.keys() | there.keys())
             if here.get(name) != there.get(name)
         }
+
+
+_BY_HAND: dict[str, Any] = {
+    "encoder.family": "precomputed",
+    "pooling.algorithm": "none",
+    "pooling.factor": 1.0,
+    "pooling.protected_tokens": 0,
+}
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -11,9 +11,13 @@ import numpy as np
 import pytest
 
 from late_interaction import (
+    Document,
+    EncodedDocument,
     IndexMismatchError,
+    IndexSpec,
     LateInteractionPipeline,
     LocalStore,
+    PrecomputedEmbeddings,
     QueryVectors,
 )
 from tests.support.answers import ids
@@ -185,3 +189,27 @@ async def test_weights_of_pooled_query_vectors_keep_the_score(pipeline):
         QueryVectors(HashModel().encode_queries(["cats"])[0], np.array([3.0], np.float32)), 1, n_ann_tokens=10
     )
     assert found.scores[0] == pytest.approx(3, abs=0.03)
+
+
+async def test_a_store_that_was_opened_by_hand_is_used_by_a_pipeline_for_vectors_from_elsewhere(tmp_path):
+    store = LocalStore(tmp_path)
+    await store.open(IndexSpec(4, {"model": "mine"}, {"factor": 1}))
+    await store.upsert([EncodedDocument(Document("a", "text"), np.eye(2, 4, dtype=np.float32))])
+    pipeline = LateInteractionPipeline(store, PrecomputedEmbeddings(4, "mine"), doc_pool_factor=1)
+    assert ids(await pipeline.search_with_embeddings(np.eye(1, 4))) == ["a"]
+    await pipeline.aclose()
+    for other, differs in [
+        (
+            LateInteractionPipeline(tmp_path, PrecomputedEmbeddings(4, "yours"), doc_pool_factor=1),
+            "encoder.model",
+        ),
+        (
+            LateInteractionPipeline(tmp_path, PrecomputedEmbeddings(4, "mine"), doc_pool_factor=2),
+            "pooling.factor",
+        ),
+        (LateInteractionPipeline(tmp_path, HashModel(4), doc_pool_factor=1), "encoder.model"),
+    ]:
+        with pytest.raises(IndexMismatchError, match=differs):
+            await other.initialize()
+    with pytest.raises(IndexMismatchError, match=r"encoder.family: the index has 'precomputed'"):
+        await store.open(IndexSpec(4, {"model": "mine", "family": "colbert"}, {"factor": 1}))
