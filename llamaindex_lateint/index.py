@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.chat_engine import (
@@ -14,11 +14,12 @@ from llama_index.core.chat_engine import (
 from llama_index.core.indices.vector_store import VectorIndexRetriever
 from llama_index.core.indices.vector_store.base import VectorStoreIndex
 from llama_index.core.query_engine import RetrieverQueryEngine
-from llama_index.core.schema import NodeWithScore, QueryBundle
+from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 from llama_index.core.storage.docstore import SimpleDocumentStore
-from llama_index.core.vector_stores.types import MetadataFilters
+from llama_index.core.vector_stores.types import MetadataFilters, VectorStoreQueryResult
 
 from llamaindex_lateint.no_embedding import carrying
+from llamaindex_lateint.querying import CARRIED, add_metadata
 
 if TYPE_CHECKING:
     from llamaindex_lateint.vector_store import LateInteractionVectorStore
@@ -57,6 +58,20 @@ class IndexRetriever(VectorIndexRetriever):
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         found: list[NodeWithScore] = await super()._aretrieve(carrying(query_bundle))
         return found
+
+    def _insert_fetched_nodes_into_query_result(
+        self, query_result: VectorStoreQueryResult, fetched_nodes: list[BaseNode]
+    ) -> Sequence[BaseNode]:
+        """Keep what a result carries where LlamaIndex puts an image's node from its document store in its place."""
+        nodes: Sequence[BaseNode] = super()._insert_fetched_nodes_into_query_result(
+            query_result, fetched_nodes
+        )
+        if any(self._kwargs.get(name) for name in _OF_RESULTS):
+            found = {node.node_id: node.metadata for node in query_result.nodes or ()}
+            for node in nodes:
+                carried = found[node.node_id]
+                add_metadata(node, {name: carried[name] for name in CARRIED if name in carried})
+        return nodes
 
 
 class LateInteractionIndex(VectorStoreIndex):

@@ -39,7 +39,7 @@ from llamaindex_lateint.nodes import PARENT
 if TYPE_CHECKING:
     from PIL import Image
 
-SCORE_KEY, ID_KEY, MATCHED_KEY = "score", "id", "matched"
+CARRIED = SCORE_KEY, ID_KEY, MATCHED_KEY = "score", "id", "matched"
 """The metadata keys that `with_scores` and `explain` add to nodes."""
 
 _OVERFETCH = 4
@@ -238,9 +238,7 @@ class Search:
             for extra, matched in zip(added, words, strict=True):
                 extra[MATCHED_KEY] = matched
         for node, extra in zip(nodes, added, strict=True):
-            node.metadata.update(extra)
-            for keys in (node.excluded_embed_metadata_keys, node.excluded_llm_metadata_keys):
-                keys.extend(name for name in extra if name not in keys)
+            add_metadata(node, extra)
 
     async def _items(self, pipeline: LateInteractionPipeline) -> Sequence[str | Image.Image]:
         """Return what to encode, the texts or the image."""
@@ -264,6 +262,13 @@ class Search:
             if len(accepted) >= self.n or len(found) < asked:
                 return SearchResults(accepted[: self.n], found.stats)
             asked *= _OVERFETCH
+
+
+def add_metadata(node: BaseNode, extra: Mapping[str, Any]) -> None:
+    """Add to a node's metadata what models that embed or answer are not shown."""
+    node.metadata.update(extra)
+    for keys in (node.excluded_embed_metadata_keys, node.excluded_llm_metadata_keys):
+        keys.extend(name for name in extra if name not in keys)
 
 
 def _is_mmr(query: VectorStoreQuery) -> bool:

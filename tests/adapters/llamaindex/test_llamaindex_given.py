@@ -307,6 +307,20 @@ async def test_nodes_carry_their_score_and_id_on_request(store: LateInteractionV
     assert [node.metadata for node in listed] == [{"kind": "c", "id": listed[0].node_id}]
 
 
+async def test_an_images_node_from_the_document_store_carries_them_too(
+    store: LateInteractionVectorStore,
+) -> None:
+    """LlamaIndex puts it in the place of the one that was found, if the same index has inserted it."""
+    index = store.as_index()
+    index.insert_nodes(
+        [ImageNode(id_="page", text="cats", image_path="page.png", metadata={"score": "mine"})]
+    )
+    [found] = index.as_retriever(with_scores=True).retrieve("cats")
+    assert found.node.metadata == {"score": found.score, "id": "page"}
+    [found] = await index.as_retriever().aretrieve("cats")
+    assert found.node.metadata == {"score": "mine"}
+
+
 async def test_nodes_tell_the_words_that_answered(make_store: MakeStore, minilm: ColBERTModel) -> None:
     store = make_store(model=minilm)
     text = "The ferry leaves at nine. Tickets for the boat cost four euros."
