@@ -39,8 +39,8 @@ class LateInteractionTranslator(Visitor):
     >>> LateInteractionTranslator().visit_structured_query(query)
     ('apple pie', {'filter': {'year': {'$gte': 2000}}})
 
-    `contain` finds a part of a text, or an element of a list. `like` takes the wildcards of SQL, and finds a part of a
-    text where it is given none.
+    `contain` finds a part of a text, or an element of a list; of several values all of them. `like` takes the wildcards
+    of SQL, and finds a part of a text where it is given none.
     """
 
     allowed_comparators = tuple(_COMPARATORS)
@@ -60,6 +60,8 @@ class LateInteractionTranslator(Visitor):
         """Return `{attribute: {operator: value}}`; a date is compared as an instant."""
         self._validate_func(comparison.comparator)
         value = _value(comparison.value)
+        if comparison.comparator == Comparator.CONTAIN and isinstance(value, list):
+            return {"$and": [{comparison.attribute: {"$contains": one}} for one in value]}
         if (
             comparison.comparator == Comparator.LIKE
             and isinstance(value, str)

@@ -295,6 +295,8 @@ DIRECTIVES = [
     (compare(Comparator.NIN, [1, 3]), "ac"),
     (compare(Comparator.CONTAIN, "even", "tags"), "ac"),
     (compare(Comparator.CONTAIN, "eve", "tags"), ""),
+    (compare(Comparator.CONTAIN, ["e", "re"], "colour"), "abc"),
+    (compare(Comparator.CONTAIN, ["even", "odd"], "tags"), ""),
     (compare(Comparator.CONTAIN, "ed", "colour"), "ab"),
     (compare(Comparator.LIKE, "ed", "colour"), "ab"),
     (compare(Comparator.LIKE, "r%", "colour"), "ab"),
