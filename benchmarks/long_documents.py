@@ -1,13 +1,13 @@
 """Compare ways to index documents that are longer than the model reads: quality, room and encoding time.
 
-    python benchmarks/long_documents.py [--collection cranfield] [--parts 6] [--pool-factors 1 2 4]
+    python benchmarks/long_documents.py [--collection cranfield] [--parts 6]
 
 A long document is made of unrelated abstracts of a judged collection, joined with a space in the order of their ids.
 Two abstracts that answer one query are never in the same document, so that a document is relevant as its part is. The
 ways: `long_documents="windows"` and "truncate" of `ColBERTModel`; `passages`, of which the best one counts; and BM25
-over whole documents. Scores are exact MaxSim on pooled and packed vectors; each way but BM25 is compared with windows
-of the same pool factor, by a paired randomisation test. Needs the demo and eval extras, and the collection in
-`../shared/data`.
+over whole documents. Scores are exact MaxSim on pooled and packed vectors, with the p-value of a paired randomisation
+test beside truncation and windows; bytes are those of a document. With `--parts 1` the collection is as it is.
+Needs the demo and eval extras, and the collection in `../shared/data`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from late_interaction.types import FloatMatrix
 
 BATCH = 32
 Rows = list[dict[str, str]]
+REFERENCES = ("truncated", "windows")
 
 
 def joined(judged: JudgedCollection, n_parts: int) -> JudgedCollection:
@@ -88,10 +89,14 @@ def encode(model: ColBERTModel, rows: Rows, name: str) -> tuple[list[FloatMatrix
 
 
 def search(
-    rows: Rows, matrices: Sequence[FloatMatrix], queries: dict[str, FloatMatrix], factor: float
+    rows: Rows,
+    matrices: Sequence[FloatMatrix],
+    queries: dict[str, FloatMatrix],
+    factor: float,
+    reads: int | None,
 ) -> tuple[Run, int]:
     """Return the score of each source's best row for each query, and the bytes of all packed matrices."""
-    blobs = [pack(pool_document(matrix, factor)) for matrix in matrices]
+    blobs = [pack(pool_document(matrix, factor, read_at_once=reads)) for matrix in matrices]
     sources = [row["source"] for row in rows]
     stored = RaggedTokens.from_matrices([unpack(blob) for blob in blobs])
     run: Run = {}
@@ -108,7 +113,6 @@ def main() -> None:
         "--collection", default="cranfield", help="a folder of ../shared/data (default: cranfield)"
     )
     parser.add_argument("--parts", type=int, default=6, help="abstracts in a document (default: 6)")
-    parser.add_argument("--pool-factors", type=float, nargs="+", default=[1, 2, 4], help="default: 1 2 4")
     arguments = parser.parse_args()
 
     judged = joined(collection(arguments.collection), arguments.parts)
@@ -120,33 +124,50 @@ def main() -> None:
     for heading in (
         "way",
         "rows",
-        "pool factor",
+        "pooling",
         "nDCG@10",
-        "p beside windows",
-        "bytes per document",
+        *(f"p, {way}" for way in REFERENCES),
+        "bytes",
         "CPU s",
     ):
         table.add_column(heading, justify="left" if heading == "way" else "right")
     bm25 = evaluate(bm25_run(judged), judged.qrels)["ndcg@10"]
-    table.add_row("BM25", f"{len(texts)}", "", f"{bm25:.4f}", "", "", "")
+    table.add_row("BM25", f"{len(texts)}", "", f"{bm25:.4f}")
 
     encoded = windows.encode_queries(list(judged.queries.values()))
     queries = dict(zip(judged.queries, encoded, strict=True))
-    of_windows: dict[float, Run] = {}
+    reads = windows.document_length
+    poolings: dict[str, tuple[float, int | None]] = {"none": (1, None), "default": (2, reads)}
+    found: dict[tuple[str, str], Run] = {}
     for name, model, rows in (
-        ("windows", windows, whole(judged)),
         ("truncated", truncating, whole(judged)),
-        ("best passage of 256 tokens", windows, cut(judged, windows)),
-        ("best passage of 128 tokens", windows, cut(judged, windows, max_tokens=128)),
-        ("best passage of 256 tokens, overlap 1", windows, cut(judged, windows, overlap=1)),
+        ("windows", windows, whole(judged)),
+        ("best passage", windows, cut(judged, windows)),
+        ("best passage, overlap 1", windows, cut(judged, windows, overlap=1)),
     ):
         matrices, seconds = encode(model, rows, name)
-        for factor in arguments.pool_factors:
-            run, size = search(rows, matrices, queries, factor)
+        alike = {"2, all alike": (2, None)} if name == "windows" else {}
+        for pooling, (factor, longer_than) in (poolings | alike).items():
+            run, size = search(rows, matrices, queries, factor, longer_than)
+            found[name, pooling] = run
+            # Beside the references as they are by default, or unpooled if this is.
+            beside = [found.get((way, "none" if pooling == "none" else "default")) for way in REFERENCES]
+            p_values = [
+                "" if other in (None, run) else f"{compare(run, other, judged.qrels).p_value:.4f}"
+                for other in beside
+            ]
             ndcg = evaluate(run, judged.qrels)["ndcg@10"]
-            p_value = compare(run, of_windows.setdefault(factor, run), judged.qrels).p_value
-            figures = (f"{ndcg:.4f}", f"{p_value:.4f}", f"{size / len(texts):,.0f}", f"{seconds:.0f}")
-            table.add_row(name, f"{len(rows)}", f"{factor:g}", *figures)
+            row = (
+                name,
+                f"{len(rows)}",
+                pooling,
+                f"{ndcg:.4f}",
+                *p_values,
+                f"{size / len(texts):,.0f}",
+                f"{seconds:.0f}",
+            )
+            tqdm.write(" ".join(row))
+            table.add_row(*row)
     Console(width=130).print(table)
 
 

@@ -12,6 +12,7 @@ from collections.abc import (
     Sized,
 )
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from itertools import repeat
 
 import numpy as np
@@ -345,14 +346,15 @@ class IndexingRun:
         """Pool a batch and write it."""
 
         def pool() -> list[EncodedDocument]:
-            protected = self._model.protected_tokens
-            factor = self._settings.doc_pool_factor
+            pooled = partial(
+                pool_document,
+                factor=self._settings.doc_pool_factor,
+                protected_tokens=self._model.protected_tokens,
+                read_at_once=self._model.document_length,
+            )
             return [
                 EncodedDocument(
-                    pending.document,
-                    pool_document(pending.matrix, factor, protected_tokens=protected)
-                    if len(pending.matrix)
-                    else pending.matrix,
+                    pending.document, pooled(pending.matrix) if len(pending.matrix) else pending.matrix
                 )
                 for pending in batch
                 if pending.matrix is not None

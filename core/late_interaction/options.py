@@ -62,8 +62,8 @@ class IndexOptions(TypedDict, total=False):
     """Options of an index and of the pipeline on it.
 
     Attributes:
-        doc_pool_factor: documents keep about one vector in so many (≥ 1; 1 keeps every vector), 2 by default. Part of
-            the index.
+        doc_pool_factor: documents keep about one vector in so many (≥ 1; 1 keeps every vector), 2 by default; those
+            longer than the model reads at once one in twice as many, unless it is 1. Part of the index.
         query_pool_distance: query vectors closer than this cosine distance are pooled, 0.03 by default; 0 keeps every
             vector.
         packing: how token matrices are stored: "int8" (the default), "float16" or "float32". Part of the index.

@@ -28,11 +28,16 @@ change to this one has to change the number."""
 
 _AT_ONCE = 2048
 _BLOCK = 512
+_LONG = 2
+"""How much harder documents in windows are pooled: docs/quality.md shows what comes of it."""
+
 _NO_DIRECTION = 1e-6
 """A mean of unit vectors shorter than this is rounding noise and points nowhere."""
 
 
-def pool_document(matrix: FloatMatrix, factor: float, *, protected_tokens: int = 0) -> FloatMatrix:
+def pool_document(
+    matrix: FloatMatrix, factor: float, *, protected_tokens: int = 0, read_at_once: int | None = None
+) -> FloatMatrix:
     """Pool a document's tokens to one vector for every `factor` of them.
 
     The first `protected_tokens` rows stay as they are. The other n become exactly `max(1, n // factor)`
@@ -46,6 +51,8 @@ def pool_document(matrix: FloatMatrix, factor: float, *, protected_tokens: int =
         matrix: (n_tokens, dim) float32, unit rows, n_tokens ≥ 1.
         factor: ≥ 1; need not be whole. 1 gives the matrix back as it is.
         protected_tokens: leading rows to leave alone ([CLS], the document marker).
+        read_at_once: how many tokens the model reads at once. A document of more is pooled by twice the factor, unless
+            that is 1: the more vectors a document has, the higher its best matches are by chance alone.
 
     Returns:
         (m, dim) float32, unit rows: the protected ones first, then the means.
@@ -62,6 +69,8 @@ def pool_document(matrix: FloatMatrix, factor: float, *, protected_tokens: int =
         raise ValueError(f"The pooling factor must be a number of at least 1, not {factor!r}.")
     if protected_tokens < 0:
         raise ValueError(f"protected_tokens must not be negative, but is {protected_tokens}.")
+    if factor > 1 and read_at_once is not None and len(matrix) > read_at_once:
+        factor *= _LONG
     tokens = matrix[protected_tokens:]
     n_clusters = max(1, int(len(tokens) // factor))
     if n_clusters >= len(tokens):

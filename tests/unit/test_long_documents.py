@@ -9,6 +9,8 @@ import pytest
 from late_interaction import ColBERTModel, IndexMismatchError, SyncPipeline, fit_projection
 from late_interaction.demo import model_folder
 from late_interaction.explain import matched_words
+from late_interaction.stores.base import Store
+from late_interaction.types import EncodedDocument
 from tests.support import checkpoints
 
 BUILDERS: Mapping[str, Callable[[Path], Path]] = {
@@ -118,6 +120,28 @@ def test_an_index_with_another_choice_is_refused(tmp_path: Path, choices: tuple[
     with pytest.raises(IndexMismatchError, match="long_documents"):
         pipeline.initialize()
     pipeline.close()
+
+
+@pytest.mark.parametrize("projected", [False, True])
+def test_a_long_document_keeps_half_as_many_vectors_for_its_length(tmp_path: Path, projected: bool) -> None:
+    model = ColBERTModel(checkpoints.stanford_checkpoint(tmp_path / "model"), device="cpu")
+    short = "cat dog wing flow heat"
+    encoder = fit_projection(model, [short, LONG], dim=4) if projected else model
+    with SyncPipeline(tmp_path / "index", encoder) as pipeline:
+        pipeline.index_documents([{"doc_id": "short", "content": short}, {"doc_id": "long", "content": LONG}])
+        stored = {
+            document.document.doc_id: len(document.matrix)
+            for document in pipeline.run(lambda opened: _scanned(opened.store))
+        }
+    whole = dict(zip(("short", "long"), map(len, encoder.encode_documents([short, LONG])), strict=True))
+    protected = encoder.protected_tokens
+    assert whole["long"] > (encoder.document_length or 0) >= whole["short"]
+    for name, factor in (("short", 2), ("long", 4)):
+        assert stored[name] == protected + (whole[name] - protected) // factor
+
+
+async def _scanned(store: Store) -> list[EncodedDocument]:
+    return [document async for batch in store.scan() for document in batch]
 
 
 def test_a_projection_goes_with_either_choice(tmp_path: Path) -> None:

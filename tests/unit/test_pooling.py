@@ -69,6 +69,16 @@ def test_factor_1_changes_nothing(matrix: FloatMatrix) -> None:
     np.testing.assert_array_equal(pool_document(matrix, 1), matrix)
 
 
+@pytest.mark.parametrize(
+    ("n", "factor", "read_at_once", "kept"),
+    [(20, 2, 20, 10), (21, 2, 20, 5), (21, 3, 20, 3), (21, 1, 20, 21), (21, 2, None, 10)],
+)
+def test_a_document_longer_than_the_model_reads_is_pooled_twice_as_much(
+    n: int, factor: float, read_at_once: int | None, kept: int
+) -> None:
+    assert len(pool_document(np.eye(n, dtype=np.float32), factor, read_at_once=read_at_once)) == kept
+
+
 def test_one_token_in_is_one_token_out() -> None:
     token = unit([[3, 4]])
     for factor in (1, 2, 100.5):

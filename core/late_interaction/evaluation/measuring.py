@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from statistics import fmean
 from typing import Any, cast
 
@@ -183,10 +184,15 @@ class _Measuring:
         matrices: Sequence[FloatMatrix],
     ) -> None:
         """Write documents as `index_documents` does, but for the search index, which comes once at the end."""
-        factor, protected = pipeline.settings.doc_pool_factor, self.model.protected_tokens
+        pooled = partial(
+            pool_document,
+            factor=pipeline.settings.doc_pool_factor,
+            protected_tokens=self.model.protected_tokens,
+            read_at_once=self.model.document_length,
+        )
         await pipeline.store.upsert(
             [
-                EncodedDocument(document, pool_document(matrix, factor, protected_tokens=protected))
+                EncodedDocument(document, pooled(matrix))
                 for document, matrix in zip(documents, matrices, strict=True)
             ]
         )
