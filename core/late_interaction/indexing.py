@@ -12,7 +12,6 @@ from collections.abc import (
     Sized,
 )
 from contextlib import aclosing, asynccontextmanager
-from functools import partial
 from itertools import repeat
 
 import numpy as np
@@ -23,6 +22,7 @@ from late_interaction.encoders.base import (
     LateInteractionModel,
     NoTokenError,
     encode_checked,
+    pooled,
     warn_of_cut_documents,
     warn_of_documents_without_token,
 )
@@ -31,7 +31,6 @@ from late_interaction.images.loading import LazyImage, open_image
 from late_interaction.images.storing import describe_image, fit_for, image_reference, stored_image
 from late_interaction.options import IndexSettings, RowSettings
 from late_interaction.pacing import Items, Rows, batches, each, paced_batches
-from late_interaction.pooling import pool_document
 from late_interaction.rows import Pending, Row, check_row, row_id
 from late_interaction.stores.base import Store
 from late_interaction.types import EncodedDocument, IndexedIds
@@ -346,16 +345,9 @@ class IndexingRun:
         """Pool a batch and write it."""
 
         def pool() -> list[EncodedDocument]:
-            pooled = partial(
-                pool_document,
-                factor=self._settings.doc_pool_factor,
-                protected_tokens=self._model.protected_tokens,
-                read_at_once=self._model.document_length,
-            )
+            factor = self._settings.doc_pool_factor
             return [
-                EncodedDocument(
-                    pending.document, pooled(pending.matrix) if len(pending.matrix) else pending.matrix
-                )
+                EncodedDocument(pending.document, pooled(self._model, pending.matrix, factor))
                 for pending in batch
                 if pending.matrix is not None
             ]

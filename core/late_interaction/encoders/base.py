@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar
 
 from late_interaction.errors import ModelError
+from late_interaction.pooling import pool_document
 from late_interaction.recipes import check_picklable
 from late_interaction.types import FloatMatrix
 from late_interaction.validation import check_matrix
@@ -193,6 +194,14 @@ async def encode_checked(
     texts = [item for item in items if isinstance(item, str)]
     shares = iter(await model.run(model.unread_shares, texts, role))
     return checked, [next(shares) if isinstance(item, str) else 0.0 for item in items]
+
+
+def pooled(model: LateInteractionModel, matrix: FloatMatrix, factor: float) -> FloatMatrix:
+    """Pool a document's (n_tokens, dim) vectors as an index keeps them; a document without any stays so."""
+    if len(matrix) == 0:
+        return matrix
+    protected, reads = model.protected_tokens, model.document_length
+    return pool_document(matrix, factor, protected_tokens=protected, read_at_once=reads)
 
 
 def warn_of_cut_queries(model: LateInteractionModel, shares: Sequence[float | None]) -> None:

@@ -7,20 +7,18 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from statistics import fmean
 from typing import Any, cast
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from late_interaction.encoders.base import LateInteractionModel, encode_checked
+from late_interaction.encoders.base import LateInteractionModel, encode_checked, pooled
 from late_interaction.evaluation.collections import JudgedCollection
 from late_interaction.evaluation.metrics import Run, check_installed, evaluate
 from late_interaction.evaluation.rankings import ExactRanking
 from late_interaction.pacing import batches, paced_batches
 from late_interaction.pipeline import LateInteractionPipeline
-from late_interaction.pooling import pool_document
 from late_interaction.reading.passages import passages as cut_passages
 from late_interaction.types import Document, EncodedDocument, FloatMatrix, RaggedTokens, SearchResults
 
@@ -184,15 +182,10 @@ class _Measuring:
         matrices: Sequence[FloatMatrix],
     ) -> None:
         """Write documents as `index_documents` does, but for the search index, which comes once at the end."""
-        pooled = partial(
-            pool_document,
-            factor=pipeline.settings.doc_pool_factor,
-            protected_tokens=self.model.protected_tokens,
-            read_at_once=self.model.document_length,
-        )
+        factor = pipeline.settings.doc_pool_factor
         await pipeline.store.upsert(
             [
-                EncodedDocument(document, pooled(matrix))
+                EncodedDocument(document, pooled(self.model, matrix, factor))
                 for document, matrix in zip(documents, matrices, strict=True)
             ]
         )
