@@ -49,7 +49,7 @@ def packings(dim: int | None, factor: int) -> list[PackingDtype]:
 def measure(
     judged: JudgedCollection, documents: RaggedTokens, queries: dict[str, FloatMatrix]
 ) -> list[Point]:
-    model, points = demo_model(), []
+    model, points = demo_model(long_documents="truncate"), []
     moments = Moments(model.dim)
     for i in range(len(documents)):
         moments.add(documents.matrix(i))
@@ -140,7 +140,7 @@ def main() -> None:
     measured = {}
     for name in arguments.collections:
         judged = collection(name)
-        documents, queries = encoded(judged, demo_model(), arguments.cache)
+        documents, queries = encoded(judged, demo_model(long_documents="truncate"), arguments.cache)
         measured[name] = measure(judged, documents, queries)
         show(judged, measured[name])
     draw(measured)
