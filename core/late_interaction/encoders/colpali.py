@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import re
@@ -17,6 +18,7 @@ from late_interaction.encoders.base import Item, LateInteractionModel, NoTokenEr
 from late_interaction.encoders.batching import token_batches
 from late_interaction.encoders.checkpoint import content_hash
 from late_interaction.encoders.colpali_loading import VisualCheckpoint
+from late_interaction.encoders.colpali_queries import QueryForm, library_form, trained_form
 from late_interaction.encoders.torch_runtime import dtype_name, guard_fork, model_id, require_packages
 from late_interaction.errors import MissingExtraError, ModelError
 from late_interaction.images.scaling import factors_for, scaled_rgb
@@ -51,8 +53,9 @@ class ColPaliModel(Remade, LateInteractionModel):
             CPU and bfloat16 elsewhere. Vectors come out as float32 whatever it is.
         batch_pixels: most pixels in a forward pass, after the model's own scaling of the images; a token of text
             counts as 784. An image larger than that is encoded alone.
-        query_prefix: what to put before a text query: the one that the checkpoint was trained with, where that is not
-            the one of the installed library. colpali-engine had "Query: " up to 0.3.12 and has none since.
+        query_prefix: what to put before a text query. None is what the checkpoint was trained with, by the registry
+            of known models and by the files of the checkpoint (docs/images.md); where neither tells, what the
+            installed library has.
         revision: branch, tag or commit of a model on the hub.
         allow_pickle: read weights that are in a pickle, as `ColBERTModel` does.
 
@@ -113,24 +116,28 @@ class ColPaliModel(Remade, LateInteractionModel):
         except Exception as error:
             raise ModelError(f"{self.model_name} could not be loaded: {error}") from error
         self._family, self.family = checkpoint.family, checkpoint.family.name
-        self._read_settings(query_prefix)
+        self._read_settings()
+        self._prefix_given = query_prefix is not None
+        form = trained_form(self.model_name, checkpoint.folder, self._family, self._processor)
+        self._set_query_form(form if query_prefix is None else QueryForm(query_prefix, form.end))
         self._model_id = model_id(self.model_name)
         self._content = content_hash(checkpoint.folder)
         self._base_content = None if checkpoint.base is None else content_hash(checkpoint.base)
 
-    def _read_settings(self, query_prefix: str | None) -> None:
-        """Take from the model and its processor what encoding needs: width, prefix, special tokens, positions."""
+    def _read_settings(self) -> None:
+        """Take from the model and its processor what encoding needs: width, special tokens, positions."""
         config, tokenizer = self._model.config, self._processor.tokenizer
         of_transformers = self._family.library == "transformers"
         self.dim = int(config.embedding_dim if of_transformers else self._model.dim)
-        if query_prefix is None:
-            query_prefix = "Query: " if self._family.in_chat else self._processor.query_prefix
-        self.query_prefix = query_prefix
+        self._library_end = library_form(self._family, self._processor).end
         added = (str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
         special = {*tokenizer.all_special_tokens, *added, self._processor.image_token}
         self._special = re.compile("|".join(re.escape(token) for token in special if len(token) > 1))
         self._positions = min(config.get_text_config().max_position_embeddings, tokenizer.model_max_length)
         self.document_length = self._positions
+
+    def _set_query_form(self, form: QueryForm) -> None:
+        self.query_prefix, self._query_end = form.prefix, form.end
         one = len(self._token_ends("a"))
         self._overhead = {
             role: self._text_input(["a"], role)["input_ids"].shape[1] - one for role in get_args(Role)
@@ -150,6 +157,7 @@ class ColPaliModel(Remade, LateInteractionModel):
 
         As with `ColBERTModel`, device, dtype and batch size are left out. The prompts are not all of the checkpoint:
         some stand in the code of the library that is installed, and have changed from one release to the next.
+        `query_end` is there where a query ends in another way than in the library.
         """
         suffix = "" if self._family.in_chat else self._processor.query_augmentation_token * 10
         return {
@@ -161,7 +169,20 @@ class ColPaliModel(Remade, LateInteractionModel):
             "query_prefix": self.query_prefix,
             "query_suffix": suffix,
             "image_prompt": getattr(self._processor, "visual_prompt_prefix", None),
+            **({} if self._query_end == self._library_end else {"query_end": self._query_end}),
         }
+
+    def as_built(self, encoder: Mapping[str, Any]) -> LateInteractionModel:
+        """Return this model with queries as the index has them: an earlier release wrote them as its library did."""
+        if "model" not in encoder:
+            return self
+        prefix = self.query_prefix if self._prefix_given else encoder.get("query_prefix", self.query_prefix)
+        form = QueryForm(prefix, encoder.get("query_end", self._library_end))
+        if form == QueryForm(self.query_prefix, self._query_end):
+            return self
+        earlier = copy.copy(self)  # Each has a thread of its own; they share the lock.
+        earlier._set_query_form(form)  # noqa: SLF001 - one of us
+        return earlier
 
     def encode_queries(self, queries: Sequence[Item]) -> list[FloatMatrix]:
         """One (n_tokens, dim) float32 matrix of unit rows per query, in the order given.
@@ -299,7 +320,7 @@ class ColPaliModel(Remade, LateInteractionModel):
         else:
             processor.query_prefix = prefix
             if role == "query":
-                inputs = processor.process_queries(texts)
+                inputs = self._query_input(texts)
             elif self._family.library == "transformers":
                 inputs = processor.process_queries(texts, suffix="")
             else:
@@ -310,6 +331,19 @@ class ColPaliModel(Remade, LateInteractionModel):
             # Without them transformers (5.23) attends both ways where a batch has no padding, and causally where it
             # has. All zero is the prefix, which attends both ways, as it did when ColPali was trained.
             inputs = {**inputs, "token_type_ids": torch.zeros_like(inputs["input_ids"])}
+        return inputs
+
+    def _query_input(self, texts: list[str]) -> Mapping[str, torch.Tensor]:
+        """Process queries: the prefix, the text, ten augmentation tokens, and the end."""
+        suffix = self._processor.query_augmentation_token * 10
+        inputs: Mapping[str, torch.Tensor]
+        if self._query_end == self._library_end:
+            inputs = self._processor.process_queries(texts)
+        elif self._family.library == "transformers":  # Its processor has an end of its own.
+            rendered = [f"{self.query_prefix}{text}{suffix}{self._query_end}" for text in texts]
+            inputs = self._processor.tokenizer(rendered, padding="longest", return_tensors="pt")
+        else:
+            inputs = self._processor.process_queries(texts, suffix=suffix + self._query_end)
         return inputs
 
     def _in_chat(self, text: str) -> str:

@@ -21,6 +21,8 @@ class VisualFamily:
         library: the package that has the classes.
         in_chat: texts are rendered by the tokenizer's chat template, a query behind "Query: ", as it stands in the
             processor's code.
+        trained: the prefix and the end of a query in colpali-engine's releases of the time when the family's published
+            checkpoints were trained (0.3.0 to 0.3.12); None where they are those of today.
     """
 
     name: str
@@ -29,19 +31,27 @@ class VisualFamily:
     model_type: str
     library: str = "colpali_engine.models"
     in_chat: bool = False
+    trained: tuple[str, str] | None = None
 
 
 FAMILIES = (
-    VisualFamily("colpali", "ColPali", "ColPaliProcessor", "paligemma"),
-    VisualFamily("colqwen2", "ColQwen2", "ColQwen2Processor", "qwen2_vl"),
-    VisualFamily("colqwen2.5", "ColQwen2_5", "ColQwen2_5_Processor", "qwen2_5_vl"),
+    VisualFamily("colpali", "ColPali", "ColPaliProcessor", "paligemma", trained=("Question: ", "\n")),
+    VisualFamily("colqwen2", "ColQwen2", "ColQwen2Processor", "qwen2_vl", trained=("Query: ", "")),
+    VisualFamily("colqwen2.5", "ColQwen2_5", "ColQwen2_5_Processor", "qwen2_5_vl", trained=("Query: ", "")),
     VisualFamily("colqwen3", "ColQwen3", "ColQwen3Processor", "qwen3_vl"),
     VisualFamily("colqwen3.5", "ColQwen3_5", "ColQwen3_5Processor", "qwen3_5"),
-    VisualFamily("colidefics3", "ColIdefics3", "ColIdefics3Processor", "idefics3"),
+    VisualFamily("colidefics3", "ColIdefics3", "ColIdefics3Processor", "idefics3", trained=("Query: ", "\n")),
     VisualFamily("colmodernvbert", "ColModernVBert", "ColModernVBertProcessor", "modernvbert"),
     VisualFamily("colgemma3", "ColGemma3", "ColGemmaProcessor3", "gemma3", in_chat=True),
     VisualFamily("colpali-native", "ColPaliForRetrieval", "ColPaliProcessor", "colpali", "transformers"),
-    VisualFamily("colqwen2-native", "ColQwen2ForRetrieval", "ColQwen2Processor", "colqwen2", "transformers"),
+    VisualFamily(
+        "colqwen2-native",
+        "ColQwen2ForRetrieval",
+        "ColQwen2Processor",
+        "colqwen2",
+        "transformers",
+        trained=("Query: ", ""),
+    ),
     VisualFamily(
         "colmodernvbert-native",
         "ColModernVBertForRetrieval",

@@ -42,6 +42,7 @@ class KnownModel:
         languages: that it was trained for.
         sources: where these facts are published.
         score: a published quality.
+        query_prefix: what stood before its queries when it was trained; None where no source says, or for text.
     """
 
     name: str
@@ -53,6 +54,7 @@ class KnownModel:
     licence: str | None = None
     languages: str | None = None
     score: Score | None = None
+    query_prefix: str | None = None
 
 
 def _text(
@@ -79,10 +81,11 @@ def _images(
     licence: str | None = None,
     vidore: float | None = None,
     source: str = _COLPALI,
+    query_prefix: str | None = None,
 ) -> KnownModel:
     score = None if vidore is None else Score("ViDoRe", vidore, source)
     sources = tuple(dict.fromkeys((_HUB + name, source)))
-    return KnownModel(name, "images", family, sources, dim, size, licence, None, score)
+    return KnownModel(name, "images", family, sources, dim, size, licence, None, score, query_prefix)
 
 
 KNOWN_MODELS = (
@@ -132,16 +135,47 @@ KNOWN_MODELS = (
         licence="Apache-2.0",
         sources=["https://huggingface.co/intextus/lateon-onnx"],
     ),
-    _images("vidore/colpali-v1.3", "colpali", size="3B", licence="Gemma", vidore=84.8),
-    _images("vidore/colqwen2-v1.0", "colqwen2", size="2B", licence="Apache-2.0", vidore=89.3),
-    _images("vidore/colqwen2.5-v0.2", "colqwen2.5", size="3B", licence="Apache-2.0", vidore=89.4),
-    _images("vidore/colSmol-256M", "colidefics3", size="256M", licence="Apache-2.0", vidore=80.1),
-    _images("vidore/colSmol-500M", "colidefics3", size="500M", licence="Apache-2.0", vidore=82.3),
+    _images(
+        "vidore/colpali-v1.3", "colpali", size="3B", licence="Gemma", vidore=84.8, query_prefix="Question: "
+    ),
+    _images(
+        "vidore/colqwen2-v1.0",
+        "colqwen2",
+        size="2B",
+        licence="Apache-2.0",
+        vidore=89.3,
+        query_prefix="Query: ",
+    ),
+    _images(
+        "vidore/colqwen2.5-v0.2",
+        "colqwen2.5",
+        size="3B",
+        licence="Apache-2.0",
+        vidore=89.4,
+        query_prefix="Query: ",
+    ),
+    _images(
+        "vidore/colSmol-256M",
+        "colidefics3",
+        size="256M",
+        licence="Apache-2.0",
+        vidore=80.1,
+        query_prefix="Query: ",
+    ),
+    _images(
+        "vidore/colSmol-500M",
+        "colidefics3",
+        size="500M",
+        licence="Apache-2.0",
+        vidore=82.3,
+        query_prefix="Query: ",
+    ),
     _images(
         "ModernVBERT/colmodernvbert",
         "colmodernvbert",
         size="250M",
         source="https://github.com/illuin-tech",
+        query_prefix="",
     ),
     _images("TomoroAI/tomoro-colqwen3-embed-4b", "colqwen3", dim=320, size="4B"),
     _images(
