@@ -128,7 +128,7 @@ async def test_bad_rows_are_named_and_the_others_indexed(pipeline):
     with pytest.raises(DocumentError) as caught:
         await pipeline.index_documents(rows, batch_size=4)
     assert [failure.row for failure in caught.value.failures] == list(range(0, 2 * len(BAD), 2))
-    assert caught.value.failures[2].doc_id == "7"
+    assert caught.value.failures[2].doc_id == "7.5"
     assert caught.value.indexed == ["cats", "dogs", "tea"]
     assert await pipeline.count() == 3
     assert "row 0: there is no 'content'" in str(caught.value)
