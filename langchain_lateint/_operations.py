@@ -264,8 +264,17 @@ def search_operation(
             "chain, pick the text out of its input first, as itemgetter('question') does."
         )
 
+    lists = bool(filter) and _is_blank(query)
+    if lists and (
+        ignored := [n for n in ("ids", "group_by", "distinct") if options.get(n) not in (None, False)]
+    ):
+        raise ValueError(
+            f"An empty query with a filter lists what matches it, without {', '.join(ignored)}; give a query, or use "
+            "search_by_metadata."
+        )
+
     async def search(pipeline: LateInteractionPipeline) -> SearchResults:
-        if filter and _is_blank(query):
+        if lists:
             found = await pipeline.find(filter, limit=k, offset=options.get("offset", 0))
             results = SearchResults(
                 [SearchResult(d.doc_id, 0.0, d.content, d.content_type, d.metadata) for d in found]
@@ -313,8 +322,12 @@ def mmr_operation(
     check_mmr(k, lambda_mult)
     offset = check_not_negative("offset", options.get("offset", 0))
     most = k + offset
-    search = search_operation(query, max(most, fetch_k), filter, {"distinct": True, **options, "offset": 0})
     search_twins = search_operation(query, most, filter, {**options, "offset": 0})
+    search = search_twins
+    if not _is_blank(query):
+        search = search_operation(
+            query, max(most, fetch_k), filter, {"distinct": True, **options, "offset": 0}
+        )
 
     async def search_diverse(pipeline: LateInteractionPipeline) -> SearchResults:
         results = await search(pipeline)

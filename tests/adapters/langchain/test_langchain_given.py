@@ -160,6 +160,9 @@ async def test_an_empty_query_with_a_filter_lists_what_matches(
         ],
     ):
         assert ids(found) == ["b", "c"]
+    for given in ({"ids": ["b"]}, {"group_by": "n"}, {"distinct": True}):
+        with pytest.raises(ValueError, match=f"without {next(iter(given))}"):
+            filled.similarity_search(query, filter=where, **given)
     assert [score for _, score in filled.similarity_search_with_score(query, filter=where)] == [0.0] * 3
     for nothing in ({}, {"filter": None}, {"filter": {}}):
         with pytest.raises(ValueError, match="empty"):
