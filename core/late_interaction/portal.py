@@ -78,7 +78,19 @@ class LoopPortal:
             LateInteractionError: the portal is closed, or the caller is on the portal's own loop.
         """
         self.check_not_inside()
-        return self.wait_for(self.submit(function, *args, **kwargs))
+        abandoned: Future[None] = Future()
+
+        async def call() -> T:
+            loop, task = asyncio.get_running_loop(), asyncio.current_task()
+            assert task is not None
+            abandoned.add_done_callback(lambda _: loop.call_soon_threadsafe(task.cancel))
+            return await function(*args, **kwargs)
+
+        try:
+            return self.wait_for(self.submit(call))
+        except (KeyboardInterrupt, SystemExit):
+            abandoned.cancel()  # It may have come before `wait_for` had the future to cancel.
+            raise
 
     def wait_for(self, future: Future[T]) -> T:
         """Wait for what was submitted; an interrupt cancels it."""

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -179,6 +179,20 @@ def interruptible() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_before_the_wait_cancels(portal: LoopPortal, monkeypatch: pytest.MonkeyPatch) -> None:
+    endless, submit = Endless(), portal.submit
+
+    def interrupted(call: Callable[[], Awaitable[Any]]) -> None:
+        submit(call)
+        assert endless.started.wait(5)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(portal, "submit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        portal.run(endless)
+    assert endless.cancelled.wait(5)
 
 
 @pytest.mark.usefixtures("interruptible")
