@@ -29,6 +29,7 @@ def run(example: str, model: Path, **names: object) -> dict[str, object]:
     return names
 
 
+@pytest.mark.slow
 def test_the_python_example_runs(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -200,6 +200,7 @@ async def test_a_failed_search_leaves_nothing_running(server):
     assert len(await pipeline.search("old1x1", k=3)) == 3
 
 
+@pytest.mark.slow
 async def test_an_index_is_made_on_a_slow_server_that_repeats_and_forgets(server):
     """Definitions that take effect although the service says that they did not, and tables it does not know yet."""
     server.settings.cold_tables = server.settings.ann_mixed_ties = True

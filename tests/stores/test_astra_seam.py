@@ -68,6 +68,7 @@ async def test_what_no_document_may_be_is_refused_before_anything_is_written(ser
     assert server.log.requests == []
 
 
+@pytest.mark.slow
 async def test_metadata_that_are_not_json_are_named_and_the_others_are_written(server):
     nested: list = []
     for _ in range(100_000):

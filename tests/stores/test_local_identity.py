@@ -358,6 +358,7 @@ async def test_a_log_that_is_deleted_while_it_is_in_use_takes_nothing_with_it(st
     await checked(store, range(12))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpointed", [True, False])
 @pytest.mark.parametrize("size", [1, 4, 400])
 async def test_another_index_copied_over_the_open_file(store, tmp_path, size, checkpointed, caplog):

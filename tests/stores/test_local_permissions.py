@@ -205,6 +205,7 @@ async def test_a_reader_beside_a_busy_writer_gets_whole_answers(folder):
     await store.close()
 
 
+@pytest.mark.slow
 @as_another_user
 @pytest.mark.parametrize("private", [FILE, f"{FILE}-wal"])
 async def test_a_file_that_may_not_be_read_is_named(folder, private):

@@ -134,6 +134,7 @@ async def test_bad_rows_are_named_and_the_others_indexed(pipeline):
     assert "row 0: there is no 'content'" in str(caught.value)
 
 
+@pytest.mark.slow
 async def test_rows_are_taken_a_batch_at_a_time_and_writing_overlaps_encoding(tmp_path, model):
     taken, written, events = 0, 0, []
 

@@ -100,6 +100,7 @@ def test_compare_counts_a_query_without_results_as_zero() -> None:
     assert found.by_query == {"q2": -1, "q1": 0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["svg", "png", "PDF"])
 def test_a_figure_names_every_method(tmp_path: Path, suffix: str) -> None:
     pytest.importorskip("matplotlib", reason="the plots extra is not installed")

@@ -193,6 +193,7 @@ def test_an_image_is_shrunk_for_a_model(mode: str, kind: str) -> None:
         assert difference.mean() < (12 if mode == "1" else 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
 def test_a_photo_is_upright_at_every_size(orientation: int, kind: str) -> None:
@@ -346,6 +347,7 @@ def test_an_image_is_fetched(server: str) -> None:
     assert image_reference(server) == server
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("public")
 @pytest.mark.parametrize(
     ("path", "message"),
@@ -379,6 +381,7 @@ def test_an_answer_that_is_too_long_is_not_read_to_its_end(
         load_image(f"{server}/a.png", allow_urls=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "host",
     [
@@ -416,6 +419,7 @@ def test_every_address_that_some_python_refuses_is_refused() -> None:
                 assert not address.is_multicast, address
 
 
+@pytest.mark.slow
 def test_a_resolver_that_hangs_is_inside_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     ended = threading.Event()
     monkeypatch.setattr(fetching.socket, "getaddrinfo", lambda *_, **__: ended.wait(20))
@@ -427,6 +431,7 @@ def test_a_resolver_that_hangs_is_inside_the_deadline(monkeypatch: pytest.Monkey
     ended.set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("url", "message"),
     [

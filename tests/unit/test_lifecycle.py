@@ -46,6 +46,7 @@ async def test_many_tasks_open_once() -> None:
     assert (opening.opened, opening.most) == (1, 1)
 
 
+@pytest.mark.slow
 def test_many_threads_and_loops_open_once() -> None:
     for _ in range(20):
         opening, ready = Opening(), threading.Barrier(8)

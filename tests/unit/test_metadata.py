@@ -300,6 +300,7 @@ plain = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.sampled_from(["a", "$datetime", "$literal"]), plain))
 def test_json_text_gives_back_what_was_written(metadata: dict[str, Any]) -> None:
     try:

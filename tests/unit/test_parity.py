@@ -89,6 +89,7 @@ def with_skiplist_of_colbert_ai(model: ColBERTModel) -> ColBERTModel:
 TEXT_MARKERS = [name for name in parity.CASES if "BOS" not in name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TEXT_MARKERS)
 def test_saved_by_sentence_transformers_it_gives_the_same(
     models: dict[str, ColBERTModel], tmp_path: Path, name: str

@@ -89,6 +89,7 @@ def test_a_page_that_never_ends_is_an_error_within_its_time(endless: Path, good:
     assert workers() - before
 
 
+@pytest.mark.slow
 def test_the_time_is_named(good: Path) -> None:
     page_text(good, 1)
     [worker] = pdf_process._pool._idle
@@ -178,6 +179,7 @@ def test_a_spawned_process_reads_too(good: Path) -> None:
         assert pool.apply(page_text, (good, 1)) == "The wing"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="/proc is asked")
 @pytest.mark.parametrize("end", ["pass", "import os; os.kill(os.getpid(), 9)"])
 def test_the_workers_end_with_the_process(good: Path, end: str) -> None:

@@ -321,6 +321,7 @@ async def test_an_images_node_from_the_document_store_carries_them_too(
     assert found.node.metadata == {"score": "mine"}
 
 
+@pytest.mark.slow
 async def test_nodes_tell_the_words_that_answered(make_store: MakeStore, minilm: ColBERTModel) -> None:
     store = make_store(model=minilm)
     text = "The ferry leaves at nine. Tickets for the boat cost four euros."

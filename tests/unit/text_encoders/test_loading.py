@@ -69,6 +69,7 @@ def drop_weights(folder: Path, fragment: str) -> None:
     save_file({k: v for k, v in weights.items() if fragment not in k}, folder / "model.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "damage", "message"),
     [

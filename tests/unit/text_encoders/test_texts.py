@@ -29,6 +29,7 @@ def token_count(model: ColBERTModel, text: str) -> int:
     return len(token_ids(model, text, "document"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", WITH_MARKERS)
 @pytest.mark.parametrize("length", [6, 20])
 def test_query_length_moves_the_expansion(folders: dict[str, Path], family: str, length: int) -> None:

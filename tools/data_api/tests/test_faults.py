@@ -38,6 +38,7 @@ async def test_fault_http_error(
     assert await exists(tokens) == applied
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("applied", [False, True])
 async def test_fault_hang(server: DataApiServer, tokens: AsyncTable[Any], applied: bool) -> None:
     server.settings.faults.append(Fault("hang", "insertOne", applied=applied))
