@@ -14,6 +14,7 @@ from langchain_lateint._operations import Ids, Operation
 from langchain_lateint._relevance import RelevanceFn
 from langchain_lateint.embeddings import Model
 from late_interaction import LateInteractionPipeline, LocalStore, RowOptions
+from late_interaction.adapting import check_flag
 
 T = TypeVar("T")
 
@@ -139,7 +140,7 @@ class UsualWays(UsualNames):
         Raises:
             IndexNotFoundError: there is no such index.
         """
-        _check_flag(allow_dangerous_deserialization)
+        check_flag("allow_dangerous_deserialization", allow_dangerous_deserialization)
         return cls.from_existing_index(embeddings, path=folder_path, collection_name=index_name, **kwargs)
 
     @classmethod
@@ -153,7 +154,7 @@ class UsualWays(UsualNames):
         **kwargs: Any,
     ) -> Self:
         """Await `load_local` on any event loop."""
-        _check_flag(allow_dangerous_deserialization)
+        check_flag("allow_dangerous_deserialization", allow_dangerous_deserialization)
         return await cls.afrom_existing_index(
             embeddings, path=folder_path, collection_name=index_name, **kwargs
         )
@@ -186,11 +187,6 @@ class UsualWays(UsualNames):
         making: Any = type(self)
         copied: Self = making(self._pipeline, **own)
         return copied
-
-
-def _check_flag(allow_dangerous_deserialization: object) -> None:
-    if not isinstance(allow_dangerous_deserialization, bool):
-        raise TypeError("allow_dangerous_deserialization must be True or False.")
 
 
 def divided(embedding: Model | None, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

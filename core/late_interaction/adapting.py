@@ -15,13 +15,21 @@ from late_interaction.images.loading import ImageSource
 from late_interaction.images.storing import IMAGE_KEY, THUMBNAIL_KEY, StoreImages
 from late_interaction.lifecycle import PipelineHolder
 from late_interaction.maxsim import maxsim
-from late_interaction.options import BATCH_SIZE, FilterSpec, OnError, check_names, check_one_of
+from late_interaction.options import BATCH_SIZE, FilterSpec, OnError, check_names
 from late_interaction.pipeline import Query
 from late_interaction.ranking import check_mmr, diversify, filled, mmr, relevance
 from late_interaction.rows import BadRow, Encodable, content_id
 from late_interaction.stores.opening import AstraPlace, open_store, place_of
 from late_interaction.types import DocId, FloatMatrix
-from late_interaction.validation import check_matrix, check_not_negative, check_positive, is_blank, shown
+from late_interaction.validation import (
+    check_flag,
+    check_matrix,
+    check_not_negative,
+    check_one_of,
+    check_positive,
+    is_blank,
+    shown,
+)
 
 __all__ = [
     "BATCH_SIZE",
@@ -39,6 +47,7 @@ __all__ = [
     "PipelineHolder",
     "Query",
     "StoreImages",
+    "check_flag",
     "check_matrix",
     "check_mmr",
     "check_names",

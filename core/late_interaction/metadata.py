@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from late_interaction.validation import shown
+from late_interaction.validation import check_flag, shown
 
 MAX_DEPTH = 100
 """How deep objects and lists in metadata may nest."""
@@ -102,8 +102,7 @@ class MetadataChange:
             TypeError: an argument is of another type.
             ValueError: there is nothing to do, a key is both set and removed, or a value has no plain form.
         """
-        if not isinstance(replace, bool):
-            raise TypeError(f"replace must be True or False, not {shown(replace)}.")
+        check_flag("replace", replace)
         if isinstance(remove, str | Mapping) or not isinstance(remove, Collection):
             raise TypeError(f"remove must be a list of keys, not {shown(remove)}.")
         if values is None and (replace or not remove):

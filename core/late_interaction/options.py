@@ -19,7 +19,7 @@ from late_interaction.filters import Filter
 from late_interaction.images.storing import StoreImages, check_store_images
 from late_interaction.packing import check_packing
 from late_interaction.types import DocId, PackingDtype
-from late_interaction.validation import check_positive, shown
+from late_interaction.validation import check_flag, check_one_of, check_positive, shown
 
 F = TypeVar("F", bound=Callable[..., Any])
 FilterSpec: TypeAlias = Mapping[str, Any] | Filter
@@ -246,15 +246,3 @@ def _check_number(name: str, value: object, least: float, *, finite: bool = True
         number = math.inf
     if not number >= least or (finite and number == math.inf):
         raise ValueError(f"{name} must be a number of at least {least}, not {shown(value)}.")
-
-
-def check_one_of(name: str, value: object, allowed: Sequence[str]) -> None:
-    """Raise a ValueError unless the value is one of those allowed; `name` is the argument's."""
-    if not isinstance(value, str) or value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {shown(value)}.")
-
-
-def check_flag(name: str, value: object) -> None:
-    """Raise a TypeError unless the value is True or False; `name` is the argument's."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, not {shown(value)}.")

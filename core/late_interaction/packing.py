@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from late_interaction.errors import StoreError
 from late_interaction.types import FloatMatrix, PackingDtype, RaggedTokens
-from late_interaction.validation import shown
+from late_interaction.validation import check_one_of
 
 _HEADER = np.dtype(
     {
@@ -58,8 +58,7 @@ def pack(matrix: FloatMatrix, dtype: PackingDtype = "int8") -> bytes:
 
 def check_packing(dtype: str) -> None:
     """Raise `ValueError` unless `dtype` is one that `pack` knows."""
-    if dtype not in get_args(PackingDtype):
-        raise ValueError(f"packing must be one of {', '.join(get_args(PackingDtype))}, not {shown(dtype)}.")
+    check_one_of("packing", dtype, get_args(PackingDtype))
 
 
 def unpack(blob: bytes) -> FloatMatrix:

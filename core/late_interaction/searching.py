@@ -22,7 +22,7 @@ from late_interaction.candidates import Scaling
 from late_interaction.errors import StoreError
 from late_interaction.filters import Filter, matches, parse_filter
 from late_interaction.grouping import first_of_each
-from late_interaction.options import SearchOptions, check_flag, check_names
+from late_interaction.options import SearchOptions, check_names
 from late_interaction.pooling import pool_query
 from late_interaction.rows import check_doc_ids
 from late_interaction.stores.base import Candidates, Store
@@ -33,7 +33,7 @@ from late_interaction.types import (
     SearchResults,
     SearchStats,
 )
-from late_interaction.validation import LARGEST, check_not_negative, check_positive, shown
+from late_interaction.validation import LARGEST, check_flag, check_not_negative, check_positive, shown
 
 _ESCALATION = 4
 """How much larger stage 1's parameters are in the next round."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral
 from typing import Any
@@ -45,6 +45,18 @@ def _check_whole(name: str, value: object, least: int) -> int:
     if number > LARGEST:
         raise ValueError(f"{name} must be at most 2^63 - 1, not {shown(number)}.")
     return number
+
+
+def check_one_of(name: str, value: object, allowed: Sequence[str]) -> None:
+    """Raise a ValueError unless the value is one of those allowed; `name` is the argument's."""
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {shown(value)}.")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise a TypeError unless the value is True or False; `name` is the argument's."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {shown(value)}.")
 
 
 def is_blank(text: str) -> bool:

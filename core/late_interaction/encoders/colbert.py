@@ -36,7 +36,7 @@ from late_interaction.encoders.windows import (
 from late_interaction.errors import ModelError
 from late_interaction.recipes import Remade
 from late_interaction.types import FloatMatrix
-from late_interaction.validation import check_positive, unit_rows
+from late_interaction.validation import check_one_of, check_positive, unit_rows
 
 if TYPE_CHECKING:
     import torch
@@ -139,13 +139,9 @@ class ColBERTModel(Remade, LateInteractionModel):
         backend: Backend = "torch",
     ) -> None:
         require_packages("ColBERTModel")
-        if long_documents not in get_args(LongDocuments):
-            raise ValueError(
-                f"long_documents must be one of {', '.join(get_args(LongDocuments))}, not {long_documents!r}."
-            )
+        check_one_of("long_documents", long_documents, get_args(LongDocuments))
         check_positive("max_document_tokens", max_document_tokens)
-        if backend not in get_args(Backend):
-            raise ValueError(f"backend must be one of {', '.join(get_args(Backend))}, not {backend!r}.")
+        check_one_of("backend", backend, get_args(Backend))
         if dtype is not None and backend != "torch":
             raise ValueError(f"dtype is for the torch backend; an {backend} export has its own.")
         weights = dtype_name(dtype)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from late_interaction.images.loading import Fit, ImageSource, LazyImage, LoadedImage, encoded_part
 from late_interaction.images.scaling import Size
-from late_interaction.validation import shown
+from late_interaction.validation import check_one_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -33,10 +33,7 @@ def check_store_images(store: str) -> None:
     Raises:
         ValueError: it is not one of `StoreImages`.
     """
-    if store not in get_args(StoreImages):
-        raise ValueError(
-            f"store_images must be one of {', '.join(get_args(StoreImages))}, not {shown(store)}."
-        )
+    check_one_of("store_images", store, get_args(StoreImages))
 
 
 def image_reference(source: ImageSource) -> str | None:
