@@ -19,7 +19,7 @@ from late_interaction.filters import Filter
 from late_interaction.images.storing import StoreImages, check_store_images
 from late_interaction.packing import check_packing
 from late_interaction.types import DocId, PackingDtype
-from late_interaction.validation import check_flag, check_one_of, check_positive, shown
+from late_interaction.validation import check_flag, check_one_of, check_positive, check_seconds, shown
 
 F = TypeVar("F", bound=Callable[..., Any])
 FilterSpec: TypeAlias = Mapping[str, Any] | Filter
@@ -70,6 +70,8 @@ class IndexOptions(TypedDict, total=False):
         concurrency: how many searches and writes of this pipeline are in flight at a time, 16 by default.
         filterable: metadata fields that a database looks up, and their types, such as `{"year": int}`; see
             `AstraStore`. A folder looks up every field, declared or not. Not with a `Store`, which has its own.
+        retry_for_s: seconds for which requests to a database that were lost are sent again until a call fails; None for
+            60 in calls that write and 15 in those that read. Not with a `Store`, which has its own; a folder has none.
         store_images: what is stored of an image beside its vectors. "reference" (the default) is its path or URL under
             the metadata key "image"; "thumbnail" is that and a JPEG of at most 512 pixels as a data URI under
             "thumbnail"; "full" is the image itself as a data URI under "image", refused above 6 MB. An image that has
@@ -85,6 +87,7 @@ class IndexOptions(TypedDict, total=False):
     packing: PackingDtype
     concurrency: int
     filterable: Mapping[str, Any] | None
+    retry_for_s: float | None
     store_images: StoreImages
     allow_urls: bool
     must_exist: bool
@@ -131,6 +134,7 @@ class IndexSettings:
     packing: PackingDtype = "int8"
     concurrency: int = 16
     filterable: Mapping[str, Any] | None = None
+    retry_for_s: float | None = None
     store_images: StoreImages = "reference"
     allow_urls: bool = False
     must_exist: bool = False
@@ -151,6 +155,8 @@ class IndexSettings:
         _check_number("query_pool_distance", self.query_pool_distance, 0, finite=False)
         check_packing(self.packing)
         check_positive("concurrency", self.concurrency)
+        if self.retry_for_s is not None:
+            check_seconds("retry_for_s", self.retry_for_s)
         check_store_images(self.store_images)
         check_flag("allow_urls", self.allow_urls)
         check_flag("must_exist", self.must_exist)

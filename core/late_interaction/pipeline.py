@@ -99,7 +99,12 @@ class LateInteractionPipeline(Remade):
             raise TypeError("db must be a folder, an astrapy database or a Store, not None.")
         self.settings = IndexSettings.of(options)
         self.model = model
-        self.store = open_store(db, base_table_name, filterable=self.settings.filterable)
+        self.store = open_store(
+            db,
+            base_table_name,
+            filterable=self.settings.filterable,
+            retry_for_s=self.settings.retry_for_s,
+        )
         self._first_use = FirstUse(self._open)
         self._closed = False
         # An asyncio.Semaphore belongs to one event loop; a pipeline on a store that allows it may serve several.

@@ -16,6 +16,7 @@ from late_interaction.types import Document, EncodedDocument, FloatMatrix, Index
 LARGEST = 2**63 - 1
 """The largest whole number that an argument may be: what SQLite and array indexes hold."""
 
+_DAY_S = 86_400.0
 _UNIT_TOLERANCE = 0.02
 _UNSEEN = frozenset({"Zs", "Zl", "Zp", "Cc", "Cf"})
 """Unicode's categories of spaces, line ends, control and format characters."""
@@ -34,6 +35,16 @@ def check_positive(name: str, value: object) -> int:
 def check_not_negative(name: str, value: object) -> int:
     """Return a whole number from 0 to 2^63 - 1; otherwise as `check_positive`."""
     return _check_whole(name, value, 0)
+
+
+def check_seconds(name: str, value: object) -> float:
+    """Return a number of seconds from 0 to a day; otherwise as `check_positive`."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number of seconds, not {shown(value)}.")
+    if not 0 <= value <= _DAY_S:
+        bound = "at least 0" if value < 0 else "at most a day (86,400)"
+        raise ValueError(f"{name} must be {bound}, not {shown(value)}.")
+    return float(value)
 
 
 def _check_whole(name: str, value: object, least: int) -> int:

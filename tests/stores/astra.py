@@ -19,7 +19,7 @@ def pipeline_on(server: DataApiServer, name: str = "things", **options) -> LateI
     """Make a pipeline with a hash model on the index `name`; options of the store are passed on to it."""
     store = {
         key: options.pop(key)
-        for key in ("timeout_s", "retries", "concurrency", "filterable", "limits")
+        for key in ("timeout_s", "retry_for_s", "retries", "concurrency", "filterable", "limits")
         if key in options
     }
     store = {"limits": QUICK, **store}

@@ -135,7 +135,7 @@ async def test_retries_end_and_say_how_often(server):
 
 
 async def test_waits_are_random_and_the_longest_possible_one_doubles(server, monkeypatch, caplog):
-    caplog.set_level(logging.INFO, astra_client.__name__)
+    caplog.set_level(logging.DEBUG, astra_client.__name__)
     longest = []
     monkeypatch.setattr(
         astra_client.random, "uniform", lambda low, high: longest.append((low, high)) or high / 2

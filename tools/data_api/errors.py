@@ -194,9 +194,18 @@ class DataApiError(Exception):
         }
 
 
-def injected(code: str, message: str) -> DataApiError:
-    """Make an error of family SERVER, as a fault or a switch of the server gives it."""
-    return DataApiError("" if code in _SERVER_CODES else "DATABASE", code, message)
+def injected(code: str, cause: str) -> DataApiError:
+    """Make an error as a fault or a switch of the server gives it; those of the database in several paragraphs."""
+    scope = next(one for one in ("DATABASE", *_TITLES) if code in _TITLES[one])
+    if scope != "DATABASE":
+        return DataApiError(scope, code, cause)
+    paragraphs = (
+        "The Data API generated a database query that did not succeed.",
+        "This may be due to a temporary capacity issue with the database, or a wider outage.",
+        f"The command generated the CQL values: ['...'].\nThe database error: {cause}",
+        "It is safe to retry this request.",
+    )
+    return DataApiError(scope, code, "\n\n".join(paragraphs))
 
 
 def invalid_structure(message: str) -> DataApiError:

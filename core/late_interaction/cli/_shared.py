@@ -87,13 +87,16 @@ def print_json(value: Mapping[str, Any]) -> None:
     typer.echo(json.dumps(value, default=dt.datetime.isoformat))
 
 
-def store_at(db: str, name: str, filterable: Mapping[str, Any] | None = None) -> Store:
+def store_at(
+    db: str, name: str, filterable: Mapping[str, Any] | None = None, retry_for_s: float | None = None
+) -> Store:
     """Return the store of an index, which need not exist yet.
 
     Raises:
         StoreError: it is on Astra, and the environment does not say where.
     """
-    return open_store(db, None if db.startswith(ASTRA) else name, filterable=filterable)
+    name_of_folder = None if db.startswith(ASTRA) else name
+    return open_store(db, name_of_folder, filterable=filterable, retry_for_s=retry_for_s)
 
 
 @asynccontextmanager

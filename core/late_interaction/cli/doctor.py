@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from late_interaction.cli._shared import JsonOption, errors_reported, out, print_json
-from late_interaction.stores.astra.doctor import Health, diagnose
+from late_interaction.stores.astra.doctor import diagnose
+from late_interaction.stores.astra.health import Health
 from late_interaction.stores.astra.store import AstraStore
 from late_interaction.stores.opening import ASTRA
 
@@ -81,6 +82,10 @@ def _print(health: Health) -> None:
         if doc_ids:
             shown = ", ".join(map(repr, doc_ids[:_SHOWN])) + (", …" if len(doc_ids) > _SHOWN else "")
             out.print(f"{what}: {len(doc_ids):,} ({shown})", style="yellow", markup=False)
+    if health.young:
+        out.print(
+            f"left alone, as a write may be under way: tokens of {len(health.young):,} documents (see --older-than)"
+        )
     if health.sampled:
         out.print(
             f"{health.found_first} of {health.sampled} stored vectors find themselves first, {health.found} at all"

@@ -76,6 +76,10 @@ def index(
         str | None,
         typer.Option(help="""Fields that Astra looks up, and their types, such as '{"year": "int"}'."""),
     ] = None,
+    retry_for_s: Annotated[
+        float | None,
+        typer.Option("--retry-for", min=0, help="Seconds for which Astra is asked again; 60 by default."),
+    ] = None,
     content_column: Annotated[
         str | None,
         typer.Option(help="Where the text of a CSV or JSON row is. By default content, else text."),
@@ -129,7 +133,7 @@ def index(
         last = {f"{file}{'#' if file.suffix.lower() in chunked else ':'}": 0 for file in files}
 
         async def run() -> tuple[int, Mapping[str, float | None], list[RowFailure], int]:
-            store = store_at(db, name, declared)
+            store = store_at(db, name, declared, retry_for_s)
             spec = await store.spec()
             encoder = load_model(model, device, spec)
             rows = read_rows(

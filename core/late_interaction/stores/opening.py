@@ -63,7 +63,11 @@ def place_of(path: str | Path | None, astra: AstraPlace) -> str | Path | AstraPl
 
 
 def open_store(
-    where: Place, name: str | None = None, *, filterable: Mapping[str, Any] | None = None
+    where: Place,
+    name: str | None = None,
+    *,
+    filterable: Mapping[str, Any] | None = None,
+    retry_for_s: float | None = None,
 ) -> Store:
     """Return the store of an index, which need not exist yet; nothing is read or written.
 
@@ -72,6 +76,7 @@ def open_store(
             astrapy (async or not), or a `Store`.
         name: the index's name, "late_interaction" by default; not with a `Store` or "astra:NAME", which have their own.
         filterable: metadata fields that a database looks up, and their types, as for `AstraStore`; not with a `Store`.
+        retry_for_s: how long a database is asked again, as for `AstraStore`; not with a `Store`.
 
     Raises:
         ValueError: arguments exclude each other, or the name or `filterable` is not valid.
@@ -83,6 +88,8 @@ def open_store(
             raise ValueError("a Store has a name of its own: leave base_table_name out.")
         if filterable is not None:
             raise ValueError("a Store has declarations of its own: leave filterable out.")
+        if retry_for_s is not None:
+            raise ValueError("a Store has a retry_for_s of its own: leave it out.")
         return where
     if isinstance(where, str) and where.startswith(ASTRA):
         if name is not None:
@@ -109,6 +116,7 @@ def open_store(
             environment=where.environment,
             callers=where.callers,
             filterable=filterable,
+            retry_for_s=retry_for_s,
         )
     if type(where).__module__.partition(".")[0] == "astrapy":
         from astrapy import AsyncDatabase, Database
@@ -116,7 +124,7 @@ def open_store(
         from late_interaction.stores.astra.store import AstraStore
 
         if isinstance(where, AsyncDatabase | Database):
-            return AstraStore(where, name, filterable=filterable)
+            return AstraStore(where, name, filterable=filterable, retry_for_s=retry_for_s)
     raise TypeError(
         f"db must be a folder (str or Path), {ASTRA}NAME, an astrapy database or a Store, not {type(where).__name__}."
     )

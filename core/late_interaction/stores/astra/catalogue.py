@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from late_interaction.errors import IndexMismatchError, StoreError
 from late_interaction.packing import check_packing
 from late_interaction.stores.astra.client import DataApiClient, Row
+from late_interaction.stores.astra.defining import define
 from late_interaction.stores.astra.failures import ServiceError
 from late_interaction.stores.astra.reading import WHOLE_TABLE
 from late_interaction.stores.astra.schema import (
@@ -122,12 +123,16 @@ class Catalogue:
                 f"The table {tables.docs} has documents, and the catalogue {CATALOGUE} does not say what they were "
                 "encoded with: drop the table, or choose another base_table_name."
             )
-        for name, definition in tables.definitions().items():
-            await self._client.create_table(name, definition)
-        for table, indexes in tables.indexes().items():
-            for index, definition in indexes.items():
-                await self._client.create_index(table, index, definition, vector="options" in definition)
-        await self._client.create_table(CATALOGUE, CATALOGUE_TABLE)
+        wanted = {**tables.definitions(), CATALOGUE: CATALOGUE_TABLE}
+        there = {table: await self._client.indexes(table) for table in tables.indexes() if table in existing}
+        await define(
+            self._client,
+            {name: definition for name, definition in wanted.items() if name not in existing},
+            {
+                table: {name: each for name, each in indexes.items() if name not in there.get(table, ())}
+                for table, indexes in tables.indexes().items()
+            },
+        )
         row = {
             "name": self._name,
             "spec": json.dumps(spec.to_dict()),

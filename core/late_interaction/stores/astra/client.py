@@ -1,25 +1,27 @@
-"""Requests to the Data API through astrapy: one event loop, a limit on those in flight, retries where they may help.
-
-Commands are sent as raw payloads through `AsyncCollection.command`, which posts to `…/{keyspace}/{name}` whatever the
-name stands for. `AsyncTable.command` posts the same but reads every number as a `Decimal`, which takes four times
-the CPU on a list of similarities (benchmarks/astra_cost.py).
-"""
+"""Requests to the Data API: one event loop, a limit on those in flight, retries where they may help."""
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
+import itertools
 import logging
+import math
 import os
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 from late_interaction.errors import StoreError
+from late_interaction.stores.astra.connections import (
+    Connections,
+    expecting,
+    install_warning_filter,
+)
 from late_interaction.stores.astra.failures import (
     NOT_THE_DATA_API,
     RequestFailedError,
@@ -28,28 +30,24 @@ from late_interaction.stores.astra.failures import (
     failure_of,
 )
 from late_interaction.stores.astra.limits import Limits
+from late_interaction.stores.astra.pace import Pace, Waits
+from late_interaction.stores.astra.patience import (
+    LOADING_S,
+    SEARCHING_S,
+    LossLog,
+    one_call,
+    patience_of_the_call,
+)
 
 if TYPE_CHECKING:
-    from astrapy import AsyncCollection, AsyncDatabase, Database
+    from astrapy import AsyncDatabase, Database
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Row: TypeAlias = dict[str, Any]
 
-_SCHEMA_TIMEOUT_S = 60.0
-
-
-@dataclass(frozen=True)
-class _Connections:
-    """Clients that belong to one event loop of one process."""
-
-    loop: asyncio.AbstractEventLoop
-    pid: int
-    database: AsyncDatabase
-    in_flight: asyncio.Semaphore
-    tables: dict[str, AsyncCollection[Any]] = field(default_factory=dict)
-    open: AsyncExitStack = field(default_factory=AsyncExitStack)
+_READS = ("find", "listIndexes", "listTables")
 
 
 @dataclass(slots=True)
@@ -70,10 +68,15 @@ class DataApiClient:
 
     Args:
         database: astrapy's; it is copied, so that its own connections stay its own.
-        concurrency: requests in flight at a time.
-        timeout_s: seconds until a request counts as lost.
-        retries: further attempts at a request that was lost.
-        limits: the waits between attempts.
+        concurrency: requests in flight at a time, at most.
+        timeout_s: seconds until a request, of any kind, counts as lost.
+        retry_for_s: seconds for which lost requests are sent again; None for 60 while writing and 15 while searching.
+        retries: further attempts at a request that was lost, at most; None for as many as there is time for.
+        limits: sizes of requests, and the waits between attempts.
+
+    Attributes:
+        pace: how many requests are in flight, and how large inserts are.
+        waits: what requests waited for so far.
     """
 
     def __init__(
@@ -82,7 +85,8 @@ class DataApiClient:
         *,
         concurrency: int,
         timeout_s: float,
-        retries: int,
+        retry_for_s: float | None,
+        retries: int | None,
         limits: Limits,
     ) -> None:
         from astrapy import AsyncDatabase, Database
@@ -109,75 +113,85 @@ class DataApiClient:
         url = urlsplit(database.api_endpoint)
         self.host = f"{url.hostname}:{url.port}" if url.port else str(url.hostname)
         self.concurrency = concurrency
-        self._timeout_ms = max(1, _ms(timeout_s))  # 0 would be no limit.
-        self._retries = retries
+        self.pace = Pace(concurrency, limits)
+        self.waits = Waits()
+        self._timeout_s = timeout_s
+        self._load_for_s = LOADING_S if retry_for_s is None else retry_for_s
+        self._search_for_s = SEARCHING_S if retry_for_s is None else retry_for_s
+        self._retries = math.inf if retries is None else retries
         self._limits = limits
-        self._connections: _Connections | None = None
-        _install_warning_filter()
+        self._losses = LossLog(self.host)
+        self._connections: Connections | None = None
+        install_warning_filter()
+
+    def loading(self) -> AbstractContextManager[None]:
+        """Give the requests of the block, one call that writes, the time of loading between them."""
+        return one_call(self._load_for_s)
 
     async def aclose(self) -> None:
         """Close the connections; the next request opens new ones."""
         connections, self._connections = self._connections, None
         # Those of another loop, or of the process before a fork, cannot be closed from here.
-        if connections is not None and _is_here(connections):
+        if connections is not None and connections.are_here():
             await connections.open.aclose()
 
     # --- the schema
 
     async def tables(self) -> dict[str, Row]:
         """Return the definition of each table of the keyspace, as `listTables` reports it."""
-
-        async def ask(connections: _Connections) -> dict[str, Row]:
-            with _readable():
-                found = await connections.database.list_tables(timeout_ms=_ms(_SCHEMA_TIMEOUT_S))
-            return {table.name: (table.raw_descriptor or {}).get("definition", {}) for table in found}
-
-        return await self._with_retries("listTables", ask)
+        return self._definitions(
+            "tables", await self.command(None, {"listTables": {"options": {"explain": True}}})
+        )
 
     async def create_table(self, name: str, definition: Row) -> None:
         """Create a table unless one of this name exists, whatever its definition."""
-
-        async def ask(connections: _Connections) -> None:
-            await connections.database.create_table(
-                name, definition=definition, if_not_exists=True, timeout_ms=_ms(_SCHEMA_TIMEOUT_S)
-            )
-
-        await self._with_retries(f"createTable {name}", ask)
+        await self._define(
+            None, {"createTable": {"name": name, "definition": definition, "options": {"ifNotExists": True}}}
+        )
 
     async def drop_table(self, name: str) -> None:
         """Drop a table and its indexes, if it exists."""
-
-        async def ask(connections: _Connections) -> None:
-            await connections.database.drop_table(name, if_exists=True, timeout_ms=_ms(_SCHEMA_TIMEOUT_S))
-
-        await self._with_retries(f"dropTable {name}", ask)
+        await self.command(None, {"dropTable": {"name": name, "options": {"ifExists": True}}})
 
     async def indexes(self, table: str) -> dict[str, Row]:
         """Return the definition of each index of a table, as `listIndexes` reports it."""
-        reply = await self.command(
-            table, {"listIndexes": {"options": {"explain": True}}}, timeout_s=_SCHEMA_TIMEOUT_S
+        return self._definitions(
+            "indexes", await self.command(table, {"listIndexes": {"options": {"explain": True}}})
         )
-        return {index["name"]: index.get("definition", {}) for index in reply["status"].get("indexes", [])}
+
+    def _definitions(self, of: str, reply: Row) -> dict[str, Row]:
+        try:
+            return {one["name"]: one.get("definition", {}) for one in reply["status"][of]}
+        except (AttributeError, KeyError, TypeError):
+            raise ServiceError(
+                f"The list of {of} of {self.host} cannot be read: {NOT_THE_DATA_API}.", outage=True
+            ) from None
 
     async def create_index(self, table: str, name: str, definition: Row, *, vector: bool = False) -> None:
         """Create an index unless one of this name exists, whatever its definition."""
         command = "createVectorIndex" if vector else "createIndex"
         body = {"name": name, "definition": definition, "options": {"ifNotExists": True}}
-        await self.command(table, {command: body}, timeout_s=_SCHEMA_TIMEOUT_S)
+        await self._define(table, {command: body})
+
+    async def _define(self, table: str | None, body: Row) -> None:
+        try:
+            await self.command(table, body)
+        except ServiceError as error:
+            if not error.exists_already:  # The service may have repeated a definition that took effect.
+                raise
 
     # --- rows
 
-    async def command(self, table: str, body: Row, *, timeout_s: float | None = None) -> Row:
-        """Send one command to a table and return the reply.
+    async def command(self, table: str | None, body: Row) -> Row:
+        """Send one command to a table, or to the keyspace, and return the reply.
 
         Raises:
             ServiceError: it failed for good.
         """
-        timeout_ms = self._timeout_ms if timeout_s is None else max(self._timeout_ms, _ms(timeout_s))
         name = next(iter(body))
 
-        async def ask(connections: _Connections) -> Row:
-            reply = await _post(connections, table, body, timeout_ms)
+        async def ask(connections: Connections) -> Row:
+            reply = await connections.post(table, body)
             match name, reply:
                 case _, {"errors": [_, *_] as errors}:
                     raise failure_of(errors)
@@ -189,7 +203,10 @@ class DataApiClient:
                     return reply
             raise RequestFailedError(NOT_THE_DATA_API, retryable=True)
 
-        return await self._with_retries(f"{name} {table}", ask)
+        on = table or body[name].get("name")
+        return await self._with_retries(
+            f"{name} {on}" if on else name, ask, self._search_for_s if name in _READS else self._load_for_s
+        )
 
     async def insert(self, table: str, rows: Sequence[Row]) -> Inserted:
         """Upsert rows by one `insertMany`; rows that failed and may be tried again are sent again.
@@ -199,13 +216,13 @@ class DataApiClient:
         """
         pending, inserted, attempts = list(range(len(rows))), Inserted(), 0
 
-        async def ask(connections: _Connections) -> None:
+        async def ask(connections: Connections) -> None:
             nonlocal pending, attempts
             attempts += 1
             inserted.repeated = attempts > 1
             options = {"ordered": False, "returnDocumentResponses": True}
             body = {"insertMany": {"documents": [rows[i] for i in pending], "options": options}}
-            reply = await _post(connections, table, body, self._timeout_ms)
+            reply = await connections.post(table, body)
             errors, outcomes = _outcomes(reply, len(pending))
             again, failure = [], None
             for position, outcome in zip(pending, outcomes, strict=True):
@@ -224,7 +241,7 @@ class DataApiClient:
             if failure is not None:
                 raise failure
 
-        await self._with_retries(f"insertMany {table}", ask)
+        await self._with_retries(f"insertMany {table}", ask, self._load_for_s, n_rows=len(rows))
         return inserted
 
     async def pages(
@@ -251,7 +268,7 @@ class DataApiClient:
         if limit is not None:
             body["options"]["limit"] = limit
         while True:
-            with _expecting(expected):
+            with expecting(expected):
                 reply = await self.command(table, {"find": body})
             yield reply["data"]["documents"]
             if (state := reply["data"].get("nextPageState")) is None:
@@ -260,77 +277,67 @@ class DataApiClient:
 
     # --- one request and its repetitions
 
-    async def _with_retries(self, what: str, ask: Callable[[_Connections], Awaitable[T]]) -> T:
-        """Ask, and ask again after a loss, each time after a random part of a doubling wait (full jitter)."""
-        for number in range(self._retries + 1):
+    async def _with_retries(
+        self, what: str, ask: Callable[[Connections], Awaitable[T]], for_s: float, *, n_rows: int = 0
+    ) -> T:
+        """Ask, and ask again after a loss, each time after a random part of a doubling wait (full jitter).
+
+        Args:
+            what: the command and its table, for messages.
+            ask: sends it once.
+            for_s: for how long, outside of any call.
+            n_rows: how many rows an insert has.
+        """
+        patience, request = patience_of_the_call(for_s), object()
+        for number in itertools.count():
             connections = self._connected()
-            try:
-                async with connections.in_flight:
-                    return await attempt(ask, connections)
-            except RequestFailedError as error:
-                failure = error
-            if not failure.retryable:
+            async with connections.pace as pace:
+                sent_at = time.monotonic()
+                try:
+                    answer = await attempt(ask, connections, patience.timeout_s(self._timeout_s))
+                except RequestFailedError as error:
+                    failure = error
+                    if failure.overload:
+                        pace.overloaded(sent_at)
+                else:
+                    pace.answered(sent_at, n_rows)
+                    patience.lost_since.pop(request, None)
+                    self.waits.answered(time.monotonic() - sent_at)
+                    return answer
+            if not failure.retryable or number >= self._retries:
                 break
-            if number < self._retries:
-                longest = min(self._limits.longest_wait_s, self._limits.first_wait_s * 2**number)
-                wait_s = max(failure.wait_s, random.uniform(0, longest))  # noqa: S311
-                logger.info("%s at %s: %s; again in %.2f s.", what, self.host, failure, wait_s)
-                await asyncio.sleep(wait_s)
-        tried = f" ({self._retries + 1} attempts)" if failure.retryable else ""
+            patience.lost_since.setdefault(request, sent_at)
+            longest_s = min(self._limits.longest_wait_s, self._limits.first_wait_s * 2**number)
+            wait_s = max(failure.wait_s, random.uniform(0, longest_s))  # noqa: S311
+            left_s = patience.left_s - wait_s
+            if left_s <= 0:
+                break
+            self._losses.lost(what, failure, left_s)
+            logger.debug("%s at %s: %s; again in %.2f s.", what, self.host, failure, wait_s)
+            self.waits.service_s += time.monotonic() - sent_at + wait_s
+            await asyncio.sleep(wait_s)
+        attempts = f" ({number + 1} attempts)" if failure.retryable else ""
         raise ServiceError(
-            f"{what} at {self.host} failed{tried}: {failure}.",
+            f"{what} at {self.host} failed{attempts}: {failure}.",
             outage=failure.retryable,
             no_table=failure.no_table,
+            exists_already=failure.exists_already,
         ) from None  # The cause holds the request, and with it the token.
 
-    def _connected(self) -> _Connections:
+    def _connected(self) -> Connections:
         """Return the clients of the running loop: astrapy's async clients only work on the loop they first ran on."""
         connections = self._connections
-        if connections is not None and _is_here(connections):
+        if connections is not None and connections.are_here():
             return connections
         if connections is not None and connections.pid == os.getpid() and not connections.loop.is_closed():
             raise StoreError(
                 f"The connections to {self.host} belong to another event loop, which still exists: use one loop, "
                 "or a SyncPipeline (or a LoopPortal), whose methods may be called from any loop and thread."
             )
-        database = self._copy()
-        # Else httpcore would show it in its debug log. No variable here may hold it either: tracebacks show those.
-        if not _fits_a_header(database.api_options.token.get_token() or ""):
-            raise StoreError(
-                "The token holds a character that no HTTP header can, such as the line's end behind it in a file: pass "
-                "token.strip()."
-            )
-        connections = _Connections(
-            asyncio.get_running_loop(), os.getpid(), database, asyncio.Semaphore(self.concurrency)
-        )
-        connections.open.push_async_exit(connections.database)
+        self.pace = Pace(self.concurrency, self._limits)
+        connections = Connections.to(self._copy(), self.pace)
         self._connections = connections
         return connections
-
-
-def _fits_a_header(token: str) -> bool:
-    return token.isascii() and token.isprintable() and token == token.strip()
-
-
-async def _post(connections: _Connections, table: str, body: Row, timeout_ms: int) -> Row:
-    client = connections.tables.get(table)
-    if client is None:
-        client = connections.tables[table] = connections.database.get_collection(table)
-        connections.open.push_async_exit(client)
-    with _readable():
-        reply = await client.command(body, raise_api_errors=False, timeout_ms=timeout_ms)
-    if not isinstance(reply, dict):  # Another server may answer with any JSON at all.
-        raise RequestFailedError(NOT_THE_DATA_API, retryable=True)
-    return reply
-
-
-@contextmanager
-def _readable() -> Iterator[None]:
-    """Turn the errors that astrapy raises on a reply of another shape into ours."""
-    try:
-        yield
-    except (AttributeError, KeyError, TypeError):
-        raise RequestFailedError(NOT_THE_DATA_API, retryable=True) from None
 
 
 def _outcomes(reply: Row, n_rows: int) -> tuple[Sequence[Any], Sequence[Row]]:
@@ -343,35 +350,3 @@ def _outcomes(reply: Row, n_rows: int) -> tuple[Sequence[Any], Sequence[Row]]:
         case {"errors": [_, *_] as errors}:
             raise failure_of(errors)
     raise RequestFailedError("its answer does not say what was written", retryable=True)
-
-
-def _is_here(connections: _Connections) -> bool:
-    return connections.loop is asyncio.get_running_loop() and connections.pid == os.getpid()
-
-
-def _ms(seconds: float) -> int:
-    return round(seconds * 1000)
-
-
-# --- warnings of the service that we expect
-
-_expected: contextvars.ContextVar[Sequence[str]] = contextvars.ContextVar("expected", default=())
-
-
-@contextmanager
-def _expecting(codes: Sequence[str]) -> Iterator[None]:
-    """Keep astrapy from logging warnings of these codes inside the block."""
-    token = _expected.set(codes)
-    try:
-        yield
-    finally:
-        _expected.reset(token)
-
-
-def _install_warning_filter() -> None:
-    logging.getLogger("astrapy.utils.api_commander").addFilter(_is_unexpected)
-
-
-def _is_unexpected(record: logging.LogRecord) -> bool:
-    codes = _expected.get()
-    return not codes or not any(code in record.getMessage() for code in codes)

@@ -10,8 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -19,6 +18,8 @@ from tqdm.auto import tqdm
 from late_interaction.errors import IndexNotFoundError, StoreError
 from late_interaction.packing import unpack_many
 from late_interaction.stores.astra.client import Row
+from late_interaction.stores.astra.defining import define
+from late_interaction.stores.astra.health import Health
 from late_interaction.stores.astra.limits import Limits
 from late_interaction.stores.astra.reading import EXISTS, WHOLE_TABLE, Reader
 from late_interaction.stores.astra.rows import (
@@ -34,77 +35,9 @@ from late_interaction.stores.astra.store import AstraStore, writer_of
 from late_interaction.stores.astra.tasks import for_each_concurrently
 from late_interaction.types import FloatMatrix, IndexSpec
 
-RECALL_WANTED = 0.95
-"""The share of stored vectors that must find themselves first; published values are 0.96 and more."""
-
 _SAMPLED_PAGES = 40
 _TIE = 1e-3
 """Vectors this similar count as equal: stored as float16, their length is not exactly 1."""
-
-
-@dataclass(slots=True)
-class Health:
-    """The result of `diagnose`.
-
-    Attributes:
-        location: index, keyspace and host.
-        spec: what the index was built with.
-        differences: tables, indexes and packed matrices (of the sample) that are not as they should be:
-            name -> (found, wanted).
-        complete: True if every row was read, so that the lists below are complete; otherwise they are of a sample.
-        documents: how many rows of documents were read.
-        tokens: how many token vectors they have.
-        orphans: ids that have tokens and no document.
-        stale: ids of documents whose tokens are missing or of another version, or whose declared fields are not stored
-            as their metadata say.
-        surplus: ids of documents that also have tokens of other versions, or beyond their last.
-        torn: ids in the docs table that are not documents: rows deleted while their metadata were updated.
-        sampled: stored vectors that were looked up.
-        found_first: of those, how many found themselves first (or an equal vector).
-        found: of those, how many found themselves at all.
-        repaired: how many of the ids above, and of the indexes that were missing, were put right.
-    """
-
-    location: str
-    spec: IndexSpec
-    differences: dict[str, tuple[object, object]] = field(default_factory=dict)
-    complete: bool = False
-    documents: int = 0
-    tokens: int = 0
-    orphans: list[str] = field(default_factory=list)
-    stale: list[str] = field(default_factory=list)
-    surplus: list[str] = field(default_factory=list)
-    torn: list[str] = field(default_factory=list)
-    sampled: int = 0
-    found_first: int = 0
-    found: int = 0
-    repaired: int = 0
-
-    @property
-    def recall(self) -> float:
-        """Return the share of stored vectors that find themselves first; 1 if none was looked up."""
-        return self.found_first / self.sampled if self.sampled else 1.0
-
-    @property
-    def leftovers(self) -> int:
-        """Count the ids whose rows have something wrong."""
-        return len({*self.orphans, *self.stale, *self.surplus, *self.torn})
-
-    @property
-    def healthy(self) -> bool:
-        """Tell whether there is nothing to repair and the recall is as it should be."""
-        return not self.differences and not self.leftovers and self.recall >= RECALL_WANTED
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all of it as JSON values."""
-        values = {name: getattr(self, name) for name in self.__slots__}
-        return {
-            **values,
-            "spec": self.spec.to_dict(),
-            "differences": {name: list(pair) for name, pair in self.differences.items()},
-            "recall": self.recall,
-            "healthy": self.healthy,
-        }
 
 
 async def diagnose(
@@ -170,11 +103,17 @@ async def diagnose(
 async def _create_missing_indexes(
     store: AstraStore, tables: Tables, differences: dict[str, tuple[object, object]], health: Health
 ) -> dict[str, tuple[object, object]]:
-    for table, indexes in tables.indexes().items():
-        for name, definition in indexes.items():
-            if differences.get(f"index {name} on {table}", (True,))[0] is None:
-                await store.requests.create_index(table, name, definition, vector="options" in definition)
-                health.repaired += 1
+    missing = {
+        table: {
+            name: definition
+            for name, definition in indexes.items()
+            if differences.get(f"index {name} on {table}", (True,))[0] is None
+        }
+        for table, indexes in tables.indexes().items()
+    }
+    with store.requests.loading():
+        await define(store.requests, {}, missing)
+    health.repaired += sum(map(len, missing.values()))
     return await store.catalogue.differences(tables, await store.requests.tables())
 
 
@@ -268,6 +207,7 @@ class _Patient:
         """Read every token row; return the ids of documents that lack some of theirs."""
         right: dict[str, int] = {}
         youngest: dict[str, int] = {}
+        young: set[str] = set()
         columns = ["doc_id", "token_id", "generation", *self._columns]
         with tqdm(desc="Tokens", unit="row", total=self._health.tokens, disable=not show_progress) as bar:
             async for page in self._client.pages(self._tables.tokens, columns, expected=WHOLE_TABLE):
@@ -283,7 +223,10 @@ class _Patient:
                         )
                     elif version <= self._under_way:
                         self._leftover.setdefault(doc_id, set()).add(version)
+                    else:
+                        young.add(doc_id)
                 bar.update(len(page))
+        self._health.young = sorted(young)
         return {
             doc_id
             for doc_id, known in self.documents.items()
@@ -317,7 +260,7 @@ class _Patient:
         if not health.complete:
             health.documents = len(rows)
             health.tokens = sum(row["n_tokens"] for row in rows)
-        met: set[str] = set()
+        met: dict[str, int] = {}  # The oldest version met of each document.
 
         async def look_up_one(row: Row) -> None:
             await self._look_up_one(row, rng, met)
@@ -326,9 +269,11 @@ class _Patient:
             look_up_one, [row for row in rows if row["n_tokens"]], self._client.concurrency
         )
         if not health.complete:
-            health.orphans = sorted(met - await self._reader.existing(sorted(met)))
+            orphans = met.keys() - await self._reader.existing(list(met))
+            health.orphans = sorted(doc_id for doc_id in orphans if met[doc_id] <= self._under_way)
+            health.young = sorted(orphans - set(health.orphans))
 
-    async def _look_up_one(self, row: Row, rng: random.Random, met: set[str]) -> None:
+    async def _look_up_one(self, row: Row, rng: random.Random, met: dict[str, int]) -> None:
         health, version = self._health, token_version(row)
         vectors = self._unpacked(row)
         if vectors is None:
@@ -339,7 +284,8 @@ class _Patient:
         if not self._tables.versioned:
             del key["generation"]
         rows = await self._searcher.nearest(vector, self._depth, columns=("doc_id", "token_id", "generation"))
-        met.update(found["doc_id"] for found in rows if found.get("generation", 0) <= self._under_way)
+        for found in rows:
+            met[found["doc_id"]] = min(found.get("generation", 0), met.get(found["doc_id"], 2**63))
         equal = (1 + float(vector @ vector)) / 2 - _TIE
         similarities = [found["$similarity"] for found in rows]
         itself = [found["$similarity"] for found in rows if key.items() <= found.items()]

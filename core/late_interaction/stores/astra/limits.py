@@ -3,6 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
+
+
+class InsertSizes(Protocol):
+    """How large an insert should be now."""
+
+    @property
+    def rows(self) -> int:
+        """Rows in it."""
+
+    @property
+    def request_bytes(self) -> int:
+        """Bytes of them, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +36,7 @@ class Limits:
     ids: int = 50
     read_bytes: int = 1024 * 1024
     first_wait_s: float = 0.25
-    longest_wait_s: float = 20.0
+    longest_wait_s: float = 5.0
 
 
 DOCUMENT_BYTES = 10 * 1024 * 1024

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 
 from late_interaction.errors import DocumentError, RowFailure, StoreWriteError
 from late_interaction.stores.astra.failures import ServiceError
 from late_interaction.stores.astra.rows import PreparedDocument
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -49,3 +52,36 @@ class Outcome:
             if doc_id in self.refused
         ]
         return DocumentError(failures, [one for one in self.doc_ids if one in self.written])
+
+
+class Leftovers:
+    """Warn of token rows that could not be deleted: at the first ones, and of all of them at the end of a run.
+
+    Args:
+        location: index, keyspace and host, for messages.
+    """
+
+    def __init__(self, location: str) -> None:
+        self._location = location
+        self._n = self._n_told = 0
+        self._why = ""
+
+    def add(self, versions: Mapping[str, Sized], why: ServiceError) -> None:
+        """Count documents whose versions (all of them, if none is named) are left over."""
+        self._n += sum(map(bool, versions.values())) or len(versions)
+        self._why = str(why)
+        if not self._n_told:
+            self.tell()
+
+    def tell(self) -> None:
+        """Warn, unless nothing was left over since the last warning."""
+        if self._n == self._n_told:
+            return
+        self._n_told = self._n
+        logger.warning(
+            "Token rows of up to %s documents are left over in %s: %s Searches are right all the same; "
+            "`late-interaction doctor --repair` deletes them.",
+            f"{self._n:,}",
+            self._location,
+            self._why,
+        )

@@ -22,7 +22,7 @@ from late_interaction.errors import StoreError
 from late_interaction.metadata import dumps, loads
 from late_interaction.packing import pack, unpack
 from late_interaction.stores.astra.client import Row
-from late_interaction.stores.astra.limits import DOCUMENT_BYTES, ID_BYTES, Limits
+from late_interaction.stores.astra.limits import DOCUMENT_BYTES, ID_BYTES, InsertSizes, Limits
 from late_interaction.stores.astra.schema import Field
 from late_interaction.types import Document, EncodedDocument, FloatMatrix, PackingDtype
 
@@ -211,7 +211,7 @@ def _damaged(row: Mapping[str, Any], column: str) -> StoreError:
 
 
 def chunks_of_tokens(
-    documents: Sequence[PreparedDocument], limits: Limits
+    documents: Sequence[PreparedDocument], limits: InsertSizes
 ) -> Iterator[list[tuple[PreparedDocument, int]]]:
     """Yield every token of every document, as many as one request may hold."""
     chunk: list[tuple[PreparedDocument, int]] = []
@@ -219,7 +219,7 @@ def chunks_of_tokens(
     for document in documents:
         row_bytes = token_row_bytes(document.doc_id, document.cells, document.vectors.shape[1])
         for token_id in range(len(document.vectors)):
-            if chunk and (len(chunk) == limits.rows or size + row_bytes > limits.request_bytes):
+            if chunk and (len(chunk) >= limits.rows or size + row_bytes > limits.request_bytes):
                 yield chunk
                 chunk, size = [], 0
             chunk.append((document, token_id))

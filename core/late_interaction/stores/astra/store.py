@@ -35,8 +35,8 @@ from late_interaction.validation import (
     check_not_negative,
     check_positive,
     check_query,
+    check_seconds,
     check_spec,
-    shown,
 )
 
 if TYPE_CHECKING:
@@ -44,9 +44,6 @@ if TYPE_CHECKING:
     from astrapy import AsyncDatabase, Database
     from astrapy.authentication import TokenProvider
     from numpy.typing import NDArray
-
-
-_LONGEST_TIMEOUT_S = 86_400.0
 
 
 class _Opened(NamedTuple):
@@ -74,9 +71,13 @@ class AstraStore(Store):
         filterable: metadata fields on which the service itself filters, and their types: str, int, float, bool,
             datetime (or a str in ISO 8601) or list[str]; at most nine. A document must have values of these types, or
             none. Part of the index; None opens an index with any, and declares none for a new one.
-        concurrency: requests in flight at a time. astrapy keeps 20 connections alive for each table.
-        timeout_s: seconds until a request counts as lost.
-        retries: further attempts at a request that was lost, after waits that double from 0.25 s.
+        concurrency: requests in flight at a time, at most; there are fewer where the service asks for it, or does not
+            answer. astrapy keeps 20 connections alive for each table.
+        timeout_s: seconds until a request counts as lost, of whatever kind.
+        retry_for_s: seconds for which lost requests are sent again, after waits that double from 0.25 s to 5 s, until
+            the call fails. None for 60 in calls that write, as long as a restart of a node takes, and for 15 in those
+            that read. 0 for no second attempt.
+        retries: further attempts at a request that was lost, at most; None for as many as there is time for.
         limits: sizes of requests and waits; the defaults fit the service.
 
     Example:
@@ -103,20 +104,27 @@ class AstraStore(Store):
         filterable: Declaration | None = None,
         concurrency: int = 20,
         timeout_s: float = 20.0,
-        retries: int = 5,
+        retry_for_s: float | None = None,
+        retries: int | None = None,
         limits: Limits | None = None,
     ) -> None:
         check_positive("concurrency", concurrency)
-        check_not_negative("retries", retries)
-        if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float):
-            raise TypeError(f"timeout_s must be a number of seconds, not {shown(timeout_s)}.")
-        if not 0 < timeout_s <= _LONGEST_TIMEOUT_S:
-            raise ValueError(f"timeout_s must be above 0 and at most a day (86,400), not {shown(timeout_s)}.")
+        if retries is not None:
+            check_not_negative("retries", retries)
+        if check_seconds("timeout_s", timeout_s) == 0:
+            raise ValueError("timeout_s must be above 0.")
+        if retry_for_s is not None:
+            check_seconds("retry_for_s", retry_for_s)
         self.name = check_name(name)
         self._declared = None if filterable is None else type_names(filterable)
         self._limits = limits or Limits()
         self.requests = DataApiClient(
-            database, concurrency=concurrency, timeout_s=timeout_s, retries=retries, limits=self._limits
+            database,
+            concurrency=concurrency,
+            timeout_s=timeout_s,
+            retry_for_s=retry_for_s,
+            retries=retries,
+            limits=self._limits,
         )
         self.catalogue = Catalogue(self.requests, name, self.location)
         self._open: _Opened | None = None
@@ -192,7 +200,8 @@ class AstraStore(Store):
                 name has another definition.
         """
         try:
-            tables = await self.catalogue.attach(check_spec(spec), self._declared)
+            with self.requests.loading():
+                tables = await self.catalogue.attach(check_spec(spec), self._declared)
         except BaseException:
             if self._open is None:
                 await self.requests.aclose()
@@ -208,12 +217,15 @@ class AstraStore(Store):
 
     async def close(self) -> None:
         """Close the connections."""
+        if self._open is not None:
+            self._open.writer.leftovers.tell()
         self._open = None
         await self.requests.aclose()
 
     async def drop(self) -> None:
         """Delete the tables with their indexes and the catalogue's row; the catalogue too if that was its last row."""
-        await self.catalogue.drop()
+        with self.requests.loading():
+            await self.catalogue.drop()
         await self.close()
 
     # --- writing
@@ -234,7 +246,8 @@ class AstraStore(Store):
         """
         opened = self._opened()
         checked = await asyncio.to_thread(check_encoded, documents, opened.spec.dim)
-        await opened.writer.upsert(checked, opened.spec.packing)
+        with self.requests.loading():
+            await opened.writer.upsert(checked, opened.spec.packing)
 
     async def update_metadata(self, selection: str | Filter, change: MetadataChange | dict[str, Any]) -> int:
         """Change the metadata of a document, or of all that match a filter.
@@ -245,15 +258,16 @@ class AstraStore(Store):
             ValueError: a declared field would have a value of another type.
         """
         change, opened = as_change(change), self._opened()
-        if not isinstance(selection, Filter):
-            return bool(check_ids([selection])) and await opened.writer.update_metadata(selection, change)
-        doc_ids = [row["doc_id"] async for row in opened.reader.matching(selection, ())]
         updated: list[bool] = []
 
         async def update(doc_id: str) -> None:
             updated.append(await opened.writer.update_metadata(doc_id, change))
 
-        await for_each_concurrently(update, doc_ids, self.requests.concurrency)
+        with self.requests.loading():
+            if not isinstance(selection, Filter):
+                return bool(check_ids([selection])) and await opened.writer.update_metadata(selection, change)
+            doc_ids = [row["doc_id"] async for row in opened.reader.matching(selection, ())]
+            await for_each_concurrently(update, doc_ids, self.requests.concurrency)
         return updated.count(True)
 
     async def delete(self, selection: Sequence[str] | Filter) -> int:
@@ -266,15 +280,17 @@ class AstraStore(Store):
             doc_ids = list(dict.fromkeys(check_ids(selection)))
         else:
             doc_ids = [row["doc_id"] async for row in opened.reader.matching(selection, ())]
-        return await opened.writer.delete(doc_ids)
+        with self.requests.loading():
+            return await opened.writer.delete(doc_ids)
 
     async def clear(self) -> None:
         """Truncate both tables."""
-        await self._opened().writer.clear()
+        with self.requests.loading():
+            await self._opened().writer.clear()
 
     async def optimize(self, *, show_progress: bool = False) -> dict[str, Any]:
-        """Do nothing: the service keeps its vector index up to date."""
-        self._opened()
+        """Do nothing but warn of leftovers: the service keeps its vector index up to date."""
+        self._opened().writer.leftovers.tell()
         return {}
 
     # --- reading
@@ -289,7 +305,8 @@ class AstraStore(Store):
 
     async def existing(self, doc_ids: Sequence[str]) -> set[str]:
         """Return those of the ids that are in the index."""
-        return await self._opened().reader.existing(check_ids(doc_ids))
+        with self.requests.loading():  # It is asked where a run goes on.
+            return await self._opened().reader.existing(check_ids(doc_ids))
 
     async def find(
         self, filter: Filter | None = None, *, limit: int | None = None, offset: int = 0

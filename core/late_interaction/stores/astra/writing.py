@@ -40,7 +40,7 @@ from late_interaction.packing import unpack
 from late_interaction.stores.astra.client import DataApiClient, Row
 from late_interaction.stores.astra.failures import ServiceError
 from late_interaction.stores.astra.limits import Limits
-from late_interaction.stores.astra.outcome import Outcome
+from late_interaction.stores.astra.outcome import Leftovers, Outcome
 from late_interaction.stores.astra.reading import Reader
 from late_interaction.stores.astra.rows import (
     VERSION,
@@ -65,7 +65,6 @@ _RANDOM_BITS = 24
 """Of a generation: it is the time to 17 ms, and chance, so that two clients do not make the same one."""
 _MOST_ROUNDS = 20
 """How often `update_metadata` and `delete` begin again because of other clients before they give up."""
-_TRUNCATE_TIMEOUT_S = 60.0
 
 Versions = dict[str, set[int]]
 """Versions of token rows by document id."""
@@ -90,6 +89,7 @@ class Writer:
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._last_generation = 0
         self._abandoned: Versions = {}
+        self.leftovers = Leftovers(location)
 
     # --- documents
 
@@ -109,7 +109,7 @@ class Writer:
         replaced: dict[str, Row] = {}
         async with self._exclusive(outcome.doc_ids):
             try:
-                tokens = chunks_of_tokens(prepared, self._limits)
+                tokens = chunks_of_tokens(prepared, self._client.pace)
                 await self._for_each(partial(self._write_tokens, outcome), tokens)
                 if outcome.outage is None:
                     # As late as possible: a version that is committed after this is not known to be replaced.
@@ -207,7 +207,7 @@ class Writer:
                 if not await self._has_tokens(rows[doc_id]):
                     await self._revise(doc_id, MetadataChange(), new_tokens=True)
         except ServiceError as error:  # The documents are written, and that is what was asked for.
-            self._leave_over(surplus, error)
+            self._leave_over(surplus or {one.doc_id: set() for one in prepared}, error)
 
     async def delete(self, doc_ids: Sequence[str]) -> int:
         """Delete documents' rows, then their tokens; return how many documents existed.
@@ -247,7 +247,7 @@ class Writer:
     async def clear(self) -> None:
         """Truncate both tables."""
         for table in (self._tables.docs, self._tables.tokens):
-            await self._client.command(table, {"deleteMany": {"filter": {}}}, timeout_s=_TRUNCATE_TIMEOUT_S)
+            await self._client.command(table, {"deleteMany": {"filter": {}}})
 
     # --- metadata
 
@@ -400,10 +400,4 @@ class Writer:
         """Keep in mind what could not be deleted: the next write of the document does it, or the doctor."""
         for doc_id, versions in surplus.items():
             self._abandoned.setdefault(doc_id, set()).update(versions)
-        logger.warning(
-            "Token rows of up to %d documents are left over in %s: %s Searches are right all the same; "
-            "`late-interaction doctor --repair` deletes them.",
-            len(surplus),
-            self._location,
-            error,
-        )
+        self.leftovers.add(surplus, error)

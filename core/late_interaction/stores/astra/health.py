@@ -1,0 +1,78 @@
+"""What the doctor found out about an index."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from late_interaction.types import IndexSpec
+
+RECALL_WANTED = 0.95
+"""The share of stored vectors that must find themselves first; published values are 0.96 and more."""
+
+
+@dataclass(slots=True)
+class Health:
+    """The result of `diagnose`.
+
+    Attributes:
+        location: index, keyspace and host.
+        spec: what the index was built with.
+        differences: tables, indexes and packed matrices (of the sample) that are not as they should be:
+            name -> (found, wanted).
+        complete: True if every row was read, so that the lists below are complete; otherwise they are of a sample.
+        documents: how many rows of documents were read.
+        tokens: how many token vectors they have.
+        orphans: ids that have tokens and no document.
+        stale: ids of documents whose tokens are missing or of another version, or whose declared fields are not stored
+            as their metadata say.
+        surplus: ids of documents that also have tokens of other versions, or beyond their last.
+        young: ids that have tokens of a version that no document names: a write may be under way.
+        torn: ids in the docs table that are not documents: rows deleted while their metadata were updated.
+        sampled: stored vectors that were looked up.
+        found_first: of those, how many found themselves first (or an equal vector).
+        found: of those, how many found themselves at all.
+        repaired: how many of the ids above, and of the indexes that were missing, were put right.
+    """
+
+    location: str
+    spec: IndexSpec
+    differences: dict[str, tuple[object, object]] = field(default_factory=dict)
+    complete: bool = False
+    documents: int = 0
+    tokens: int = 0
+    orphans: list[str] = field(default_factory=list)
+    stale: list[str] = field(default_factory=list)
+    surplus: list[str] = field(default_factory=list)
+    young: list[str] = field(default_factory=list)
+    torn: list[str] = field(default_factory=list)
+    sampled: int = 0
+    found_first: int = 0
+    found: int = 0
+    repaired: int = 0
+
+    @property
+    def recall(self) -> float:
+        """Return the share of stored vectors that find themselves first; 1 if none was looked up."""
+        return self.found_first / self.sampled if self.sampled else 1.0
+
+    @property
+    def leftovers(self) -> int:
+        """Count the ids whose rows have something wrong."""
+        return len({*self.orphans, *self.stale, *self.surplus, *self.torn})
+
+    @property
+    def healthy(self) -> bool:
+        """Tell whether there is nothing to repair and the recall is as it should be."""
+        return not self.differences and not self.leftovers and self.recall >= RECALL_WANTED
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as JSON values."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return {
+            **values,
+            "spec": self.spec.to_dict(),
+            "differences": {name: list(pair) for name, pair in self.differences.items()},
+            "recall": self.recall,
+            "healthy": self.healthy,
+        }
