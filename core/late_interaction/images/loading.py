@@ -14,6 +14,13 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from late_interaction.errors import MissingExtraError
 from late_interaction.images.fetching import fetch_image
+from late_interaction.images.large import (
+    ORIENTATION,
+    is_large,
+    orientation_undecoded,
+    shrunk_rgb,
+    size_in_file,
+)
 from late_interaction.images.scaling import Size, factors_for, scaled_rgb
 
 if TYPE_CHECKING:
@@ -28,7 +35,6 @@ _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _WEB_TYPES = {"GIF": "gif", "JPEG": "jpeg", "MPO": "jpeg", "PNG": "png", "WEBP": "webp"}
 _DATA_URI = re.compile(r"data:[^,;]*(?:;[^,;]*)*;base64,", re.IGNORECASE)
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]{64,}={0,2}")  # of a text without white space at its end
-_ORIENTATION = 0x0112  # of EXIF
 _SIDEWAYS = (5, 6, 7, 8)
 _SIGNATURES = (b"BM", b"GIF8", b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"RIFF")
 
@@ -107,7 +113,7 @@ def open_image(source: ImageSource, *, allow_urls: bool = False, fit: Fit | None
         raise MissingExtraError("Reading images", "colpali", "pillow") from error
 
     if isinstance(source, ImageFile.ImageFile):  # opened by the caller, and not changed since
-        return _decoded(source, "the image", fit, ours=False)
+        return _decoded(source, "the image", fit, data=None)
     if isinstance(source, LazyImage):
         source = source.render()
     if isinstance(source, Image.Image):
@@ -123,7 +129,7 @@ def open_image(source: ImageSource, *, allow_urls: bool = False, fit: Fit | None
         what = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
         raise ValueError(f"{name} is not a {', '.join(_FORMATS)} image, or is damaged{what}.") from error
     web_type = _WEB_TYPES.get(image.format or "")
-    decoded = _decoded(image, name, fit, ours=True)
+    decoded = _decoded(image, name, fit, data=data)
     return replace(decoded, data=data, media_type=f"image/{web_type}") if web_type else decoded
 
 
@@ -168,14 +174,14 @@ def encoded_part(text: str) -> str | None:
     return None
 
 
-def _decoded(image: Image.Image, name: str, fit: Fit | None, *, ours: bool) -> LoadedImage:
+def _decoded(image: Image.Image, name: str, fit: Fit | None, *, data: bytes | None) -> LoadedImage:
     """Decode a file just opened, upright and in RGB.
 
     Args:
         image: the opened file.
         name: for messages.
         fit: as for `open_image`.
-        ours: nobody else uses this image, so that it may be decoded at a smaller size.
+        data: the file, where nobody else uses this image, so that it may be decoded at a smaller size.
     """
     from PIL import Image
 
@@ -187,19 +193,25 @@ def _decoded(image: Image.Image, name: str, fit: Fit | None, *, ours: bool) -> L
     try:
         n_frames = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
         if n_frames == 1:
-            return _shrunk(image, fit, draft=ours and image.format in ("JPEG", "MPO"))
+            return _shrunk(image, fit, data)
+    except MissingExtraError:
+        raise
     except Exception as error:
         raise ValueError(f"{name} is damaged: {error}.") from error
     raise ValueError(f"{name} has {n_frames} pages: give each as an image of its own, or the file as a PDF.")
 
 
-def _shrunk(image: Image.Image, fit: Fit | None, *, draft: bool) -> LoadedImage:
+def _shrunk(image: Image.Image, fit: Fit | None, data: bytes | None) -> LoadedImage:
+    if data is not None and is_large(image):
+        orientation = orientation_undecoded(image, data)
+        size, factors = _plan(size_in_file(image), orientation, fit)
+        if factors != (1, 1):
+            return LoadedImage(_upright(shrunk_rgb(data, image, factors), orientation), size)
+    draft = data is not None and image.format in ("JPEG", "MPO")
     if not draft:
         image.load()  # A PNG may tell its orientation behind its pixels, and a TIFF turns itself.
-    orientation = image.getexif().get(_ORIENTATION, 1)
-    sideways = orientation in _SIDEWAYS
-    size = image.size[::-1] if sideways else image.size
-    across, down = factors_for(size, fit)[:: -1 if sideways else 1]
+    orientation = image.getexif().get(ORIENTATION, 1)
+    size, (across, down) = _plan(image.size, orientation, fit)
     if draft:
         # A JPEG can be decoded at a half, a quarter or an eighth of its size.
         width = image.width
@@ -207,6 +219,13 @@ def _shrunk(image: Image.Image, fit: Fit | None, *, draft: bool) -> LoadedImage:
         drafted = round(width / image.width)
         across, down = max(1, across // drafted), max(1, down // drafted)
     return LoadedImage(_upright(scaled_rgb(image, (across, down)), orientation), size)
+
+
+def _plan(size: Size, orientation: int, fit: Fit | None) -> tuple[Size, tuple[int, int]]:
+    """Return the upright size of an image, and the factors by which it may be shrunk as it lies in the file."""
+    turn = -1 if orientation in _SIDEWAYS else 1
+    upright = size[::turn]
+    return upright, factors_for(upright, fit)[::turn]
 
 
 def _upright(image: Image.Image, orientation: int) -> Image.Image:
