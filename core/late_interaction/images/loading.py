@@ -223,9 +223,11 @@ def _shrunk(image: Image.Image, fit: Fit | None, data: bytes | None) -> LoadedIm
 
 def _plan(size: Size, orientation: int, fit: Fit | None) -> tuple[Size, tuple[int, int]]:
     """Return the upright size of an image, and the factors by which it may be shrunk as it lies in the file."""
-    turn = -1 if orientation in _SIDEWAYS else 1
-    upright = size[::turn]
-    return upright, factors_for(upright, fit)[::turn]
+    if orientation not in _SIDEWAYS:
+        return size, factors_for(size, fit)
+    upright = size[1], size[0]
+    down, across = factors_for(upright, fit)
+    return upright, (across, down)
 
 
 def _upright(image: Image.Image, orientation: int) -> Image.Image:
