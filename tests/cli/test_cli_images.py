@@ -109,3 +109,19 @@ def test_the_prefix_of_an_index_is_used_again(docs: Path, visual_model: Path, tm
         pipeline.index_document({"content": "a cat"})
     result = run("search", "cat", "--db", tmp_path / "db", "--model", visual_model)
     assert result.exit_code == 0, result.stderr
+
+
+def test_a_password_is_for_the_files_that_want_one(docs: Path, text_model: Path, tmp_path: Path) -> None:
+    (docs / "locked.pdf").write_bytes(pdfs.pdf(pdfs.text("A secret"), password="dijk"))
+    db = ("--db", tmp_path / "db", "--model", text_model)
+    result = run("index", docs / "locked.pdf", docs / "note.txt", *db, "--password", "dijk", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["documents"]) == (0, 2)
+
+
+def test_ocr_needs_its_program(
+    docs: Path, text_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    result = run("index", docs, "--db", tmp_path / "db", "--model", text_model, "--ocr")
+    assert result.exit_code == 1
+    assert "OCR needs ocrmypdf, which is not installed" in result.stderr

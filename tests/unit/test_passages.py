@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from late_interaction import ModelError, Passage, passages
-from late_interaction.reading.texts import join_lines
+from late_interaction.reading.pdf_texts import join_lines
 from tests.support.models import HashModel
 
 

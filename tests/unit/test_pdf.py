@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from late_interaction import MissingExtraError, load_image, pdf_pages
-from late_interaction.images.pdf import page_count, page_text
+from late_interaction.images.pdf import PageText, page_text, pdf_file
 from late_interaction.reading.files import ReadProblem, read_rows
 from tests.support import pdfs
 
@@ -63,13 +63,13 @@ def test_a_rotated_page_is_upright(tmp_path: Path) -> None:
 
 
 def test_the_text_of_a_page(report: Path) -> None:
-    assert page_count(report) == 3
-    assert page_text(report, 1) == "The wing\nof a plane"
-    assert page_text(report, 2) is None
-    assert page_text(report, 3) == ""
+    assert pdf_file(report).pages == 3
+    assert page_text(report, 1).text == "The wing\nof a plane"
+    assert page_text(report, 2) == PageText("", "no text")
+    assert page_text(report, 3) == PageText("")
 
 
-@pytest.mark.parametrize("read", [pdf_pages, page_count, lambda file: page_text(file, 1)])
+@pytest.mark.parametrize("read", [pdf_pages, pdf_file, lambda file: page_text(file, 1)])
 @pytest.mark.parametrize(
     ("data", "message"),
     [

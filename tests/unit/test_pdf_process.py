@@ -64,7 +64,7 @@ def workers() -> set[int]:
 def test_a_form_that_draws_itself_once_is_read(tmp_path: Path) -> None:
     file = tmp_path / "once.pdf"
     file.write_bytes(drawing_itself(1))
-    assert page_text(file, 1) is None
+    assert page_text(file, 1).unread
     assert load_image(next(pdf_pages(file))["image"]).width == 1240
 
 
@@ -85,7 +85,7 @@ def test_a_page_that_never_ends_is_an_error_within_its_time(endless: Path, good:
     ):
         read(endless)  # type: ignore[operator]
     assert time.monotonic() - start < 15
-    assert page_text(good, 1) == "The wing"
+    assert page_text(good, 1).text == "The wing"
     assert workers() - before
 
 
@@ -96,14 +96,14 @@ def test_the_time_is_named(good: Path) -> None:
     os.kill(worker._process.pid, signal.SIGSTOP)
     with pytest.raises(ValueError, match=r"takes longer than 0.5 seconds \(pdf_timeout_s\)"):
         page_text(good, 1, pdf_timeout_s=0.5)
-    assert page_text(good, 1) == "The wing"
+    assert page_text(good, 1).text == "The wing"
 
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("timeout_s", [1e10, 1e300])
 def test_more_time_than_a_system_can_wait_is_as_much_as_it_can(good: Path, timeout_s: float) -> None:
-    assert page_text(good, 1, pdf_timeout_s=timeout_s) == "The wing"
-    assert page_text(good, 1, pdf_timeout_s=30) == "The wing"
+    assert page_text(good, 1, pdf_timeout_s=timeout_s).text == "The wing"
+    assert page_text(good, 1, pdf_timeout_s=30).text == "The wing"
 
 
 @pytest.mark.slow
@@ -120,7 +120,7 @@ def test_another_file_is_read_meanwhile(endless: Path, good: Path) -> None:
     thread.start()
     while not pdf_process._pool._busy:
         time.sleep(0.01)
-    assert page_text(good, 1) == "The wing"
+    assert page_text(good, 1).text == "The wing"
     assert not failed
     thread.join()
     assert len(failed) == 1
@@ -135,17 +135,17 @@ def test_a_worker_that_was_killed_is_replaced(good: Path) -> None:
 
 
 def test_a_worker_is_used_again_and_sees_a_file_that_changed(good: Path) -> None:
-    assert page_text(good, 1) == "The wing"
+    assert page_text(good, 1).text == "The wing"
     before = workers()
     good.write_bytes(pdfs.pdf(pdfs.text("Another text of another length")))
-    assert page_text(good, 1) == "Another text of another length"
+    assert page_text(good, 1).text == "Another text of another length"
     assert workers() == before
 
 
 def test_no_more_workers_than_allowed(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pdf_process, "MOST_WORKERS", 2)
     found: list[str | None] = []
-    threads = [threading.Thread(target=lambda: found.append(page_text(good, 1))) for _ in range(12)]
+    threads = [threading.Thread(target=lambda: found.append(page_text(good, 1).text)) for _ in range(12)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -169,14 +169,14 @@ def test_a_forked_process_has_workers_of_its_own(good: Path) -> None:
     page_text(good, 1)
     before = workers()
     with multiprocessing.get_context("fork").Pool(1) as pool:
-        assert pool.apply(page_text, (good, 1)) == "The wing"
-    assert page_text(good, 1) == "The wing"
+        assert pool.apply(page_text, (good, 1)).text == "The wing"
+    assert page_text(good, 1).text == "The wing"
     assert workers() == before
 
 
 def test_a_spawned_process_reads_too(good: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.apply(page_text, (good, 1)) == "The wing"
+        assert pool.apply(page_text, (good, 1)).text == "The wing"
 
 
 @pytest.mark.slow
@@ -209,4 +209,4 @@ def test_a_worker_imports_nothing_heavy(good: Path) -> None:
 def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
     file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.pdf"))
     file.write_bytes(pdfs.pdf(pdfs.text("The wing")))
-    assert page_text(file, 1) == "The wing"
+    assert page_text(file, 1).text == "The wing"

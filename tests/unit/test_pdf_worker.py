@@ -23,6 +23,7 @@ from tests.support import pdfs
 pdfium = pytest.importorskip("pypdfium2", reason="the colpali extra is not installed")
 
 Answers = list[tuple[dict[str, Any], bytes]]
+ABOUT: dict[str, Any] = {"title": "", "author": "", "labels": []}
 
 
 @pytest.fixture(autouse=True)
@@ -66,12 +67,13 @@ def report(tmp_path: Path) -> Path:
 
 
 def test_each_request_has_its_answer(report: Path) -> None:
-    asked = ask(request("count", report), *(request("text", report, page) for page in (1, 2, 3)))
+    asked = ask(request("about", report), *(request("text", report, page) for page in (1, 2, 3)))
+    nothing: dict[str, Any] = {"text": "", "notes": [], "unmapped": 0, "objects": 0, "shows": False}
     assert [values for values, _ in asked] == [
-        {"pages": 3},
-        {"text": "The wing", "shows": True},
-        {"text": "", "shows": True},
-        {"text": "", "shows": False},
+        ABOUT | {"pages": 3},
+        nothing | {"text": "The wing", "objects": 1, "shows": True},
+        nothing | {"shows": True},
+        nothing,
     ]
 
 
@@ -132,7 +134,7 @@ def test_a_small_file_that_says_it_has_a_million_pages(tmp_path: Path) -> None:
     file = tmp_path / "tree.pdf"
     data = pdfs.pdf("").replace(b"/Kids [4 0 R] /Count 1 >>", b"/Kids [2 0 R] /Count 1000000 >>")
     file.write_bytes(data)
-    [(values, _)] = ask(request("count", file))
+    [(values, _)] = ask(request("about", file))
     assert values["pages"] <= 1000
 
 
@@ -157,22 +159,22 @@ def test_a_file_that_cannot_be_read_is_said_so_and_the_next_is_read(
     if content is not None:
         file.write_bytes(content)
     first, (refused, _), last = ask(
-        request("count", report), request("count", file), request("count", report)
+        request("about", report), request("about", file), request("about", report)
     )
-    assert first == last == ({"pages": 3}, b"")
+    assert first == last == (ABOUT | {"pages": 3}, b"")
     assert refused["refused"] == kind
     assert refused["detail"]
 
 
 def test_a_folder_is_no_pdf(tmp_path: Path) -> None:
-    [(values, _)] = ask(request("count", tmp_path))
+    [(values, _)] = ask(request("about", tmp_path))
     assert values["refused"] in {"missing", "unreadable"}
 
 
 def test_a_name_that_is_not_utf8_is_opened(tmp_path: Path) -> None:
     file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.pdf"))
     file.write_bytes(pdfs.pdf(pdfs.text("The wing")))
-    assert ask(request("count", file)) == [({"pages": 1}, b"")]
+    assert ask(request("about", file)) == [(ABOUT | {"pages": 1}, b"")]
 
 
 class Opened:
@@ -198,8 +200,8 @@ class Greedy(Opened):
         raise MemoryError
 
 
-def opens(open_document: Callable[[str], Any]) -> SimpleNamespace:
-    return SimpleNamespace(PdfDocument=open_document, PdfiumError=pdfium.PdfiumError)
+def opens(open_document: Callable[[str, str | None], Any]) -> SimpleNamespace:
+    return SimpleNamespace(PdfDocument=open_document, PdfiumError=pdfium.PdfiumError, raw=pdfium.raw)
 
 
 def test_a_file_stays_open_until_it_changes_or_enough_pages_were_read(
@@ -208,29 +210,31 @@ def test_a_file_stays_open_until_it_changes_or_enough_pages_were_read(
     monkeypatch.setattr(pdf_worker, "_PAGES_KEPT_OPEN", 3)
     opened: list[Opened] = []
 
-    def open_document(path: str) -> Opened:
+    def open_document(path: str, password: str | None) -> Opened:
         opened.append(Opened())
         return opened[-1]
 
     files = pdf_worker._Files(opens(open_document))
-    assert [files.open(str(report)) for _ in range(7)] == [opened[0]] * 3 + [opened[1]] * 3 + [opened[2]]
+    assert [files.open(str(report), None) for _ in range(7)] == [opened[0]] * 3 + [opened[1]] * 3 + [
+        opened[2]
+    ]
     os.utime(report, ns=(1, 1))
-    assert files.open(str(report)) is opened[3]
+    assert files.open(str(report), None) is opened[3]
     assert [document.is_closed for document in opened] == [True, True, True, False]
 
 
 def test_too_much_memory_is_said_so_and_the_file_is_let_go(report: Path) -> None:
     greedy = Greedy()
-    asked = ask(request("text", report), pdfium=opens(lambda path: greedy))
+    asked = ask(request("text", report), pdfium=opens(lambda path, password: greedy))
     assert asked == [({"refused": "memory", "detail": ""}, b"")]
     assert greedy.is_closed
 
 
 def test_a_file_that_the_system_does_not_let_us_read_is_missing(report: Path) -> None:
-    def refuse(path: str) -> None:
+    def refuse(path: str, password: str | None) -> None:
         raise PermissionError(13, "Permission denied")
 
-    assert ask(request("count", report), pdfium=opens(refuse)) == [
+    assert ask(request("about", report), pdfium=opens(refuse)) == [
         ({"refused": "missing", "detail": "Permission denied"}, b"")
     ]
 
@@ -238,7 +242,7 @@ def test_a_file_that_the_system_does_not_let_us_read_is_missing(report: Path) ->
 def test_each_request_brings_its_limits(report: Path) -> None:
     import resource
 
-    ask(request("count", report, processor_s=50_000))
+    ask(request("about", report, processor_s=50_000))
     soft, _ = resource.getrlimit(resource.RLIMIT_CPU)
     assert 50_000 <= soft < 50_000 + sum(os.times()[:2]) + 2
 
@@ -264,7 +268,7 @@ def test_the_script_answers_on_what_was_its_output_and_nothing_else_gets_there(
 ) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "argv", ["pdf_worker.py", str(tmp_path)])
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(request("count", report))))
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(request("about", report))))
     interrupt, output = signal.getsignal(signal.SIGINT), os.dup(1)
     answers = tmp_path / "answers"
     try:
@@ -279,4 +283,4 @@ def test_the_script_answers_on_what_was_its_output_and_nothing_else_gets_there(
         os.close(output)
         signal.signal(signal.SIGINT, interrupt)
     assert sys.path[0] == str(tmp_path)
-    assert read(answers.read_bytes()) == [({"pages": 3}, b"")]
+    assert read(answers.read_bytes()) == [(ABOUT | {"pages": 3}, b"")]

@@ -109,6 +109,18 @@ def index(
     pdf_timeout: Annotated[
         float, typer.Option(min=0.1, help="Most seconds for a page of a PDF.")
     ] = PDF_TIMEOUT_S,
+    password: Annotated[
+        str | None,
+        typer.Option(
+            help="Opens PDF files that are protected by it.",
+            envvar="LATE_INTERACTION_PDF_PASSWORD",
+            show_default=False,
+        ),
+    ] = None,
+    ocr: Annotated[
+        bool,
+        typer.Option("--ocr", help="Recognise the text of pages of PDF files that have none, with ocrmypdf."),
+    ] = False,
     skip_existing: SkipExistingOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -148,6 +160,8 @@ def index(
                 images=encoder.supports_images,
                 dpi=dpi,
                 pdf_timeout_s=pdf_timeout,
+                password=password,
+                ocr=ocr,
             )
             failures: list[RowFailure] = []
             async with pipeline_for(store, encoder, spec, **options) as pipeline:

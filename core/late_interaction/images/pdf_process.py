@@ -232,13 +232,13 @@ _pool = _Pool()
 
 
 def ask(what: str, path: str | os.PathLike[str], timeout_s: float, **details: Any) -> Answer:
-    """Ask a worker for the number of pages, the text of a page, or a page as an image.
+    """Ask a worker about a file, for the text of a page, or for a page as an image.
 
     Args:
-        what: "count", "text" or "render".
+        what: "about", "text" or "render".
         path: the file.
         timeout_s: most seconds until the answer.
-        details: what else the worker needs: page, dpi, max_pixels.
+        details: what else the worker needs: password, page, dpi, max_pixels.
 
     Raises:
         OverrunError: it took longer.

@@ -14,10 +14,12 @@ from late_interaction.errors import MissingExtraError
 from late_interaction.images.loading import IMAGE_SUFFIXES
 from late_interaction.images.pdf import DPI, PDF_TIMEOUT_S, pdf_pages
 from late_interaction.reading.finding import PDF_SUFFIX, SUFFIXES, TEXT_SUFFIXES, find_files
+from late_interaction.reading.ocr import check_ocr
 from late_interaction.reading.passages import passages
+from late_interaction.reading.pdf_texts import pdf_rows
 from late_interaction.reading.problems import ReadProblem, RestUnreadableError
 from late_interaction.reading.tables import csv_records, json_records, record_row, with_image
-from late_interaction.reading.texts import pdf_rows, text_rows
+from late_interaction.reading.texts import text_rows
 from late_interaction.rows import Row
 
 __all__ = ["PDF_SUFFIX", "SUFFIXES", "TEXT_SUFFIXES", "ReadProblem", "find_files", "passages", "read_rows"]
@@ -36,6 +38,8 @@ def read_rows(
     images: bool = False,
     dpi: float = DPI,
     pdf_timeout_s: float = PDF_TIMEOUT_S,
+    password: str | None = None,
+    ocr: bool = False,
 ) -> Iterator[Row]:
     """Yield rows for `LateInteractionPipeline.index_documents`, one at a time.
 
@@ -60,18 +64,27 @@ def read_rows(
         images: rows may have an `image`.
         dpi: resolution at which pages of a PDF are rendered.
         pdf_timeout_s: most seconds for a page of a PDF.
+        password: opens the PDF files that are protected by one.
+        ocr: recognise the text of pages of PDF files that have none, with ocrmypdf.
+
+    Raises:
+        ValueError: an option is wrong, or ocrmypdf is not installed.
     """
     cut = partial(passages, model=model, max_tokens=passage_tokens, overlap=overlap, headings=headings)
     list(cut(""))  # Wrong options are an error, and not a problem of each file.
+    if ocr:
+        check_ocr()
     for file in files:
         suffix = file.suffix.lower()
         try:
             if suffix in TEXT_SUFFIXES:
                 yield from text_rows(file, cut, markdown=suffix == ".md")
             elif suffix == PDF_SUFFIX and images:
-                yield from pdf_pages(file, dpi=dpi, pdf_timeout_s=pdf_timeout_s)
+                yield from pdf_pages(file, dpi=dpi, pdf_timeout_s=pdf_timeout_s, password=password)
             elif suffix == PDF_SUFFIX:
-                yield from pdf_rows(file, cut, on_problem, pdf_timeout_s=pdf_timeout_s)
+                yield from pdf_rows(
+                    file, cut, on_problem, pdf_timeout_s=pdf_timeout_s, password=password, ocr=ocr
+                )
             elif suffix in IMAGE_SUFFIXES and images:
                 yield {"image": str(file), "doc_id": str(file), "source": str(file)}
             elif suffix in IMAGE_SUFFIXES:
