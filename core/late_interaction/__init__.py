@@ -1,7 +1,8 @@
 """Late-interaction retrieval (ColBERT, ColPali): from a folder on a laptop to Astra DB.
 
-Public are the names in `__all__`, and the modules `late_interaction.explain`, `late_interaction.filters`,
-`late_interaction.metadata`, `late_interaction.evaluation` and, for adapters to frameworks, `late_interaction.adapting`.
+Public are the names in `__all__`; `open`, which is not among them so that `import *` leaves Python's own; the modules
+`late_interaction.explain`, `late_interaction.filters`, `late_interaction.metadata` and
+`late_interaction.evaluation`; and, for adapters to frameworks, `late_interaction.adapting`.
 Everything else is private and may change without notice.
 
 The names below are imported at their first use, so that `import late_interaction` costs nothing: torch,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from late_interaction.options import IndexOptions, RowOptions, SearchOptions, WriteOptions
     from late_interaction.pipeline import LateInteractionPipeline
     from late_interaction.reading.passages import Passage, passages
+    from late_interaction.starting import open as open  # noqa: A004
     from late_interaction.stores.astra.store import AstraStore
     from late_interaction.stores.base import Candidates, Store
     from late_interaction.stores.local.store import LocalStore
@@ -86,6 +88,7 @@ _HOMES = {
     "late_interaction.reading.passages": ("Passage", "passages"),
     "late_interaction.stores.base": ("Candidates", "Store"),
     "late_interaction.stores.local.store": ("LocalStore",),
+    "late_interaction.starting": ("open",),
     "late_interaction.sync": ("SyncPipeline",),
     "late_interaction.types": (
         "Document",

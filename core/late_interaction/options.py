@@ -201,14 +201,16 @@ class RowSettings(WriteSettings):
         check_one_of("ids", self.ids, get_args(IdsOf))
 
 
-def spelled_out(of: type) -> Callable[[F], F]:
+def spelled_out(of: type, **defaults: object) -> Callable[[F], F]:
     """Name the options in a function's signature, in place of `**options`, for `help` and for notebooks.
 
     Args:
         of: the options class that the function takes whole.
+        **defaults: those that the function has of its own.
     """
     settings = {IndexOptions: IndexSettings, RowOptions: RowSettings, WriteOptions: WriteSettings}.get(of)
     given = {} if settings is None else {field.name: field.default for field in fields(settings)}
+    given.update(defaults)
     plain = {"bool": False, "int": 0}
     options = [
         inspect.Parameter(

@@ -64,12 +64,12 @@ async def each(items: Items[T]) -> AsyncGenerator[T, None]:
     """Yield the items of an iterable or an async iterable.
 
     Raises:
-        TypeError: it is neither, or a str or a mapping, which would be taken for its letters or keys.
+        TypeError: it is neither, or a str, bytes or a mapping, which would be taken for its letters or keys.
     """
     if isinstance(items, AsyncIterable):
         async for item in items:
             yield item
-    elif isinstance(items, str | Mapping) or not isinstance(items, Iterable):
+    elif isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
         raise TypeError(f"pass a list of rows or another iterable, not {shown(items)}.")
     else:
         for item in items:

@@ -31,10 +31,10 @@ from late_interaction.options import (
     WriteSettings,
     spelled_out,
 )
-from late_interaction.pacing import Items, Rows
+from late_interaction.pacing import Items, Rows, each
 from late_interaction.pooling import POOLING_ALGORITHM
 from late_interaction.recipes import Remade
-from late_interaction.rows import Row, check_doc_id, check_doc_ids
+from late_interaction.rows import Row, as_row, check_doc_id, check_doc_ids
 from late_interaction.searching import SearchPlan, search
 from late_interaction.stores.base import Store
 from late_interaction.stores.copying import copy_index
@@ -207,6 +207,27 @@ class LateInteractionPipeline(Remade):
         await self._first_use.instead(self.store.drop)
 
     # --- indexing
+
+    @spelled_out(RowOptions, ids="content")
+    async def add(self, items: Items[str | Row], **options: Unpack[RowOptions]) -> IndexedIds:
+        """Index texts and rows, as `index_documents` does; what has no id gets one made of its content.
+
+        So a call that is done again, as a notebook's cell is, adds nothing twice.
+
+        Args:
+            items: an iterable or async iterable of texts, and of rows as for `index_document`.
+            **options: as for `index_documents`; only the default of `ids` differs.
+
+        Returns:
+            The id of each item, in order, as `index_documents` does.
+
+        Raises:
+            DocumentError: some could not be indexed; it names each.
+        """
+        options.setdefault("ids", "content")
+        if isinstance(items, Sequence) and not isinstance(items, str | bytes):
+            return await self.index_documents([as_row(item) for item in items], **options)
+        return await self.index_documents((as_row(item) async for item in each(items)), **options)
 
     async def index_document(self, row: Row) -> str:
         """Index one row, replacing the document of the same id.

@@ -157,6 +157,11 @@ def _check_encodable(row: Encodable, number: int) -> Pending:
     return Pending(number, document, row.image, has_pending_image=True, item=item)
 
 
+def as_row(item: str | Row) -> Row:
+    """Return a text as the row that has it as its content; a row as it is."""
+    return {"content": item} if isinstance(item, str) else item
+
+
 def content_id(content: str, metadata: Mapping[str, Any], image: ImageSource | None = None) -> str:
     """Return an id made of what a row says, a UUID of version 5: the same row has the same id in every run.
 

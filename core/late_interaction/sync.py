@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import queue
-from collections.abc import (
-    AsyncIterable,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Collection,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-    Sized,
-)
-from contextlib import suppress
-from dataclasses import dataclass
-from itertools import islice
+import inspect
+import textwrap
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack, overload
 
 from late_interaction.encoders.base import LateInteractionModel
 from late_interaction.errors import LateInteractionError, PickleError
+from late_interaction.feeds import Feeds
 from late_interaction.lifecycle import Closable
 from late_interaction.options import FilterSpec, IndexOptions, WriteOptions, spelled_out
 from late_interaction.pipeline import LateInteractionPipeline
@@ -36,27 +24,28 @@ from late_interaction.types import DocId
 
 P = ParamSpec("P")
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 _TAKEN_TOGETHER = 16
 """Rows that are taken from a caller's iterator at a time, ahead of the pipeline."""
 
 
 def _synced(
-    method: Callable[Concatenate[LateInteractionPipeline, P], Awaitable[T]],
+    method: Callable[Concatenate[LateInteractionPipeline, P], Awaitable[T]], example: str = ""
 ) -> Callable[Concatenate[SyncPipeline, P], T]:
-    """Make a sync method of an async one, with its signature, docstring and types."""
+    """Make a sync method of an async one, with its signature, docstring and types, and an example of its own."""
 
     @functools.wraps(method)
     def call(self: SyncPipeline, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self.run(lambda pipeline: method(pipeline, *args, **kwargs))
 
-    return call
+    return _exemplified(call, example)
 
 
 def _feeding(
-    method: Callable[Concatenate[LateInteractionPipeline, P], Awaitable[T]],
+    method: Callable[Concatenate[LateInteractionPipeline, P], Awaitable[T]], example: str = ""
 ) -> Callable[Concatenate[SyncPipeline, P], T]:
-    """Make a sync method of an async one that takes rows.
+    """Make a sync method of an async one that takes rows, as `_synced` does.
 
     Iterators are advanced in the caller's own thread, while it waits: a generator may block, use what belongs to its
     thread, or call the pipeline.
@@ -65,11 +54,19 @@ def _feeding(
     @functools.wraps(method)
     def call(self: SyncPipeline, /, *args: P.args, **kwargs: P.kwargs) -> T:
         size = kwargs.get("batch_size")
-        feeds = _Feeds(min(size, _TAKEN_TOGETHER) if isinstance(size, int) and size > 0 else _TAKEN_TOGETHER)
+        feeds = Feeds(min(size, _TAKEN_TOGETHER) if isinstance(size, int) and size > 0 else _TAKEN_TOGETHER)
         fed: tuple[Any, ...] = tuple(map(feeds.feed, args))
         named: dict[str, Any] = {name: feeds.feed(value) for name, value in kwargs.items()}
         return self._serve(feeds, lambda pipeline: method(pipeline, *fed, **named))
 
+    return _exemplified(call, example)
+
+
+def _exemplified(call: F, example: str) -> F:
+    """Add an example to a function's docstring."""
+    if example:
+        code = textwrap.indent(textwrap.dedent(example).strip(), "    ")
+        call.__doc__ = f"{inspect.getdoc(call)}\n\nExample:\n{code}\n"
     return call
 
 
@@ -156,7 +153,7 @@ class SyncPipeline(Closable, Remade):
         self._check_open()
         return await self._portal.arun(self._call, operation)
 
-    def _serve(self, feeds: _Feeds, operation: Callable[[LateInteractionPipeline], Awaitable[T]]) -> T:
+    def _serve(self, feeds: Feeds, operation: Callable[[LateInteractionPipeline], Awaitable[T]]) -> T:
         """Do `run`, and give it rows whenever it asks for some."""
         self._check_open()
         self._portal.check_not_inside()
@@ -229,6 +226,18 @@ class SyncPipeline(Closable, Remade):
 
     # --- indexing
 
+    add = _feeding(
+        LateInteractionPipeline.add,
+        """
+        >>> import late_interaction
+        >>> index = late_interaction.open("my_index", model="demo")
+        >>> ids = index.add(["Apple pie with cinnamon", {"content": "The tide comes in at noon", "year": 2021}])
+        >>> index.add(["Apple pie with cinnamon"]) == ids[:1]
+        True
+        >>> index.count()
+        2
+        """,
+    )
     index_document = _synced(LateInteractionPipeline.index_document)
     index_documents = _feeding(LateInteractionPipeline.index_documents)
     index_embeddings = _feeding(LateInteractionPipeline.index_embeddings)
@@ -258,7 +267,17 @@ class SyncPipeline(Closable, Remade):
 
     # --- searching
 
-    search = _synced(LateInteractionPipeline.search)
+    search = _synced(
+        LateInteractionPipeline.search,
+        """
+        >>> import late_interaction
+        >>> index = late_interaction.open("my_index", model="demo")
+        >>> ids = index.add([{"content": "Apple pie", "year": 2021}, {"content": "Stewed pears", "year": 1999}])
+        >>> for doc_id, score, content in index.search("a dessert of fruit", k=1, filter={"year": {"$lt": 2000}}):
+        ...     print(content)
+        Stewed pears
+        """,
+    )
     search_many = _synced(LateInteractionPipeline.search_many)
     search_with_embeddings = _synced(LateInteractionPipeline.search_with_embeddings)
     encode_queries = _synced(LateInteractionPipeline.encode_queries)
@@ -267,7 +286,16 @@ class SyncPipeline(Closable, Remade):
 
     get_documents = _synced(LateInteractionPipeline.get_documents)
     get_matrices = _synced(LateInteractionPipeline.get_matrices)
-    find = _synced(LateInteractionPipeline.find)
+    find = _synced(
+        LateInteractionPipeline.find,
+        """
+        >>> import late_interaction
+        >>> index = late_interaction.open("my_index", model="demo")
+        >>> ids = index.add([{"content": "Apple pie", "year": 2021}, {"content": "Stewed pears", "year": 1999}])
+        >>> [document.content for document in index.find({"year": {"$gte": 2000}})]
+        ['Apple pie']
+        """,
+    )
     count = _synced(LateInteractionPipeline.count)
     if TYPE_CHECKING:
 
@@ -295,98 +323,18 @@ class SyncPipeline(Closable, Remade):
     else:
         update_metadata = _synced(LateInteractionPipeline.update_metadata)
     delete_document = _synced(LateInteractionPipeline.delete_document)
-    delete_documents = _synced(LateInteractionPipeline.delete_documents)
+    delete_documents = _synced(
+        LateInteractionPipeline.delete_documents,
+        """
+        >>> import late_interaction
+        >>> index = late_interaction.open("my_index", model="demo")
+        >>> ids = index.add([{"content": "Apple pie", "year": 2021}, {"content": "Stewed pears", "year": 1999}])
+        >>> index.delete_documents({"year": {"$lt": 2000}}), index.delete_documents(ids)
+        (1, 1)
+        """,
+    )
 
 
 for _name, _method in vars(SyncPipeline).items():
     if hasattr(_method, "__wrapped__"):
         _method.__qualname__ = f"SyncPipeline.{_name}"
-
-
-class _Feeds:
-    """Items on their way from a caller's iterators, in the caller's thread, to a pipeline on a portal's loop."""
-
-    def __init__(self, batch_size: int) -> None:
-        self._batch_size = batch_size
-        self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
-
-    def feed(self, value: Any) -> Any:
-        """Return the value, or a feed in place of an iterable that the caller's thread is to advance."""
-        if isinstance(value, Sequence | Mapping | AsyncIterable) or not isinstance(value, Iterable):
-            return value
-        if isinstance(value, Sized):
-            return _SizedFeed(iter(value), self._batch_size, self._requests, len(value))
-        return _Feed(iter(value), self._batch_size, self._requests)
-
-    def serve(self) -> None:
-        """Answer each request for items until `end`."""
-        while (request := self._requests.get()) is not None:
-            batch = request.take()
-            with suppress(RuntimeError):  # The loop may have ended meanwhile; whoever waits for it hears so.
-                request.answer.get_loop().call_soon_threadsafe(_answer, request.answer, batch)
-
-    def end(self) -> None:
-        """Say that no more items are wanted."""
-        self._requests.put(None)
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch(Generic[T]):
-    """Some items, the last ones where they are fewer than asked for, and what ended them if it was an error."""
-
-    items: list[T]
-    error: Exception | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """A request for the next items of an iterator."""
-
-    items: Iterator[Any]
-    size: int
-    answer: asyncio.Future[_Batch[Any]]
-
-    def take(self) -> _Batch[Any]:
-        taken: list[Any] = []
-        try:
-            taken.extend(islice(self.items, self.size))
-        except Exception as error:  # noqa: BLE001 - the pipeline raises it, after the items before it
-            return _Batch(taken, error)
-        return _Batch(taken)
-
-
-class _Feed:
-    """An iterator of a caller's, as an async iterable on the portal's loop."""
-
-    def __init__(self, items: Iterator[Any], size: int, requests: queue.SimpleQueue[_Request | None]) -> None:
-        self._items, self._size, self._requests = items, size, requests
-
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        while True:
-            answer: asyncio.Future[_Batch[Any]] = asyncio.get_running_loop().create_future()
-            self._requests.put(_Request(self._items, self._size, answer))
-            batch = await answer
-            for item in batch.items:
-                yield item
-            if batch.error is not None:
-                raise batch.error
-            if len(batch.items) < self._size:
-                return
-
-
-class _SizedFeed(_Feed):
-    """A feed whose number of items is known."""
-
-    def __init__(
-        self, items: Iterator[Any], size: int, requests: queue.SimpleQueue[_Request | None], length: int
-    ) -> None:
-        super().__init__(items, size, requests)
-        self._length = length
-
-    def __len__(self) -> int:
-        return self._length
-
-
-def _answer(request: asyncio.Future[_Batch[Any]], batch: _Batch[Any]) -> None:
-    if not request.done():
-        request.set_result(batch)

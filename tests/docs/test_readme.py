@@ -3,6 +3,7 @@
 import re
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -30,11 +31,22 @@ def run(example: str, model: Path, **names: object) -> dict[str, object]:
 
 
 @pytest.mark.slow
+def test_the_two_lines_to_start_with_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(blocks("python")[0], names)
+    names["index"].close()
+    assert capsys.readouterr().out == "Apple pie with cinnamon\n"
+
+
+@pytest.mark.slow
 def test_the_python_example_runs(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    run(blocks("python")[0], model)
+    run(blocks("python")[1], model)
     printed = capsys.readouterr().out
     assert "Content: This is a sample document for testing late interaction retrieval." in printed
     assert (tmp_path / "my_index").is_dir()
@@ -42,7 +54,7 @@ def test_the_python_example_runs(
 
 def test_the_langchain_example_runs(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    names = run(blocks("python")[1], model)
+    names = run(blocks("python")[2], model)
     with closing(names["store"]):
         found = names["retriever"].invoke("cats")
         assert {document.id for document in found} == {"1", "2"}
@@ -53,7 +65,7 @@ def test_the_llamaindex_example_runs(model: Path, tmp_path: Path, monkeypatch: p
     from llama_index.core.schema import TextNode
 
     monkeypatch.chdir(tmp_path)
-    names = run(blocks("python")[2], model, my_llm=MockLLM())
+    names = run(blocks("python")[3], model, my_llm=MockLLM())
     with closing(names["store"]):
         names["store"].add([TextNode(text="Cats chase mice.", id_="1")])
         assert [found.node_id for found in names["engine"].query("cats").source_nodes] == ["1"]

@@ -81,7 +81,10 @@ def test_public_names_are_the_same_for_type_checkers_and_at_run_time() -> None:
     }
     lazy = {f"{module}.{name}" for module, names in late_interaction._HOMES.items() for name in names}
     assert imported == lazy
-    assert {name.rpartition(".")[2] for name in lazy} | {"__version__"} == set(late_interaction.__all__)
+    # A star import must not hide the builtin.
+    assert {name.rpartition(".")[2] for name in lazy} - {"open"} | {"__version__"} == set(
+        late_interaction.__all__
+    )
 
 
 def test_unknown_names_are_attribute_errors() -> None:

@@ -18,14 +18,14 @@ from late_interaction import demo
 from late_interaction.cli._console import CleanConsole
 from late_interaction.encoders.auto import model_class
 from late_interaction.encoders.base import LateInteractionModel
-from late_interaction.encoders.checkpoint import content_hash
 from late_interaction.encoders.colbert import ColBERTModel
 from late_interaction.encoders.colpali import ColPaliModel
 from late_interaction.encoders.windows import LongDocuments
-from late_interaction.errors import IndexNotFoundError, LateInteractionError, MissingExtraError, ModelError
+from late_interaction.errors import IndexNotFoundError, LateInteractionError, ModelError
 from late_interaction.options import IndexOptions
 from late_interaction.pipeline import LateInteractionPipeline
 from late_interaction.printable import printable
+from late_interaction.starting import DEFAULT_MODEL, model_of
 from late_interaction.stores.base import Store
 from late_interaction.stores.opening import ASTRA, open_store
 from late_interaction.types import IndexSpec
@@ -34,7 +34,6 @@ logger = logging.getLogger(__name__)
 out = CleanConsole()
 err = CleanConsole(stderr=True)
 
-DEFAULT_MODEL = "answerdotai/answerai-colbert-small-v1"
 DEMO_MODEL = "demo"
 
 PLACES = f"a folder, or {ASTRA}NAME in the database that the ASTRA_DB_… variables name"
@@ -164,7 +163,7 @@ def load_model(
         MissingExtraError: the demo's model is not installed.
     """
     if name is None:
-        name = DEFAULT_MODEL if spec is None else _model_of(spec)
+        name = DEFAULT_MODEL if spec is None else model_of(spec)
     query_length = query_prefix = None
     if spec is not None:
         long_documents = spec.encoder.get("long_documents", "truncate")
@@ -205,21 +204,3 @@ def load_model(
 def _names_in(db: Path) -> str:
     names = sorted(file.parent.name for file in db.expanduser().glob("*/documents.sqlite3"))
     return f"there is {', '.join(names)} (--name)" if names else "there is no index in this folder"
-
-
-def _model_of(spec: IndexSpec) -> str:
-    """Return what to load for an index: a folder here, the demo's model, or an id on the hub."""
-    name, content = spec.encoder.get("model"), spec.encoder.get("content")
-    if not isinstance(name, str) or content is None:
-        raise ModelError("The index was built with an encoder of its own: search it from Python.")
-    if "/" in name:
-        return name
-    absent = ""
-    try:
-        if content_hash(demo.model_folder()) == content:
-            return DEMO_MODEL
-    except MissingExtraError as error:
-        absent = f" If it was {DEMO_MODEL!r}: {error}"
-    raise ModelError(
-        f"The index was built with a model in a folder named {name!r}: give it with --model.{absent}"
-    )
