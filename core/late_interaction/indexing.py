@@ -30,7 +30,7 @@ from late_interaction.errors import DocumentError, RowFailure, StoreError, Store
 from late_interaction.images.loading import LazyImage, open_image
 from late_interaction.images.storing import describe_image, fit_for, image_reference, stored_image
 from late_interaction.options import IndexSettings, RowSettings
-from late_interaction.pacing import Items, Rows, batches, each, paced_batches
+from late_interaction.pacing import Items, Rows, Waits, batches, each, paced_batches
 from late_interaction.rows import Pending, Row, check_row, row_id
 from late_interaction.stores.base import Store
 from late_interaction.types import EncodedDocument, IndexedIds
@@ -75,6 +75,7 @@ class IndexingRun:
         self._writing: asyncio.Future[None] | None = None
         self._n_being_written = 0
         self._n_written = 0
+        self._waits = Waits(store.waited)
 
     async def index(self, rows: Rows, matrices: Items[ArrayLike] | None = None) -> IndexedIds:
         """Index rows, a batch at a time, and return the id of each row, in order.
@@ -97,12 +98,16 @@ class IndexingRun:
                 if matrices is None:
                     async for batch in paced_batches(rows, self._options.batch_size):
                         await self._add(batch)
-                        bar.update(len(batch))
+                        self._show(bar, len(batch))
                 else:
                     async for pairs in batches(_pairs(rows, matrices), self._options.batch_size):
                         await self._add([row for row, _ in pairs], [matrix for _, matrix in pairs])
-                        bar.update(len(pairs))
+                        self._show(bar, len(pairs))
         return await self._finish()
+
+    def _show(self, bar: tqdm[None], n: int) -> None:
+        bar.set_postfix_str(str(self._waits), refresh=False)
+        bar.update(n)
 
     @asynccontextmanager
     async def _writes(self) -> AsyncIterator[None]:
@@ -134,8 +139,10 @@ class IndexingRun:
         if self._options.skip_existing:
             for doc_id in await self._store.existing(list(batch)):
                 del batch[doc_id]
-        encoded = await self._encode(list(batch.values()))
-        await self._wait_for_write()
+        with self._waits.of("encoder"):
+            encoded = await self._encode(list(batch.values()))
+        with self._waits.of("writing"):
+            await self._wait_for_write()
         if self._failures and self._options.on_error == "raise":
             raise self._error(self._indexed(self._n_written))
         if encoded:

@@ -1,9 +1,21 @@
-"""How many rows are taken at once: as many as are done within a second or so, and as their text has room in memory."""
+"""How many rows are taken at once, and what the run waits for meanwhile.
+
+They are as many as are done within a second or so, and as their text has room in memory.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+)
+from contextlib import contextmanager
 from typing import TypeAlias, TypeVar
 
 from late_interaction.rows import Row, row_text
@@ -19,6 +31,49 @@ _QUICK_S = 0.3
 _LONG_S = 3.0
 _CHARACTERS = 500_000
 """Text of rows that is encoded together: some 200 MB of vectors at 384 dimensions, before they are pooled."""
+
+
+class Waits:
+    """What a run waited for so far: the encoder, or writes, and of those what the store says they wait for.
+
+    Args:
+        of_store: returns the seconds that the store has waited so far, by what for.
+
+    Example:
+        >>> waits = Waits(dict)
+        >>> with waits.of("encoder"):
+        ...     time.sleep(0.01)
+        >>> print(waits)
+        waits for encoder 100 %
+    """
+
+    def __init__(self, of_store: Callable[[], Mapping[str, float]]) -> None:
+        self._of_store, self._at_first = of_store, of_store()
+        self._seconds: dict[str, float] = {}
+
+    @contextmanager
+    def of(self, what: str) -> Iterator[None]:
+        """Count the seconds of the block as a wait for the "encoder" or for "writing"."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[what] = self._seconds.get(what, 0.0) + time.perf_counter() - started
+
+    def shares(self) -> dict[str, float]:
+        """Return what was waited for, with its share of all waiting, the largest first."""
+        seconds = dict(self._seconds)
+        of_store = {what: n - self._at_first.get(what, 0.0) for what, n in self._of_store().items()}
+        if sum(of_store.values()) > 0:
+            writing = seconds.pop("writing", 0.0)
+            for what, n in of_store.items():
+                seconds[what] = seconds.get(what, 0.0) + writing * n / sum(of_store.values())
+        total = sum(seconds.values()) or 1.0
+        return {what: n / total for what, n in sorted(seconds.items(), key=lambda item: -item[1])}
+
+    def __str__(self) -> str:
+        shown = [f"{what} {share:.0%}".replace("%", " %") for what, share in self.shares().items()]
+        return "waits for " + ", ".join(one for one in shown if not one.endswith(" 0 %"))
 
 
 async def paced_batches(rows: Rows, most: int) -> AsyncIterator[list[Row]]:

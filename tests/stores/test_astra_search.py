@@ -25,9 +25,24 @@ from tests.support.answers import ids
 from tests.unit.test_filters import NOON, whole_filters
 
 
+def test_bounds_hold_with_similarities_that_are_off_in_the_fourth_digit():
+    weights = np.array([1, 3], np.float32)
+    exact = [[0.9, 0.8, 0.7], [0.8, 0.6, 0.5]]
+    lists = [
+        [{"doc_id": i, "$similarity": (1 + cosine) / 2 - 1.9e-4} for i, cosine in enumerate(row)]
+        for row in exact
+    ]
+    hits = merge_ann_lists(lists, weights, limit=3)
+    scores = dict(enumerate(weights @ np.array(exact)))
+    assert all(bound >= scores[int(doc_id)] for doc_id, bound in zip(hits.doc_ids, hits.bounds, strict=True))
+    assert hits.unseen >= 0.7 + 3 * 0.5
+
+
 @pytest.mark.slow
-async def test_certain_means_certain_however_little_was_looked_at(server):
+@pytest.mark.parametrize("rounding", [0, 1e-4])
+async def test_certain_means_certain_however_little_was_looked_at(server, rounding):
     """Wherever `certain` is reported, the top k is the exact one; on this data it is reported now and then."""
+    server.settings.ann_rounding, server.settings.ann_mixed_ties = rounding, bool(rounding)
     pipeline = pipeline_on(server, query_pool_distance=0, packing="float32")
     await pipeline.initialize()
     rng = np.random.default_rng(0)

@@ -47,6 +47,7 @@ def nearest(
     among: Slots | None,
     now: float,
     recall_loss: float,
+    rounding: float,
     mixed_ties: bool,
     random: np.random.Generator,
 ) -> tuple[Slots, Floats]:
@@ -61,6 +62,7 @@ def nearest(
         among: slots that a filter leaves, ``None`` for all.
         now: the time by ``time.monotonic()``; rows written too recently are not seen.
         recall_loss: probability with which each row is passed over; the next best takes its place.
+        rounding: up to how much each similarity is off.
         mixed_ties: whether equal similarities come in any order, and not in that of their slots.
         random: the source of these chances.
 
@@ -79,6 +81,8 @@ def nearest(
         scores = similarities(metric, cells.matrix[:rows], query)[slots]
     else:
         scores = similarities(metric, cells.matrix[slots], query)
+    if rounding:
+        scores = scores + random.uniform(-rounding, rounding, len(scores)).astype(np.float32)
     if len(scores) > limit:
         best = np.argpartition(scores, -limit)[-limit:]
         slots, scores = slots[best], scores[best]

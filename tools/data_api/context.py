@@ -52,6 +52,14 @@ class Database:
     keyspaces: dict[str, Tables]
     pages: PageStates = field(default_factory=PageStates)
 
+    def schema(self) -> set[tuple[str, ...]]:
+        """Return the names of tables with their columns, and of indexes: what a definition changes."""
+        return {
+            (keyspace, name, *table.schema.columns, "", *table.indexes)
+            for keyspace, tables in self.keyspaces.items()
+            for name, table in tables.items()
+        }
+
 
 @dataclass
 class Context:

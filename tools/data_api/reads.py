@@ -246,6 +246,7 @@ def _by_similarity(context: Context, query: Query, sort: VectorSort) -> list[dic
         among=_slots(query.table, query.where),
         now=time.monotonic(),
         recall_loss=context.settings.ann_recall_loss,
+        rounding=context.settings.ann_rounding,
         mixed_ties=context.settings.ann_mixed_ties,
         random=context.random,
     )

@@ -23,6 +23,7 @@ from tools.data_api.faults import Fault
 from tools.data_api.limits import MAX_BODY_BYTES
 from tools.data_api.log import Request, RequestLog
 from tools.data_api.settings import Settings
+from tools.data_api.throttle import Throttle, rows_of
 
 _DDL = {
     "alterTable",
@@ -72,6 +73,8 @@ class DataApiServer:
         self._host, self._port = host, port
         self._storage = Storage({keyspace: {}})
         self._random = np.random.default_rng(seed)
+        self._throttle = Throttle()
+        self._one_row_at_a_time = asyncio.Lock()
         self._closing = asyncio.Event()
         self._runner: web.AppRunner | None = None
 
@@ -153,15 +156,18 @@ class DataApiServer:
             return await self._send(http, request, _failure(request, error), status=error.http_status)
         settings = self.settings
         await asyncio.sleep((settings.latency_ms + settings.latency_jitter_ms * self._random.random()) / 1000)
-        if request.command in _DDL:
-            await asyncio.sleep(settings.ddl_s)
+        if not self._throttle.admits(settings.rows_per_s, body):
+            return await self._send(http, request, b"", status=429, content_type="text/html")
+        if settings.row_ms and request.command.startswith("insert"):
+            async with self._one_row_at_a_time:
+                await asyncio.sleep(settings.row_ms * rows_of(body) / 1000)
         if settings.hold is not None:
             await settings.hold(request)
         fault = next(
             (one for one in settings.faults if one.fires(request.command, request.table, self._random)), None
         )
         if fault is None:
-            return await self._send(http, request, self._carry_out(request, body, None))
+            return await self._send(http, request, await self._carry_out_in_time(request, body))
         request.fault = fault.action
         return await self._fail(http, request, body, fault)
 
@@ -189,6 +195,20 @@ class DataApiServer:
             }
         return body
 
+    async def _carry_out_in_time(self, request: Request, body: Any) -> bytes:
+        """Carry out a command, which takes longer where it changes the schema."""
+        if request.command not in _DDL:
+            return self._carry_out(request, body, None)
+        before = self._storage.schema()
+        reply = self._carry_out(request, body, None)
+        if self._storage.schema() != before:
+            settings = self.settings
+            await asyncio.sleep(min(settings.ddl_s, settings.ddl_timeout_s))
+            if settings.ddl_s > settings.ddl_timeout_s:
+                cause = f"Query timed out after PT{settings.ddl_timeout_s:g}S"
+                return _failure(request, injected("UNEXPECTED_DRIVER_ERROR", cause))
+        return reply
+
     def _carry_out(self, request: Request, body: Any, fault: Fault | None) -> bytes:
         context = Context(self._storage, self.settings, self._random, request)
         if fault is not None and fault.action == "partial_insert":
@@ -204,7 +224,7 @@ class DataApiServer:
 
     async def _fail(self, http: web.Request, request: Request, body: Any, fault: Fault) -> web.StreamResponse:
         if fault.action == "repeat":
-            self._carry_out(request, body, None)
+            await self._carry_out_in_time(request, body)
         if fault.action in ("partial_insert", "repeat"):
             return await self._send(http, request, self._carry_out(request, body, fault))
         reply = b'{"status":{"ok":1},"data":{"documents":[]}}'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,6 +123,13 @@ class Store(ABC):
             DocumentError: the store does not take some of the documents, and says why; the others are written.
             StoreWriteError: the store failed when it had written some documents, and says which.
         """
+
+    def waited(self) -> Mapping[str, float]:
+        """Return the seconds that writes and reads have waited so far, by what for, such as "network"; {} if untold.
+
+        They are added up over requests side by side, so that their shares mean something, and not their sum.
+        """
+        return {}
 
     @abstractmethod
     async def candidates(

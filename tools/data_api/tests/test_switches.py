@@ -6,8 +6,10 @@ import time
 from typing import Any
 
 import numpy as np
+import pytest
 from astrapy import AsyncDatabase, AsyncTable
 from astrapy.data_types import DataAPIVector
+from astrapy.exceptions import DataAPIHttpException
 
 from tools.data_api import DataApiServer, Fault, Settings
 from tools.data_api.tests.helpers import (
@@ -97,6 +99,28 @@ async def test_ties_of_ann_come_in_any_order(server: DataApiServer, tokens: Asyn
     assert sorted(mixed) == list(range(20))
 
 
+async def test_similarities_are_float32_and_may_be_off(
+    server: DataApiServer, tokens: AsyncTable[Any]
+) -> None:
+    data = rows(4, 50)
+    await tokens.insert_many(data, chunk_size=100)
+    body = {"sort": {"v": [1.0] * DIM}, "options": {"limit": 200, "includeSimilarity": True}}
+
+    async def found() -> np.ndarray[Any, Any]:
+        reply = await tokens.command({"find": body})
+        return np.array([float(row["$similarity"]) for row in reply["data"]["documents"]])
+
+    exact = exact_similarities("dot_product", np.array([row["v"].data for row in data]), np.ones(DIM))
+    exact = -np.sort(-exact)
+    plain = await found()
+    assert np.array_equal(plain, plain.astype(np.float32).astype(str).astype(float))
+    np.testing.assert_allclose(plain, exact, atol=1e-6)
+    server.settings.ann_rounding = 1e-3
+    off = await found()
+    assert 1e-5 < np.abs(off - exact).max() < 1.1e-3
+    assert np.all(np.diff(off) <= 0)
+
+
 async def test_guardrails_can_be_switched_off(server: DataApiServer, database: AsyncDatabase) -> None:
     server.settings.guardrails = False
     columns = {"k": "text"} | {f"c{n}": "int" for n in range(11)}
@@ -113,6 +137,29 @@ async def test_definitions_take_time_and_are_repeated(server: DataApiServer, tok
     assert await fails(tokens.create_index("i", "note")) == "CANNOT_ADD_EXISTING_INDEX"
     assert time.monotonic() - started >= 0.1
     assert "i" in await tokens.list_index_names()
+
+
+async def test_a_definition_that_takes_too_long_takes_effect_all_the_same(
+    server: DataApiServer, tokens: AsyncTable[Any]
+) -> None:
+    server.settings.ddl_s, server.settings.ddl_timeout_s = 0.1, 0.05
+    assert await fails(tokens.create_index("i", "note")) == "UNEXPECTED_DRIVER_ERROR"
+    assert "i" in await tokens.list_index_names()
+    started = time.monotonic()
+    await tokens.create_index("i", "note", if_not_exists=True)
+    assert time.monotonic() - started < 0.05  # It changes nothing.
+
+
+async def test_beyond_so_many_rows_a_second_the_service_has_no_room(
+    server: DataApiServer, tokens: AsyncTable[Any]
+) -> None:
+    server.settings.rows_per_s = 100
+    await tokens.insert_many(rows(1, 90), chunk_size=90)
+    with pytest.raises(DataAPIHttpException) as refused:
+        await tokens.insert_many(rows(1, 50), chunk_size=50)
+    assert refused.value.response.status_code == 429
+    await asyncio.sleep(0.5)
+    await tokens.insert_many(rows(1, 50), chunk_size=50)
 
 
 async def test_the_first_insert_into_a_new_table_may_fail(

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_ROUNDING = 1e-4
-"""More than float32 loses over all terms of a score: a bound must not be below what it bounds."""
+_ROUNDING = 4e-4
+"""How far a cosine of the service may be off, in its fourth digit: a bound must not be below what it bounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +60,10 @@ def merge_ann_lists(
             last[index] = cosines.min()
     in_list = np.isfinite(similarities)
     scores = weights @ np.where(in_list, similarities, 0)
-    bounds = weights @ np.where(in_list, similarities, last[:, None]) + _ROUNDING
+    rounding = _ROUNDING * weights.sum()
+    bounds = weights @ np.where(in_list, similarities, last[:, None]) + rounding
     complete = any(len(rows) < limit for rows in lists)
-    unseen = -math.inf if complete else float(weights @ last) + _ROUNDING
+    unseen = -math.inf if complete else float(weights @ last + rounding)
     order = np.argsort(-scores, kind="stable")
     ids = list(position)
     return AnnHits([ids[i] for i in order], scores[order], bounds[order], unseen)

@@ -297,24 +297,28 @@ class DataApiClient:
                     answer = await attempt(ask, connections, patience.timeout_s(self._timeout_s))
                 except RequestFailedError as error:
                     failure = error
-                    if failure.overload:
-                        pace.overloaded(sent_at)
                 else:
                     pace.answered(sent_at, n_rows)
-                    patience.lost_since.pop(request, None)
                     self.waits.answered(time.monotonic() - sent_at)
+                    patience.lost_since.pop(request, None)
                     return answer
-            if not failure.retryable or number >= self._retries:
-                break
-            patience.lost_since.setdefault(request, sent_at)
-            longest_s = min(self._limits.longest_wait_s, self._limits.first_wait_s * 2**number)
-            wait_s = max(failure.wait_s, random.uniform(0, longest_s))  # noqa: S311
-            left_s = patience.left_s - wait_s
-            if left_s <= 0:
-                break
-            self._losses.lost(what, failure, left_s)
-            logger.debug("%s at %s: %s; again in %.2f s.", what, self.host, failure, wait_s)
-            self.waits.service_s += time.monotonic() - sent_at + wait_s
+                if not failure.retryable or number >= self._retries:
+                    break
+                patience.lost_since.setdefault(request, sent_at)
+                longest_s = min(self._limits.longest_wait_s, self._limits.first_wait_s * 2**number)
+                wait_s = max(failure.wait_s, random.uniform(0, longest_s))  # noqa: S311
+                left_s = patience.left_s - wait_s
+                if left_s <= 0:
+                    break
+                self._losses.lost(what, failure, left_s)
+                logger.debug("%s at %s: %s; again in %.2f s.", what, self.host, failure, wait_s)
+                self.waits.service_s += time.monotonic() - sent_at + wait_s
+                if failure.overload:
+                    pace.overloaded(sent_at)
+                    await asyncio.sleep(
+                        wait_s
+                    )  # In its place among those in flight, so that no other is sent.
+                    continue
             await asyncio.sleep(wait_s)
         attempts = f" ({number + 1} attempts)" if failure.retryable else ""
         raise ServiceError(

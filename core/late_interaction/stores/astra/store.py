@@ -228,6 +228,11 @@ class AstraStore(Store):
             await self.catalogue.drop()
         await self.close()
 
+    def waited(self) -> dict[str, float]:
+        """Return the seconds that requests waited for the network, and for the service."""
+        waits = self.requests.waits
+        return {"network": waits.network_s, "service": waits.service_s}
+
     # --- writing
 
     def check(self, document: Document) -> None:
