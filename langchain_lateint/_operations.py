@@ -45,7 +45,7 @@ from late_interaction.adapting import (
     filled,
     is_blank,
 )
-from late_interaction.explain import explained
+from late_interaction.explain import check_explains, matched_parts
 
 T = TypeVar("T")
 Operation: TypeAlias = Callable[[LateInteractionPipeline], Awaitable[T]]
@@ -286,8 +286,9 @@ def search_operation(
             results = await pipeline.search_with_embeddings(vectors, k, filter=filter, **options)
         added = [{SCORE_KEY: r.score, ID_KEY: r.doc_id} if with_scores else {} for r in results]
         if explain and results and not _is_blank(query):
-            for extra, words in zip(added, await explained(pipeline.model, str(query), results), strict=True):
-                extra[MATCHED_KEY] = words
+            check_explains(pipeline.model)
+            for extra, result in zip(added, results, strict=True):
+                extra[MATCHED_KEY] = matched_parts(await result.aexplain())
         return SearchResults(
             [replace(r, metadata={**r.metadata, **extra}) for r, extra in zip(results, added, strict=True)],
             results.stats,

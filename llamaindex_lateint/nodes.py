@@ -94,6 +94,13 @@ def encodable_node(node: BaseNode, *, images: bool, store_images: StoreImages = 
     return Encodable(document, image=image_source(node, store_images), text=text)
 
 
+def encoded_text(document: Document) -> str | None:
+    """Return the text that was encoded of a node's document; None where it is its content, or an image."""
+    if document.content_type != "text" or not is_node(document.metadata):
+        return None
+    return node_of(document).get_content(MetadataMode.EMBED)
+
+
 def with_ids_by_content(nodes: Sequence[BaseNode]) -> list[BaseNode]:
     """Return copies of nodes whose ids are made of their content and metadata, so that each run gives the same ids.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
-from llama_index.core.schema import BaseNode
+from llama_index.core.schema import BaseNode, MetadataMode
 from llama_index.core.vector_stores.types import MetadataFilters, VectorStoreQuery, VectorStoreQueryMode
 from numpy.typing import ArrayLike
 
@@ -16,11 +16,13 @@ from late_interaction import (
     Document,
     LateInteractionPipeline,
     SearchOptions,
+    SearchResult,
     SearchResults,
     load_image,
 )
 from late_interaction.adapting import (
     DocId,
+    FoundBy,
     ImageSource,
     check_mmr,
     check_names,
@@ -29,12 +31,12 @@ from late_interaction.adapting import (
     diversify,
     filled,
 )
-from late_interaction.explain import explained
+from late_interaction.explain import check_explains, matched_parts
 from late_interaction.filters import And, Filter, parse_filter
 from late_interaction.filters import matches as matches_core
 from llamaindex_lateint.filters import check_filters, matches, push_down
 from llamaindex_lateint.no_embedding import QueryEmbedding
-from llamaindex_lateint.nodes import PARENT
+from llamaindex_lateint.nodes import PARENT, encoded_text
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -233,10 +235,12 @@ class Search:
                 added[position] = {ID_KEY: node.node_id}
                 if scores is not None:
                     added[position][SCORE_KEY] = scores[position]
-        if self.explain and isinstance(found, SearchResults):
-            words = await explained(pipeline.model, " ".join(self.texts), found)
-            for extra, matched in zip(added, words, strict=True):
-                extra[MATCHED_KEY] = matched
+        if self.explain and isinstance(found, SearchResults) and found:
+            check_explains(pipeline.model)
+            matrix = np.concatenate(await pipeline.encode_queries(self.texts))
+            asked = FoundBy(pipeline, matrix, self.texts[0] if len(self.texts) == 1 else None)
+            for extra, node, result in zip(added, nodes, found, strict=True):
+                extra[MATCHED_KEY] = await _matched(asked, node, result)
         for node, extra in zip(nodes, added, strict=True):
             add_metadata(node, extra)
 
@@ -262,6 +266,15 @@ class Search:
             if len(accepted) >= self.n or len(found) < asked:
                 return SearchResults(accepted[: self.n], found.stats)
             asked *= _OVERFETCH
+
+
+async def _matched(asked: FoundBy, node: BaseNode, result: SearchResult) -> list[dict[str, Any]]:
+    """Return what of a node answered; positions are in its text, without the metadata that were encoded with it."""
+    document = Document(result.doc_id, result.content, result.content_type, result.metadata)
+    explanation = await asked.aexplain(result, encoded_text(document))
+    content = node.get_content(MetadataMode.NONE)
+    start = max(0, explanation.content.rfind(content))
+    return matched_parts(explanation, start, start + len(content))
 
 
 def add_metadata(node: BaseNode, extra: Mapping[str, Any]) -> None:

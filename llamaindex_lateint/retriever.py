@@ -43,7 +43,7 @@ class LateInteractionRetriever(BaseRetriever):
         vector_store_query_mode: "default" or "mmr".
         with_scores: put each node's score under "score" and its id under "id" into its metadata.
         explain: put the words that answered under "matched" into each node's metadata, as `{"start", "end",
-            "contribution"}`.
+            "text", "contribution", "answers"}`; of a page its patches (see `LateInteractionVectorStore.query`).
         vector_store_kwargs: further arguments of `LateInteractionVectorStore.query`.
         callback_manager: LlamaIndex's callbacks.
     """

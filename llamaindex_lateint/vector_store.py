@@ -53,7 +53,7 @@ from llamaindex_lateint._operations import (
 from llamaindex_lateint._watching import watch
 from llamaindex_lateint.index import LateInteractionIndex, StoredHashes
 from llamaindex_lateint.no_embedding import NoEmbedding
-from llamaindex_lateint.nodes import PARENT
+from llamaindex_lateint.nodes import PARENT, encoded_text
 from llamaindex_lateint.querying import Search, Selection
 
 if TYPE_CHECKING:
@@ -358,8 +358,10 @@ class LateInteractionVectorStore(PipelineHolder, BasePydanticVectorStore):
                 different as possible, to 1, by relevance alone; 0.5 by default. `mmr_prefetch_k`: how many nodes that
                 mode chooses from, 4 times `similarity_top_k` by default. `with_scores=True`: put the score
                 under "score" and the node's id under "id" into the nodes' metadata. `explain=True`: put the words that
-                answered the text under "matched", as `{"start", "end", "contribution"}` (it encodes each node found
-                once more, and needs a `ColBERTModel`). `n_ann_tokens`, `n_maxsim_candidates`, `exact` and the others of
+                answered the text under "matched", as `{"start", "end", "text", "contribution", "answers"}`, and of a
+                page its patches, as `{"box", "contribution"}` (it encodes each node found once more, and needs a
+                `ColBERTModel` or a `ColPaliModel`; `explain(query, node_id)` has the whole explanation).
+                `n_ann_tokens`, `n_maxsim_candidates`, `exact` and the others of
                 `SearchOptions`: as for `LateInteractionPipeline.search`.
 
         Raises:
@@ -375,6 +377,9 @@ class LateInteractionVectorStore(PipelineHolder, BasePydanticVectorStore):
         """Await `query` on any event loop."""
         search = Search.of(query, **kwargs)
         return await self._pipeline.arun(lambda pipeline: self._query(pipeline, search))
+
+    def _encoded_text(self, document: Document) -> str | None:
+        return encoded_text(document)
 
     async def _query(self, pipeline: LateInteractionPipeline, search: Search) -> VectorStoreQueryResult:
         found = await search.run(pipeline)

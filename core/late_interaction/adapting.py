@@ -16,7 +16,7 @@ from late_interaction.images.storing import IMAGE_KEY, THUMBNAIL_KEY, StoreImage
 from late_interaction.lifecycle import PipelineHolder
 from late_interaction.maxsim import maxsim
 from late_interaction.options import BATCH_SIZE, FilterSpec, OnError, check_names
-from late_interaction.pipeline import Query
+from late_interaction.pipeline import FoundBy, Query
 from late_interaction.ranking import check_mmr, diversify, filled, mmr, relevance
 from late_interaction.rows import BadRow, Encodable, content_id
 from late_interaction.stores.opening import AstraPlace, open_store, place_of
@@ -41,6 +41,7 @@ __all__ = [
     "Encodable",
     "FilterSpec",
     "FloatMatrix",
+    "FoundBy",
     "ImageSource",
     "Item",
     "OnError",

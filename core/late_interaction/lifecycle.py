@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any, Self
 from late_interaction.recipes import check_picklable
 
 if TYPE_CHECKING:
+    from late_interaction.explain import Explanation
+    from late_interaction.pipeline import LateInteractionPipeline, Query
     from late_interaction.sync import SyncPipeline
+    from late_interaction.types import DocId, Document
 
 
 class FirstUse:
@@ -150,6 +153,34 @@ class PipelineHolder(Closable):
     async def adrop(self) -> None:
         """Await `drop` on any event loop."""
         await self._pipeline.arun(lambda pipeline: pipeline.drop())
+
+    def explain(self, query: Query, doc_id: DocId) -> Explanation:
+        """Tell which words of a document, or which parts of an image, gave it its score for a query.
+
+        Args:
+            query: a text, or with a visual model an image.
+            doc_id: the document's or node's id.
+
+        Returns:
+            An explanation whose contributions add up to the score: printed, as HTML (`to_html`), as JSON (`to_dict`).
+
+        Raises:
+            ValueError: there is no such document, or it is blank.
+        """
+        return self._pipeline.run(lambda pipeline: self._explain(pipeline, query, doc_id))
+
+    async def aexplain(self, query: Query, doc_id: DocId) -> Explanation:
+        """Await `explain` on any event loop."""
+        return await self._pipeline.arun(lambda pipeline: self._explain(pipeline, query, doc_id))
+
+    async def _explain(self, pipeline: LateInteractionPipeline, query: Query, doc_id: DocId) -> Explanation:
+        documents = await pipeline.get_documents([doc_id])
+        text = self._encoded_text(documents[0]) if documents else None
+        return await pipeline.explain(query, doc_id, text=text)
+
+    def _encoded_text(self, document: Document) -> str | None:
+        """Return the text that was encoded of a document; None where it is its content."""
+        return None
 
     def _beside_pipeline(self) -> dict[str, Any]:
         """Return the arguments that this store was made with beside its pipeline."""

@@ -6,6 +6,8 @@ import asyncio
 import time
 import weakref
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, Unpack, cast, overload
@@ -14,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from late_interaction.encoders.base import Item, LateInteractionModel, encode_checked, warn_of_cut_queries
 from late_interaction.encoders.projection import restored
-from late_interaction.errors import IndexMismatchError, IndexNotFoundError, StoreError
+from late_interaction.errors import IndexMismatchError, IndexNotFoundError, LateInteractionError, StoreError
 from late_interaction.filters import Filter, parse_filter
 from late_interaction.images.loading import load_image
 from late_interaction.indexing import IndexingRun
@@ -39,11 +41,21 @@ from late_interaction.searching import SearchPlan, search
 from late_interaction.stores.base import Store
 from late_interaction.stores.copying import copy_index
 from late_interaction.stores.opening import Place, copy_target, open_store
-from late_interaction.types import DocId, Document, FloatMatrix, IndexedIds, IndexSpec, SearchResults
+from late_interaction.types import (
+    DocId,
+    Document,
+    FloatMatrix,
+    IndexedIds,
+    IndexSpec,
+    SearchResult,
+    SearchResults,
+)
 from late_interaction.validation import check_matrix, check_not_negative, shown
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from late_interaction.explain import Explanation
 
 Query: TypeAlias = "str | Image.Image | Path | bytes"
 """A text, or an image: of Pillow, a path, or the bytes of a file. A str is always a text."""
@@ -377,7 +389,9 @@ class LateInteractionPipeline(Remade):
         started = time.perf_counter()
         matrices = await self.encode_queries(queries)
         encode_s = (time.perf_counter() - started) / max(1, len(matrices))
-        return list(await asyncio.gather(*(self._search(matrix, plan, encode_s) for matrix in matrices)))
+        texts = [query if isinstance(query, str) else None for query in queries]
+        searches = map(self._search, matrices, repeat(plan), repeat(encode_s), texts)
+        return list(await asyncio.gather(*searches))
 
     @spelled_out(SearchOptions)
     async def search_with_embeddings(
@@ -387,10 +401,44 @@ class LateInteractionPipeline(Remade):
         plan = SearchPlan.of(k, options, self.store.scaling)
         return await self._search(check_matrix(matrix, self.model.dim), plan)
 
-    async def _search(self, matrix: FloatMatrix, plan: SearchPlan, encode_s: float = 0.0) -> SearchResults:
+    async def _search(
+        self, matrix: FloatMatrix, plan: SearchPlan, encode_s: float = 0.0, text: str | None = None
+    ) -> SearchResults:
         store, distance = await self._opened(), self.settings.query_pool_distance
         async with self._in_flight():
-            return await search(store, matrix, plan, query_pool_distance=distance, encode_s=encode_s)
+            results = await search(store, matrix, plan, query_pool_distance=distance, encode_s=encode_s)
+        return results.found_by(FoundBy(self, matrix, text))
+
+    async def explain(self, query: Query, doc_id: DocId, *, text: str | None = None) -> Explanation:
+        """Tell which words of a document, or which parts of an image, gave it its score for a query.
+
+        The contributions are made of the stored vectors, and add up to the score of a search. The document is encoded
+        once more, to learn which of its tokens were pooled into each stored vector; an image is read again for it.
+
+        Args:
+            query: as for `search`.
+            doc_id: the document, found by a search or not.
+            text: the text that was encoded, where it is not the document's content.
+
+        Returns:
+            An explanation; its `notes` tell of pooling, and why something is not known.
+
+        Raises:
+            ValueError: there is no such document, or it is blank, so that no search finds it.
+        """
+        (matrix,) = await self.encode_queries([query])
+        return await self._explain(
+            matrix, query if isinstance(query, str) else None, check_doc_id(doc_id), text
+        )
+
+    async def _explain(
+        self, matrix: FloatMatrix, query: str | None, doc_id: str, text: str | None = None
+    ) -> Explanation:
+        from late_interaction.explain.explaining import explain_document
+
+        store = await self._opened()
+        asked = matrix, query, self.settings
+        return await explain_document(self.model, store, asked, doc_id, text)
 
     async def encode_queries(self, queries: Sequence[Query]) -> list[FloatMatrix]:
         """Return the (n_tokens, dim) float32 matrices of queries that `search` uses, for `search_with_embeddings`.
@@ -544,3 +592,41 @@ class LateInteractionPipeline(Remade):
         """Return the places in flight of the running event loop, `concurrency` of them."""
         loop = asyncio.get_running_loop()
         return self._semaphores.setdefault(loop, asyncio.Semaphore(self.settings.concurrency))
+
+
+@dataclass(frozen=True, slots=True)
+class FoundBy:
+    """A search of a pipeline, for its results to be explained by.
+
+    Attributes:
+        pipeline: where it was done.
+        matrix: (n_tokens, dim) the query's vectors, before pooling.
+        query: the text; None for an image or for vectors.
+    """
+
+    pipeline: LateInteractionPipeline
+    matrix: FloatMatrix
+    query: str | None
+
+    def explain(self, result: SearchResult) -> Explanation:
+        """Refuse: there is no loop to wait on.
+
+        Raises:
+            LateInteractionError: always.
+        """
+        raise LateInteractionError("This result is of an async search: await its aexplain().")
+
+    async def aexplain(self, result: SearchResult, text: str | None = None) -> Explanation:
+        """Explain a result; `text` is what was encoded, where it is not the content."""
+        from late_interaction.explain.explaining import check_same
+
+        asked = self.matrix, self.query
+        explanation = await self.pipeline._explain(*asked, result.doc_id, text)  # noqa: SLF001 - one of us
+        check_same(result, explanation)
+        return explanation
+
+    def to_html(self, results: SearchResults) -> str:
+        """Return a table of results, without marks: they take an `await`."""
+        from late_interaction.explain.notebook import results_html
+
+        return results_html(results)

@@ -64,6 +64,20 @@ def pool_document(
         >>> pool_document(np.eye(4, dtype=np.float32), 2).shape
         (2, 4)
     """
+    vectors, _ = pool_document_grouped(
+        matrix, factor, protected_tokens=protected_tokens, read_at_once=read_at_once
+    )
+    return vectors
+
+
+def pool_document_grouped(
+    matrix: FloatMatrix, factor: float, *, protected_tokens: int = 0, read_at_once: int | None = None
+) -> tuple[FloatMatrix, NDArray[np.int64]]:
+    """Do `pool_document`, and tell which vector each token went into.
+
+    Returns:
+        The (m, dim) vectors, and (n_tokens,) the row of each token's vector.
+    """
     _check_matrix(matrix)
     if not (math.isfinite(factor) and factor >= 1):
         raise ValueError(f"The pooling factor must be a number of at least 1, not {factor!r}.")
@@ -74,7 +88,7 @@ def pool_document(
     tokens = matrix[protected_tokens:]
     n_clusters = max(1, int(len(tokens) // factor))
     if n_clusters >= len(tokens):
-        return matrix
+        return matrix, np.arange(len(matrix))
     n_blocks = 1 if len(tokens) <= _AT_ONCE else min(math.ceil(len(tokens) / _BLOCK), n_clusters)
     ends = [len(tokens) * block // n_blocks for block in range(n_blocks + 1)]
     clusters = [n_clusters * block // n_blocks for block in range(n_blocks + 1)]
@@ -82,13 +96,17 @@ def pool_document(
         _cluster(tokens[ends[block] : ends[block + 1]], clusters[block + 1] - clusters[block])
         for block in range(n_blocks)
     ]
-    return np.concatenate([matrix[:protected_tokens], *pooled])
+    vectors = [matrix[:protected_tokens], *(means for means, _ in pooled)]
+    rows = [np.arange(protected_tokens)]
+    for (_, groups), first in zip(pooled, clusters, strict=False):
+        rows.append(groups + protected_tokens + first)
+    return np.concatenate(vectors), np.concatenate(rows)
 
 
-def _cluster(tokens: FloatMatrix, n_clusters: int) -> FloatMatrix:
-    """Return the unit means of so many of Ward's clusters."""
+def _cluster(tokens: FloatMatrix, n_clusters: int) -> tuple[FloatMatrix, NDArray[np.int64]]:
+    """Return the unit means of so many of Ward's clusters, and which of them each token is in."""
     if n_clusters >= len(tokens):
-        return tokens
+        return tokens, np.arange(len(tokens))
 
     from scipy.cluster.hierarchy import fcluster, linkage
 
@@ -98,8 +116,8 @@ def _cluster(tokens: FloatMatrix, n_clusters: int) -> FloatMatrix:
     # heights, where merges can tie, the tree may give fewer clusters than asked for.
     tree[:, 2] = np.arange(1, len(tokens))
     labels = fcluster(tree, len(tokens) - n_clusters, criterion="distance")
-    means, _ = _cluster_means(tokens, order, labels)
-    return means
+    means, _, groups = _cluster_means(tokens, order, labels)
+    return means, groups
 
 
 def pool_query(matrix: FloatMatrix, distance: float) -> QueryVectors:
@@ -119,18 +137,29 @@ def pool_query(matrix: FloatMatrix, distance: float) -> QueryVectors:
     Raises:
         ValueError: no rows, or a negative distance.
     """
+    vectors, _ = pool_query_grouped(matrix, distance)
+    return vectors
+
+
+def pool_query_grouped(matrix: FloatMatrix, distance: float) -> tuple[QueryVectors, NDArray[np.int64]]:
+    """Do `pool_query`, and tell which vector each token went into.
+
+    Returns:
+        The vectors, and (n_tokens,) the row of each token's vector.
+    """
     _check_matrix(matrix)
     if not distance >= 0:
         raise ValueError(f"The query pooling distance must not be negative, but is {distance!r}.")
     if distance == 0 or len(matrix) == 1:
-        return QueryVectors(matrix, np.ones(len(matrix), np.float32))
+        return QueryVectors(matrix, np.ones(len(matrix), np.float32)), np.arange(len(matrix))
 
     from scipy.cluster.hierarchy import fcluster, linkage
 
     order = _canonical_order(matrix)
     tree = linkage(_cosine_distances(matrix[order]), "average")
     labels = fcluster(tree, distance, criterion="distance")
-    return QueryVectors(*_cluster_means(matrix, order, labels))
+    means, sizes, groups = _cluster_means(matrix, order, labels)
+    return QueryVectors(means, sizes), groups
 
 
 def _check_matrix(matrix: FloatMatrix) -> None:
@@ -154,8 +183,8 @@ def _cosine_distances(matrix: FloatMatrix) -> NDArray[np.float64]:
 
 def _cluster_means(
     matrix: FloatMatrix, order: NDArray[np.intp], labels: NDArray[np.int32]
-) -> tuple[FloatMatrix, NDArray[np.float32]]:
-    """Return the clusters' unit means and sizes, ordered by each cluster's first row in `matrix`.
+) -> tuple[FloatMatrix, NDArray[np.float32], NDArray[np.int64]]:
+    """Return the clusters' unit means and sizes, ordered by each cluster's first row, and each row's cluster.
 
     `labels[i]` is the cluster of row `order[i]`. A cluster of one is that row to the last bit; a cluster
     without a mean direction (opposite vectors) is stood for by its first member in canonical order.
@@ -171,4 +200,6 @@ def _cluster_means(
     as_it_is = (sizes == 1) | (lengths[:, 0] < _NO_DIRECTION)
     means[as_it_is] = matrix[rows[starts[as_it_is]]]
     in_text_order = np.argsort(np.minimum.reduceat(rows, starts))
-    return means[in_text_order], sizes[in_text_order].astype(np.float32)
+    groups = np.empty(len(matrix), np.int64)
+    groups[rows] = np.repeat(np.argsort(in_text_order), sizes)
+    return means[in_text_order], sizes[in_text_order].astype(np.float32), groups

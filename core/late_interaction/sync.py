@@ -7,6 +7,7 @@ import functools
 import inspect
 import textwrap
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack, overload
 
@@ -20,7 +21,10 @@ from late_interaction.portal import LoopPortal, shared_portal
 from late_interaction.recipes import Remade
 from late_interaction.stores.base import Store
 from late_interaction.stores.opening import Place
-from late_interaction.types import DocId
+from late_interaction.types import DocId, Found, SearchResult, SearchResults
+
+if TYPE_CHECKING:
+    from late_interaction.explain import Explanation
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -60,6 +64,41 @@ def _feeding(
         return self._serve(feeds, lambda pipeline: method(pipeline, *fed, **named))
 
     return _exemplified(call, example)
+
+
+def _searching(
+    method: Callable[Concatenate[LateInteractionPipeline, P], Awaitable[T]], example: str = ""
+) -> Callable[Concatenate[SyncPipeline, P], T]:
+    """Make a sync method of an async one that searches: its results are explained without `await`."""
+
+    @functools.wraps(method)
+    def call(self: SyncPipeline, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        found = self.run(lambda pipeline: method(pipeline, *args, **kwargs))
+        lists: Any = [found] if isinstance(found, SearchResults) else found
+        for results in lists:
+            for result in results:
+                results.found_by(_FoundSync(self, result._search()))  # noqa: SLF001 - one of us
+                break
+        return found
+
+    return _exemplified(call, example)
+
+
+@dataclass(frozen=True, slots=True)
+class _FoundSync:
+    """A search of a sync pipeline, for its results to be explained by."""
+
+    pipeline: SyncPipeline
+    search: Found
+
+    def explain(self, result: SearchResult) -> Explanation:
+        return self.pipeline.run(lambda _: self.search.aexplain(result))
+
+    async def aexplain(self, result: SearchResult) -> Explanation:
+        return await self.pipeline.arun(lambda _: self.search.aexplain(result))
+
+    def to_html(self, results: SearchResults) -> str:
+        return self.search.to_html(results)
 
 
 def _exemplified(call: F, example: str) -> F:
@@ -267,7 +306,7 @@ class SyncPipeline(Closable, Remade):
 
     # --- searching
 
-    search = _synced(
+    search = _searching(
         LateInteractionPipeline.search,
         """
         >>> import late_interaction
@@ -278,8 +317,21 @@ class SyncPipeline(Closable, Remade):
         Stewed pears
         """,
     )
-    search_many = _synced(LateInteractionPipeline.search_many)
-    search_with_embeddings = _synced(LateInteractionPipeline.search_with_embeddings)
+    search_many = _searching(LateInteractionPipeline.search_many)
+    search_with_embeddings = _searching(LateInteractionPipeline.search_with_embeddings)
+    explain = _synced(
+        LateInteractionPipeline.explain,
+        """
+        >>> import late_interaction
+        >>> index = late_interaction.open("my_index", model="demo")
+        >>> [pie, tide] = index.add(["Apple pie with cinnamon", "The tide comes in at noon"])
+        >>> explanation = index.explain("a dessert of apples", pie)
+        >>> max(explanation.words, key=lambda word: word.contribution).text
+        'Apple'
+        >>> abs(sum(word.contribution for word in explanation.words) - explanation.score) < 1e-4
+        True
+        """,
+    )
     encode_queries = _synced(LateInteractionPipeline.encode_queries)
 
     # --- documents

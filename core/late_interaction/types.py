@@ -5,12 +5,15 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction.errors import RowFailure, StoreError
+from late_interaction.errors import LateInteractionError, RowFailure, StoreError
+
+if TYPE_CHECKING:
+    from late_interaction.explain import Explanation
 
 FloatMatrix: TypeAlias = NDArray[np.float32]
 DocId: TypeAlias = "str | uuid.UUID | int"
@@ -132,8 +135,28 @@ class RaggedTokens:
         return matrix
 
 
+class Found(Protocol):
+    """The search that found a result, and can explain it."""
+
+    def explain(self, result: SearchResult) -> Explanation:
+        """Explain a result, for callers that are not async."""
+
+    async def aexplain(self, result: SearchResult) -> Explanation:
+        """Explain a result."""
+
+    def to_html(self, results: SearchResults) -> str:
+        """Return a table of results for a notebook."""
+
+
+class _Found:
+    """The search that found a result: no field, so that it is neither compared, printed, copied nor pickled."""
+
+    __slots__ = ("_found",)
+    _found: Found
+
+
 @dataclass(frozen=True, slots=True)
-class SearchResult:
+class SearchResult(_Found):
     """One document found; unpacks as `doc_id, score, content`.
 
     Attributes:
@@ -148,6 +171,30 @@ class SearchResult:
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.doc_id, self.score, self.content))
+
+    def explain(self) -> Explanation:
+        """Tell which words, or which parts of an image, gave the score; see `LateInteractionPipeline.explain`.
+
+        Of a search by `LateInteractionPipeline`, await `aexplain`.
+
+        Raises:
+            LateInteractionError: the result has no search behind it (it was pickled, copied or made by hand), or the
+                document was changed since.
+        """
+        return self._search().explain(self)
+
+    async def aexplain(self) -> Explanation:
+        """Await `explain`, for a result of any pipeline."""
+        return await self._search().aexplain(self)
+
+    def _search(self) -> Found:
+        try:
+            return self._found
+        except AttributeError:
+            raise LateInteractionError(
+                f"The result {self.doc_id!r} was pickled, copied or made by hand, so its search cannot be asked: call "
+                "explain(query, doc_id) of the pipeline."
+            ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +243,17 @@ class SearchResults(list[SearchResult]):
     def __init__(self, results: Sequence[SearchResult] = (), stats: SearchStats | None = None) -> None:
         super().__init__(results)
         self.stats = stats if stats is not None else SearchStats()
+
+    def found_by(self, search: Found) -> Self:
+        """Give each result the search that explains it; returns these results."""
+        for result in self:
+            object.__setattr__(result, "_found", search)
+        return self
+
+    def _repr_html_(self) -> str | None:
+        """Return a table for a notebook; None for results without a search behind them, which are printed."""
+        found = getattr(self[0], "_found", None) if self else None
+        return None if found is None else found.to_html(self)
 
 
 @dataclass(frozen=True, slots=True)

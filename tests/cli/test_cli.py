@@ -348,3 +348,25 @@ def test_ctrl_c_ends_with_130_and_the_run_can_go_on(tmp_path: Path, model: str) 
     kept = run_json("info", "--db", tmp_path / "db")["documents"]
     assert 0 < kept < n_rows
     assert run_json(*arguments, "--skip-existing")["documents"] == n_rows
+
+
+def test_explain_tells_the_words_and_writes_a_page(db: str, model: str, tmp_path: Path) -> None:
+    [best] = run_json("search", "the wing", "--db", db, "--model", model, "-k", 1)["results"]
+    page = tmp_path / "out.html"
+    given = ("the wing", best["doc_id"], "--db", db, "--model", model)
+    told = run_json("explain", *given, "--html", page)
+    assert told["score"] == pytest.approx(best["score"], abs=1e-4)
+    assert sum(word["contribution"] for word in told["words"]) == pytest.approx(told["score"], abs=1e-4)
+    assert "<mark" in page.read_text(encoding="utf-8")
+    shown = run("explain", *given, "--html", page)
+    assert shown.exit_code == 0
+    assert "wing" in shown.stdout
+    assert f"{told['score']:.4f}" in shown.stdout
+    assert str(page) in shown.stdout
+    for wrong, message in (
+        (("the wing", "nowhere", "--db", db, "--model", model), "There is no document 'nowhere'"),
+        ((*given, "--html", tmp_path / "no" / "folder.html"), "No such file"),
+    ):
+        failed = run("explain", *wrong)
+        assert failed.exit_code == 1
+        assert message in failed.stderr

@@ -1,4 +1,4 @@
-"""The command line: `demo | index | search | info | optimize | copy | doctor | models | convert | eval`."""
+"""The command line: `demo | index | search | explain | info | optimize | copy | doctor | models | convert | eval`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from late_interaction.cli.copy import copy
 from late_interaction.cli.demo import demo
 from late_interaction.cli.doctor import doctor
 from late_interaction.cli.eval import evaluate_folder
+from late_interaction.cli.explain import explain
 from late_interaction.cli.index import index
 from late_interaction.cli.info import info
 from late_interaction.cli.models import models
@@ -31,7 +32,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
-for command in (demo, index, search, info, optimize, copy, doctor, models, convert):
+for command in (demo, index, search, explain, info, optimize, copy, doctor, models, convert):
     app.command()(command)
 app.command("eval")(evaluate_folder)
 

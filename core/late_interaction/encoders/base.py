@@ -12,8 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from late_interaction.errors import ModelError
-from late_interaction.pooling import pool_document
+from late_interaction.pooling import pool_document_grouped
 from late_interaction.recipes import check_picklable
 from late_interaction.types import FloatMatrix
 from late_interaction.validation import check_matrix
@@ -96,6 +99,32 @@ class LateInteractionModel(ABC):
         """
         raise ModelError(
             f"{type(self).__name__} does not count tokens: implement count_tokens, or give max_tokens and no model."
+        )
+
+    def query_spans(self, query: str) -> list[tuple[int, int]] | None:
+        """Tell which characters of a query each row of its matrix stands for: start and end; equal for none.
+
+        Rows that are added behind the text, such as those of a query expansion, may be left out. None, the default,
+        where the model does not say.
+        """
+        return None
+
+    def document_spans(self, document: str) -> list[tuple[int, int]] | None:
+        """Tell which characters of a document each row of its matrix stands for, as `query_spans` does."""
+        return None
+
+    def encode_placed(self, image: Image.Image) -> tuple[FloatMatrix, NDArray[np.int64]]:
+        """Encode an image, and tell which rows of its matrix are its patches.
+
+        Returns:
+            The matrix as `encode_documents` has it, and (rows, columns) of the patches as they lie in the image, each
+            the number of its row in the matrix.
+
+        Raises:
+            ModelError: the model does not say where its vectors lie.
+        """
+        raise ModelError(
+            f"{self.model_name} does not tell which part of an image its vectors stand for: there is no heat map."
         )
 
     def as_built(self, encoder: Mapping[str, Any]) -> LateInteractionModel:
@@ -198,10 +227,17 @@ async def encode_checked(
 
 def pooled(model: LateInteractionModel, matrix: FloatMatrix, factor: float) -> FloatMatrix:
     """Pool a document's (n_tokens, dim) vectors as an index keeps them; a document without any stays so."""
+    return pooled_grouped(model, matrix, factor)[0]
+
+
+def pooled_grouped(
+    model: LateInteractionModel, matrix: FloatMatrix, factor: float
+) -> tuple[FloatMatrix, NDArray[np.int64]]:
+    """Do `pooled`, and tell which vector each token went into: (n_tokens,) rows."""
     if len(matrix) == 0:
-        return matrix
+        return matrix, np.empty(0, np.int64)
     protected, reads = model.protected_tokens, model.document_length
-    return pool_document(matrix, factor, protected_tokens=protected, read_at_once=reads)
+    return pool_document_grouped(matrix, factor, protected_tokens=protected, read_at_once=reads)
 
 
 def warn_of_cut_queries(model: LateInteractionModel, shares: Sequence[float | None]) -> None:

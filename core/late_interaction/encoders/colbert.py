@@ -182,6 +182,7 @@ class ColBERTModel(Remade, LateInteractionModel):
         self._skiplist = sorted({word for part in encoder for word in getattr(part, "skiplist_words", ())})
         self._skipped_ids = set(encoder.tokenizer.convert_tokens_to_ids(self._skiplist))
         self._skipped_ids.discard(encoder.tokenizer.unk_token_id)
+        self._skipping = {role for part in encoder for role in getattr(part, "skiplist_tasks", ())}
         self._use(encoder)
         self._set_lengths(query_length, document_length)
         self._unmarked = encoder
@@ -310,6 +311,13 @@ class ColBERTModel(Remade, LateInteractionModel):
         """
         return [self._unread_share(text, role) for text in texts]
 
+    def query_spans(self, query: str) -> list[Span]:
+        """Where each row of the query's matrix comes from: start and end in characters of `query`.
+
+        A marker or another special token has an empty span. Rows of a query expansion are left out; they come last.
+        """
+        return self._row_spans(query, "query")
+
     def document_spans(self, document: str) -> list[Span]:
         """Where each row of the document's matrix comes from: start and end in characters of `document`.
 
@@ -370,14 +378,14 @@ class ColBERTModel(Remade, LateInteractionModel):
         # No token is shorter than a byte. The one more is the word-start mark that some tokenizers put first.
         return limit is None or len(text.encode()) <= limit - self._overheads[role] - 1
 
-    def _row_spans(self, text: str) -> list[Span]:
+    def _row_spans(self, text: str, role: Role = "document") -> list[Span]:
         """Return the spans of the rows of a text that is read at once."""
-        prompt = self._prompts["document"]
-        ids, spans = self._tokenize(prompt + text, self.document_length)
+        prompt, skipped = self._prompts[role], self._skipped_ids if role in self._skipping else set()
+        ids, spans = self._tokenize(prompt + text, self._limit(role))
         return [
             _without_prompt(span, len(prompt))
             for token, span in zip(ids, spans, strict=True)
-            if token not in self._skipped_ids
+            if token not in skipped
         ]
 
     def _token_spans(self, text: str, role: Role = "document", limit: int | None = None) -> list[Span]:

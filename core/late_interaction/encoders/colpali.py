@@ -236,34 +236,80 @@ class ColPaliModel(Remade, LateInteractionModel):
             scale = target["longest_edge"] / max(size)
         return max(1, round(width * scale)), max(1, round(height * scale))
 
+    def query_spans(self, query: str) -> list[tuple[int, int]] | None:
+        """Where each row of a text query's matrix comes from: start and end in characters; equal for a prompt's."""
+        return self._spans(query, "query")
+
+    def document_spans(self, document: str) -> list[tuple[int, int]] | None:
+        """Where each row of a text's matrix comes from: start and end in characters; equal for a prompt's."""
+        return self._spans(document, "document")
+
     def encode_patches(self, image: Image.Image) -> NDArray[np.float32]:
         """Return the vectors of an image's patches in their places: (rows, columns, dim) float32, unit length.
 
         They are those rows of `encode_documents` that are neither of the prompt nor, where a family looks at tiles, of
         the whole image once more. A patch is the same part of the image's width and height everywhere.
+
+        Raises:
+            ModelError: the family does not say where its patches lie.
         """
+        vectors, places = self.encode_placed(image)
+        return vectors[places]
+
+    def encode_placed(self, image: Image.Image) -> tuple[FloatMatrix, NDArray[np.int64]]:
+        """Encode an image, and tell which rows of its matrix are its patches, as `LateInteractionModel` documents."""
         processor = self._processor
         with self._lock:
             image = self._rgb(image)
             inputs = processor.process_images([image])
             (vectors,) = self._forward(inputs)
             config = getattr(self._model.config, "vlm_config", self._model.config)
-            grid: NDArray[np.float32]
-            patches = vectors[(inputs["input_ids"][0] == config.image_token_id).numpy()]
+            grid: NDArray[np.int64]
+            patches = np.flatnonzero((inputs["input_ids"][0] == config.image_token_id).numpy())
             if "image_grid_thw" in inputs:
                 merged = processor.image_processor.merge_size
                 rows, columns = (int(n) // merged for n in inputs["image_grid_thw"][0, 1:])
-                grid = patches.reshape(rows, columns, self.dim)
+                grid = patches.reshape(rows, columns)
             elif inputs["pixel_values"].ndim == 5 and inputs["pixel_values"].shape[1] > 1:
                 side = math.isqrt(processor.image_seq_len)
                 found = processor.image_processor([[image]], return_row_col_info=True)
                 rows, columns = found["rows"][0][0], found["cols"][0][0]
-                tiles = patches[: -(side**2)].reshape(rows, columns, side, side, self.dim)
-                grid = tiles.transpose(0, 2, 1, 3, 4).reshape(rows * side, columns * side, self.dim)
+                tiles = patches[: -(side**2)].reshape(rows, columns, side, side)
+                grid = tiles.transpose(0, 2, 1, 3).reshape(rows * side, columns * side)
             else:
                 side = math.isqrt(len(patches))
-                grid = patches.reshape(side, side, self.dim)
-        return grid
+                if side**2 != len(patches):
+                    raise ModelError(
+                        f"{self.model_name} looks at {len(patches)} parts of this image, which are no square: how they "
+                        "lie is not known, and there is no heat map."
+                    )
+                grid = patches.reshape(side, side)
+        return vectors, grid
+
+    def _spans(self, text: str, role: Role) -> list[tuple[int, int]] | None:
+        """Find the text's own tokens among those of its input; None where they are not there as they are alone."""
+        tokenizer = self._processor.tokenizer
+        prefix = self.query_prefix if role == "query" else ""
+        with self._lock:
+            plain = self._fit(text, role).text
+            ids = self._text_input([plain], role)["input_ids"][0].tolist()
+            for before in dict.fromkeys((prefix, "")):
+                encoded = tokenizer(
+                    before + plain, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+                )
+                own = encoded["input_ids"]
+                starts = (n for n in range(len(ids) - len(own) + 1) if ids[n : n + len(own)] == own)
+                if own and (start := next(starts, None)) is not None:
+                    spans = [
+                        (max(0, a - len(before)), max(0, b - len(before)))
+                        for a, b in encoded["offset_mapping"]
+                    ]
+                    return (
+                        [(0, 0)] * start
+                        + _in_original(text, plain, spans)
+                        + [(0, 0)] * (len(ids) - start - len(own))
+                    )
+        return None
 
     def _encode(self, items: Sequence[Item], role: Role) -> list[FloatMatrix]:
         checked = _check_items(items, role)
@@ -396,6 +442,18 @@ class _FittedText:
     text: str
     n_tokens: int
     unread: float
+
+
+def _in_original(text: str, plain: str, spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return spans of a text without special tokens, in which spaces were put in, as those of the text before it."""
+    if text == plain:
+        return spans
+    place, places = 0, []  # of each character of the plain text, its place in the text
+    for character in plain:
+        places.append(place)
+        place += place < len(text) and text[place] == character
+    places.append(place)
+    return [(places[start], places[end]) for start, end in spans]
 
 
 def _check_items(items: Sequence[Item], role: Role) -> list[Any]:

@@ -102,6 +102,14 @@ class ProjectedModel(LateInteractionModel):
         """Count the tokens of each text as the encoder reads it."""
         return self.model.count_tokens(texts, role)
 
+    def query_spans(self, query: str) -> list[tuple[int, int]] | None:
+        """Tell which characters of a query each row stands for, if the encoder does."""
+        return self.model.query_spans(query)
+
+    def document_spans(self, document: str) -> list[tuple[int, int]] | None:
+        """Tell which characters of a document each row stands for, if the encoder does."""
+        return self.model.document_spans(document)
+
     def as_built(self, encoder: Mapping[str, Any]) -> LateInteractionModel:
         """Return the projection behind the encoder in the form in which the index was built with it."""
         model = self.model.as_built(encoder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -119,7 +120,7 @@ async def test_scores_and_ids_in_the_metadata_on_request(filled: LateInteraction
 
 
 @pytest.mark.slow
-def test_the_words_that_answered_on_request(make: MakeStore, minilm: ColBERTModel) -> None:
+async def test_the_words_that_answered_on_request(make: MakeStore, minilm: ColBERTModel) -> None:
     store = make("folder", model=minilm)
     text = "The ferry leaves at nine. Tickets for the boat cost four euros."
     store.add_texts([text, "Dogs travel free."], ids=["a", "b"])
@@ -128,10 +129,17 @@ def test_the_words_that_answered_on_request(make: MakeStore, minilm: ColBERTMode
         LateInteractionRetriever(vectorstore=store, k=1, explain=True).invoke("price of a boat ticket"),
     ):
         [document] = found
-        words = {text[m["start"] : m["end"]]: m["contribution"] for m in document.metadata["matched"]}
+        matched = document.metadata["matched"]
+        assert json.loads(json.dumps(matched)) == matched
+        words = {text[m["start"] : m["end"]]: m["contribution"] for m in matched}
         assert {"Tickets", "boat", "cost"} <= words.keys()
-        assert "ferry" not in words
-        assert all(contribution > 0 for contribution in words.values())
+        assert words["boat"] > words.get("ferry", 0)
+        assert words["boat"] == pytest.approx(sum(matched[list(words).index("boat")]["answers"].values()))
+        explanation = store.explain("price of a boat ticket", document.id)
+        assert [(m["start"], m["contribution"]) for m in matched] == [
+            (word.start, word.contribution) for word in explanation.words if word.start < word.end
+        ]
+        assert (await store.aexplain("price of a boat ticket", document.id)) == explanation
     with pytest.raises(TypeError, match="not a text"):
         store.similarity_search_by_vector([0.1] * minilm.dim, explain=True)
 

@@ -325,7 +325,7 @@ async def test_an_images_node_from_the_document_store_carries_them_too(
 async def test_nodes_tell_the_words_that_answered(make_store: MakeStore, minilm: ColBERTModel) -> None:
     store = make_store(model=minilm)
     text = "The ferry leaves at nine. Tickets for the boat cost four euros."
-    store.add([TextNode(text=text, id_="ferry")])
+    store.add([TextNode(text=text, id_="ferry", metadata={"about": "a boat"})])
     for retriever in (
         LateInteractionRetriever(store, explain=True),
         store.as_index().as_retriever(explain=True),
@@ -333,7 +333,13 @@ async def test_nodes_tell_the_words_that_answered(make_store: MakeStore, minilm:
         [found] = await retriever.aretrieve("price of a boat ticket")
         words = found.node.metadata["matched"]
         assert {"boat", "Tickets"} <= {text[one["start"] : one["end"]] for one in words}
-        assert all(one["contribution"] > 0 for one in words)
+        assert all(text[one["start"] : one["end"]] == one["text"] for one in words)
+    explanation = store.explain("price of a boat ticket", "ferry")
+    assert sum(pair.contribution for pair in explanation.pairs) == pytest.approx(explanation.score)
+    assert explanation.content.endswith(text)
+    assert "about: a boat" in explanation.content  # The metadata were encoded too.
+    assert all(token.start < token.end for token in explanation.document_tokens)
+    assert (await store.aexplain("price of a boat ticket", "ferry")) == explanation
     with pytest.raises(ValueError, match="the query is not a text"):
         store.query(VectorStoreQuery(), query_matrix=minilm.encode_queries(["boat"])[0], explain=True)
 

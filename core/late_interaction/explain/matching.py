@@ -1,42 +1,16 @@
-"""Why a document matched: the words, or the parts of an image, whose vectors answered those of the query."""
+"""Which words of texts answer a query: by the texts alone, without an index or pooling; and as JSON for adapters."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from late_interaction.encoders.base import Item, LateInteractionModel
+from late_interaction.encoders.base import LateInteractionModel
 from late_interaction.encoders.colbert import ColBERTModel
-from late_interaction.encoders.colpali import ColPaliModel
+from late_interaction.explain.explanation import Explanation
+from late_interaction.explain.words import Span, WordMatch, Words
 from late_interaction.maxsim import token_alignment
 from late_interaction.types import SearchResult
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-Span: TypeAlias = tuple[int, int]
-"""Start and end of a word, in characters."""
-
-
-class WordMatch(NamedTuple):
-    """A word of a document that answers a query.
-
-    Attributes:
-        start: its first character.
-        end: the character after its last.
-        contribution: its part of the raw score.
-    """
-
-    start: int
-    end: int
-    contribution: float
-
-
-_WORD = re.compile(r"[^\W_]+")
 
 
 def matched_words(
@@ -45,7 +19,7 @@ def matched_words(
     """Return the words of each document that answer a token of the query best.
 
     A word counts where one of its tokens has the largest dot product with some token of the query, in the
-    document as it is encoded, before pooling: these are the terms that MaxSim adds up.
+    document as it is encoded, before pooling. `LateInteractionPipeline.explain` goes by what an index stores.
 
     Args:
         model: the encoder of the index.
@@ -96,11 +70,12 @@ def word_contributions(
     for document, matrix in zip(documents, model.encode_documents(documents), strict=True):
         tokens, similarities = token_alignment(vectors, matrix)
         spans = model.document_spans(document)
-        words = [match.span() for match in _WORD.finditer(document)]
+        words = Words(document)
         parts: dict[Span, float] = {}
         for token, similarity in zip(tokens.tolist(), similarities.tolist(), strict=True):
-            word = next((word for word in words if _overlap(word, spans[token])), None)
-            if word is not None and similarity >= min_similarity:
+            position = words.of(spans[token])
+            if position is not None and similarity >= min_similarity:
+                word = words.spans[position]
                 parts[word] = parts.get(word, 0.0) + similarity
         found.append([WordMatch(*word, part) for word, part in sorted(parts.items())])
     return found
@@ -129,50 +104,47 @@ async def explained(
     ]
 
 
-def image_heat_maps(model: ColPaliModel, query: Item, image: Image.Image) -> NDArray[np.float32]:
-    """Compute how well each patch of an image answers each vector of a query.
+def matched_parts(explanation: Explanation, start: int = 0, end: int | None = None) -> list[dict[str, Any]]:
+    """Return what answered as JSON values: the words of a text, or the patches of an image.
 
     Args:
-        model: the encoder of the index.
-        query: a text, or an image.
-        image: as it was indexed.
+        explanation: of a document.
+        start: where the part of the explained text begins whose words are wanted; their positions count from here.
+        end: where it ends; None for the end of the text.
 
     Returns:
-        (n_query_vectors, rows, columns): the dot products of which MaxSim takes the largest for each query vector,
-        before pooling. Their mean over the first axis is one map of the whole query.
-
-    Example:
-        >>> from late_interaction import ColPaliModel, load_image
-        >>> page = load_image("page.png")  # doctest: +SKIP
-        >>> maps = image_heat_maps(ColPaliModel(), "revenue by quarter", page)  # doctest: +SKIP
-        >>> draw_heat_map(page, maps.mean(axis=0)).save("seen.png")  # doctest: +SKIP
+        Of a text `{"start", "end", "text", "contribution", "answers"}` of each word, in their order; "answers" has by
+        word of the query what it contributed. Of an image `{"box", "contribution"}` of each patch: left, top, right and
+        bottom as shares of its width and height.
     """
-    (vectors,) = model.encode_queries([query])
-    maps: NDArray[np.float32] = np.moveaxis(model.encode_patches(image) @ vectors.T, 2, 0)
-    return maps
+    if explanation.patches is not None:
+        return [
+            {"box": list(token.box), "contribution": token.contribution}
+            for token in explanation.document_tokens
+            if token.box is not None
+        ]
+    last = len(explanation.content) if end is None else end
+    return [
+        {
+            "start": word.start - start,
+            "end": word.end - start,
+            "text": word.text,
+            "contribution": word.contribution,
+            "answers": dict(word.answers),
+        }
+        for word in explanation.words
+        if start <= word.start < word.end <= last
+    ]
 
 
-def draw_heat_map(image: Image.Image, heat_map: NDArray[np.float32]) -> Image.Image:
-    """Draw the map over the image: grey where it is lowest, in its own colours and tinted red where it is highest.
+def check_explains(model: LateInteractionModel) -> None:
+    """Check that a model tells which characters its tokens stand for.
 
-    Args:
-        image: the image.
-        heat_map: (rows, columns), such as the mean of `image_heat_maps`; only its differences count.
-
-    Example:
-        >>> import numpy as np
-        >>> from PIL import Image
-        >>> drawn = draw_heat_map(Image.new("RGB", (20, 10), "white"), np.array([[0.1, 0.9]]))
-        >>> drawn.size, drawn.getpixel((0, 5)), drawn.getpixel((19, 5))
-        ((20, 10), (255, 255, 255), (255, 178, 178))
+    Raises:
+        TypeError: it does not.
     """
-    from PIL import Image, ImageOps
-
-    scaled = (heat_map - heat_map.min()) / max(float(np.ptp(heat_map)), np.finfo(np.float32).tiny)
-    mask = Image.fromarray((scaled * 255).astype(np.uint8)).resize(image.size, Image.Resampling.BICUBIC)
-    tinted = Image.blend(image.convert("RGB"), Image.new("RGB", image.size, "red"), 0.3)
-    return Image.composite(tinted, ImageOps.grayscale(image.convert("RGB")).convert("RGB"), mask)
-
-
-def _overlap(one: Span, other: Span) -> bool:
-    return one[0] < other[1] and other[0] < one[1]
+    if model.query_spans("a") is None:
+        raise TypeError(
+            f"explain=True needs a ColBERTModel, not {type(model).__name__}, which does not tell which characters its "
+            "tokens stand for."
+        )

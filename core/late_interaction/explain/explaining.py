@@ -1,0 +1,103 @@
+"""A stored document explained: its row, its vectors, and what they were made of, read again."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING
+
+from late_interaction.encoders.base import Item, LateInteractionModel
+from late_interaction.errors import LateInteractionError
+from late_interaction.explain.aligning import Asked, explain
+from late_interaction.explain.explanation import Explanation
+from late_interaction.images.loading import ImageSource, open_image
+from late_interaction.images.pdf import PdfPage
+from late_interaction.images.storing import IMAGE_KEY
+from late_interaction.stores.base import Store
+from late_interaction.types import Document, FloatMatrix, SearchResult
+
+if TYPE_CHECKING:
+    from late_interaction.options import IndexSettings
+
+_PAGE = re.compile(r"(?P<path>.+)#page=(?P<page>\d+)", re.DOTALL)
+_TOLERANCE = 1e-3
+
+
+async def explain_document(
+    model: LateInteractionModel,
+    store: Store,
+    asked: tuple[FloatMatrix, str | None, IndexSettings],
+    doc_id: str,
+    text: str | None = None,
+) -> Explanation:
+    """Explain the score that a document of a store has for a query.
+
+    Args:
+        model: the encoder of the index.
+        store: where the document is; open.
+        asked: the query's (n_tokens, dim) vectors, its text where it has one, and how the index pools.
+        doc_id: the document.
+        text: the text that was encoded, where it is not the document's content.
+
+    Raises:
+        ValueError: there is no such document, or it is blank.
+    """
+    matrix, query, settings = asked
+    documents = await store.documents([doc_id])
+    if not documents:
+        raise ValueError(f"There is no document {doc_id!r} in {store.location}.")
+    there, tokens = await store.matrices([doc_id])
+    if not there:
+        raise ValueError(f"The document {doc_id!r} is blank: it has no vectors, and no search finds it.")
+    item, problem = await _item(documents[0], model, text, allow_urls=settings.allow_urls)
+    return await model.run(
+        explain,
+        model,
+        Asked(matrix, query, settings.query_pool_distance),
+        documents[0],
+        tokens.matrix(0),
+        item,
+        settings.doc_pool_factor,
+        problem,
+    )
+
+
+def check_same(result: SearchResult, explanation: Explanation) -> None:
+    """Check that a document has the score that it was found with.
+
+    Raises:
+        LateInteractionError: it has another.
+    """
+    if abs(result.score - explanation.score) > _TOLERANCE * max(1.0, abs(result.score)):
+        raise LateInteractionError(
+            f"The document {result.doc_id!r} was changed since it was found with a score of {result.score:.4f}: it has "
+            f"{explanation.score:.4f} now. Search again."
+        )
+
+
+async def _item(
+    document: Document, model: LateInteractionModel, text: str | None, *, allow_urls: bool
+) -> tuple[Item | None, str | None]:
+    """Return what a document's vectors were made of, as far as it is there, and why it is not."""
+    if text is not None:
+        return text, None
+    if document.content_type == "text":
+        return document.content, None
+    source = document.metadata.get(IMAGE_KEY, document.content)
+    if not model.supports_images:
+        return None, f"{model.model_name} encodes no images: the vectors were made elsewhere."
+    if not isinstance(source, str):
+        return None, "Nothing is stored of the image but its vectors."
+    try:
+        loaded = await asyncio.to_thread(
+            open_image, _opened(source), allow_urls=allow_urls, fit=model.scaled_size
+        )
+    except (ValueError, LateInteractionError) as error:
+        return None, f"The image cannot be read again: {error}"
+    return loaded.image, None
+
+
+def _opened(source: str) -> ImageSource:
+    """Return a page of a PDF for a reference to one."""
+    page = _PAGE.fullmatch(source)
+    return source if page is None else PdfPage(page["path"], int(page["page"]))

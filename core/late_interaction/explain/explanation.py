@@ -1,0 +1,275 @@
+"""`Explanation`: which parts of a document answered which parts of a query, and by how much."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.errors import ModelError
+from late_interaction.explain.words import Span, Words
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from rich.console import RenderableType
+
+ADDED = "(added by the model)"
+"""What stands for a token that is not of the text: a marker, a prompt, an expansion."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueryToken:
+    """A token of the query.
+
+    Attributes:
+        text: its characters; what stands for it where it has none.
+        start, end: where they stand in the query; equal where it has none.
+        vector: which of the vectors that were searched for it was pooled into.
+        contribution: its part of the score.
+    """
+
+    text: str
+    start: int
+    end: int
+    vector: int
+    contribution: float
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentToken:
+    """A token of the document that answered.
+
+    Attributes:
+        text: its characters; what stands for it where it has none.
+        start, end: where they stand in the content; equal where it has none.
+        vector: which of the stored vectors it was pooled into.
+        contribution: its part of the score.
+        box: of a patch of an image: left, top, right and bottom, as shares of width and height; else None.
+    """
+
+    text: str
+    start: int
+    end: int
+    vector: int
+    contribution: float
+    box: tuple[float, float, float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A token of the query and one of the document that answered it.
+
+    Attributes:
+        query_token, document_token: positions in the explanation's lists.
+        contribution: their part of the score.
+    """
+
+    query_token: int
+    document_token: int
+    contribution: float
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word and its part of the score.
+
+    Attributes:
+        text: the word, or what stands for tokens that are in no word.
+        start, end: where it stands; equal where it stands nowhere.
+        contribution: its part of the score.
+        answers: the words on the other side, each with its part of this contribution, the largest first.
+    """
+
+    text: str
+    start: int
+    end: int
+    contribution: float
+    answers: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Patches:
+    """Where the vectors of an image lie.
+
+    Attributes:
+        places: (rows, columns) the stored vector of each patch; -1 where it is not known.
+        similarities: (n_query_tokens, n_vectors) float32, dot products of the query's tokens and the stored vectors.
+        image: the image, at most 1,024 pixels wide or high.
+    """
+
+    places: NDArray[np.int64]
+    similarities: NDArray[np.float32]
+    image: Image.Image
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a document has its score: pairs of tokens whose contributions add up to it.
+
+    Attributes:
+        doc_id: the document's id.
+        query: the text that was searched for; None for an image or for vectors.
+        content: the text whose characters the document's tokens stand for.
+        content_type: "text" or "image".
+        score: the document's MaxSim; what `pairs` add up to, and `query_tokens` and `document_tokens` too.
+        query_tokens: the tokens of the query, all of them.
+        document_tokens: the tokens of the document that answered, in their order.
+        pairs: which token answered which, and by how much.
+        notes: what has to be told: pooling, windows, and why something is not known.
+        lexical: what a lexical search added to the result's score; None where there was none.
+        patches: where the vectors of an image lie; None for a text, or where it is not known.
+    """
+
+    doc_id: str
+    query: str | None
+    content: str
+    content_type: str
+    score: float
+    query_tokens: tuple[QueryToken, ...]
+    document_tokens: tuple[DocumentToken, ...]
+    pairs: tuple[Pair, ...]
+    notes: tuple[str, ...] = ()
+    lexical: float | None = None
+    patches: Patches | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def words(self) -> tuple[Word, ...]:
+        """The document's words that answered, in their order; last what is in no word, such as punctuation."""
+        return self._sides[1]
+
+    @cached_property
+    def query_words(self) -> tuple[Word, ...]:
+        """The query's words, in their order; last what is in no word, such as the model's markers."""
+        return self._sides[0]
+
+    @cached_property
+    def _sides(self) -> tuple[tuple[Word, ...], tuple[Word, ...]]:
+        asked = _labels(self.query or "", self.query_tokens)
+        answered = _labels(self.content, self.document_tokens)
+        between: dict[tuple[_Label, _Label], float] = {}
+        for pair in self.pairs:
+            key = asked[pair.query_token], answered[pair.document_token]
+            between[key] = between.get(key, 0.0) + pair.contribution
+        return _words(between, 0), _words(between, 1)
+
+    @property
+    def n_query_words(self) -> int:
+        """How many words of the query there are heat maps of."""
+        return len(self.query_words)
+
+    def heat_map(self, word: int | None = None) -> NDArray[np.float32]:
+        """Return how well each part of an image answers a word of the query, or the whole query.
+
+        Args:
+            word: its position in `query_words`; None for the sum over all tokens.
+
+        Returns:
+            (rows, columns) float32, sums of dot products; NaN where a patch's vector is not known.
+
+        Raises:
+            ModelError: the document is not an image, or its vectors' places are not known; `notes` say why.
+            IndexError: there is no such word.
+        """
+        patches = self._placed()
+        chosen = list(range(len(self.query_tokens)))
+        if word is not None:
+            wanted = self.query_words[word]
+            labels = _labels(self.query or "", self.query_tokens)
+            chosen = [n for n in chosen if labels[n] == (wanted.start, wanted.end, wanted.text)]
+        summed = patches.similarities[chosen].sum(axis=0)
+        known = patches.places >= 0
+        return np.where(known, summed[patches.places], np.nan).astype(np.float32)
+
+    def draw(self, word: int | None = None) -> Image.Image:
+        """Return the image with `heat_map` drawn over it.
+
+        Raises:
+            ModelError, IndexError: as for `heat_map`.
+        """
+        from late_interaction.explain.heatmap import draw_heat_map
+
+        return draw_heat_map(self._placed().image, self.heat_map(word))
+
+    def _placed(self) -> Patches:
+        if self.patches is None:
+            why = " ".join(self.notes) if self.content_type == "image" else "It is a text."
+            raise ModelError(f"There is no heat map of {self.doc_id!r}. {why}")
+        return self.patches
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the explanation as JSON values, with `words` and `query_words`; without the image."""
+        values = asdict(replace(self, patches=None))
+        del values["patches"]
+        values["words"] = [asdict(word) for word in self.words]
+        values["query_words"] = [asdict(word) for word in self.query_words]
+        return values
+
+    def to_html(self) -> str:
+        """Return a page of HTML that needs nothing else: words shaded by their contribution, or the image's heat maps.
+
+        What a word answered shows when the pointer or the keyboard's focus is on it.
+        """
+        from late_interaction.explain.html import page
+
+        return page(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write `to_html` into a file."""
+        Path(path).write_text(self.to_html(), encoding="utf-8")
+
+    def _repr_html_(self) -> str:
+        from late_interaction.explain.html import fragment
+
+        return fragment(self)
+
+    def __rich__(self) -> RenderableType:
+        from late_interaction.explain.terminal import rendered
+
+        return rendered(self)
+
+    def __str__(self) -> str:
+        from late_interaction.explain.terminal import plain
+
+        return plain(self)
+
+
+_Label = tuple[int, int, str]
+
+
+def _labels(text: str, tokens: Sequence[QueryToken | DocumentToken]) -> list[_Label]:
+    """Return for each token the word that it is in: start, end and text; what is in none is one for each text."""
+    words = Words(text)
+    labels: list[_Label] = []
+    for token in tokens:
+        word = words.of((token.start, token.end)) if token.start < token.end else None
+        if word is None:
+            box = getattr(token, "box", None)
+            labels.append((0, 0, token.text if box is None else "(the picture)"))
+        else:
+            span: Span = words.spans[word]
+            labels.append((*span, text[slice(*span)]))
+    return labels
+
+
+def _words(between: dict[tuple[_Label, _Label], float], side: int) -> tuple[Word, ...]:
+    answers: dict[_Label, dict[str, float]] = {}
+    for key, contribution in between.items():
+        of = answers.setdefault(key[side], {})
+        other = key[1 - side][2]
+        of[other] = of.get(other, 0.0) + contribution
+    ordered = sorted(answers, key=lambda label: (label[1] == 0, label))
+    return tuple(
+        Word(
+            text,
+            start,
+            end,
+            sum(answers[start, end, text].values()),
+            tuple(sorted(answers[start, end, text].items(), key=lambda item: -item[1])),
+        )
+        for start, end, text in ordered
+    )
