@@ -11,11 +11,14 @@ import io
 from collections.abc import Sequence
 from html import escape
 from itertools import count
+from typing import TYPE_CHECKING
 
-from late_interaction.explain.explanation import Explanation, Word
 from late_interaction.explain.heatmap import scaled
 from late_interaction.explain.terminal import shades
 from late_interaction.explain.words import Span
+
+if TYPE_CHECKING:
+    from late_interaction.explain.explanation import Explanation, Word
 
 _ANSWERS = 5
 _RED = (220, 38, 38)

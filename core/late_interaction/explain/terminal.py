@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from late_interaction.explain.explanation import Explanation, Word
 from late_interaction.printable import printable
+
+if TYPE_CHECKING:
+    from late_interaction.explain.explanation import Explanation, Word
 
 _STYLES = ("yellow", "bold yellow", "bold black on yellow")
 _AROUND = 160
