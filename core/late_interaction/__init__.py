@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         StoreWriteError,
     )
     from late_interaction.images.loading import load_image
+    from late_interaction.images.pages import image_pages
     from late_interaction.images.pdf import pdf_pages
     from late_interaction.options import IndexOptions, RowOptions, SearchOptions, WriteOptions
     from late_interaction.pipeline import LateInteractionPipeline
@@ -81,6 +82,7 @@ _HOMES = {
         "StoreLockedError",
         "StoreWriteError",
     ),
+    "late_interaction.images.pages": ("image_pages",),
     "late_interaction.images.pdf": ("pdf_pages",),
     "late_interaction.options": ("IndexOptions", "RowOptions", "SearchOptions", "WriteOptions"),
     "late_interaction.pipeline": ("LateInteractionPipeline",),
@@ -143,6 +145,7 @@ __all__ = [
     "WriteOptions",
     "__version__",
     "fit_projection",
+    "image_pages",
     "load_image",
     "load_model",
     "passages",

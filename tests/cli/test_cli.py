@@ -236,7 +236,7 @@ def test_where_the_demos_model_is_missing_an_index_that_may_need_it_names_the_ex
         ),
         (
             ("index", "DB", "--db", "DB", "--model", "MODEL"),
-            ".csv, .pdf, .png, .jpg, .jpeg, .webp, .tif, .tiff, .bmp, .gif file in DB",
+            "There is no file of a kind that is read in DB",
         ),
         (("index", "DOCS", "--db", "DB", "--model", "DOCS"), "holds no model"),
         (("index", "DOCS", "--db", "DB", "--model", "no/such-model"), "or --model demo for all-MiniLM-L6-v2"),

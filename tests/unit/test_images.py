@@ -107,7 +107,7 @@ def pages() -> bytes:
 @pytest.mark.parametrize(
     ("source", "error", "message"),
     [
-        (b"no image", ValueError, "is not a BMP, GIF, JPEG, PNG, TIFF, WEBP image"),
+        (b"no image", ValueError, "is not a BMP, GIF, JPEG, PNG, TIFF, WEBP, HEIF, AVIF image"),
         (b"", ValueError, "is not a BMP"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n", ValueError, "is not a BMP"),
         (truncated(), ValueError, "is damaged"),

@@ -50,7 +50,7 @@ def endless(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _own_workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    pool = pdf_process._Pool()
+    pool = pdf_process.Pool()
     monkeypatch.setattr(pdf_process, "_pool", pool)
     yield
     pool.close()

@@ -35,7 +35,6 @@ from late_interaction.images.storing import StoreImages
 from late_interaction.options import IndexOptions
 from late_interaction.reading.files import (
     PDF_SUFFIX,
-    SUFFIXES,
     TEXT_SUFFIXES,
     ReadProblem,
     find_files,
@@ -56,7 +55,12 @@ _NUMBERED_ID = re.compile(r"(.*[#:])(\d+)", re.DOTALL)
 def index(
     paths: Annotated[
         list[Path],
-        typer.Argument(help=f"Files and folders: {', '.join(SUFFIXES)}.", exists=True, show_default=False),
+        typer.Argument(
+            help="Files and folders: texts, Markdown, source code, web pages, office files, mail, JSON, CSV, PDF and "
+            "images (docs/files.md).",
+            exists=True,
+            show_default=False,
+        ),
     ],
     db: DbOption,
     name: NameOption = DEFAULT_NAME,
@@ -82,13 +86,25 @@ def index(
     ] = None,
     content_column: Annotated[
         str | None,
-        typer.Option(help="Where the text of a CSV or JSON row is. By default content, else text."),
+        typer.Option(
+            "--content",
+            "--content-column",
+            help="Where the text of a CSV or JSON row is, as in title,text. By default content, else text.",
+        ),
     ] = None,
     id_column: Annotated[
         str | None,
         typer.Option(
-            help="Where its id is. By default doc_id, else id, else _id; without one it is file:line."
+            "--id",
+            "--id-column",
+            help="Where its id is. By default doc_id, else id, else _id; without one it is file:line.",
         ),
+    ] = None,
+    delimiter: Annotated[
+        str | None, typer.Option(help="What is between the values of CSV. It is detected by default.")
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Of texts without a byte order mark. It is detected by default.")
     ] = None,
     passage_tokens: Annotated[
         int | None,
@@ -153,6 +169,8 @@ def index(
                 on_problem,
                 content_column=content_column,
                 id_column=id_column,
+                delimiter=delimiter,
+                encoding=encoding,
                 model=encoder,
                 passage_tokens=passage_tokens,
                 overlap=overlap,

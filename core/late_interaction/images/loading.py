@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+from typing import IO, TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from late_interaction.errors import MissingExtraError
 from late_interaction.images.fetching import fetch_image
@@ -26,12 +26,15 @@ from late_interaction.images.scaling import Size, factors_for, scaled_rgb
 if TYPE_CHECKING:
     from PIL import Image
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+HEIF_SUFFIXES = (".heic", ".heif")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", *HEIF_SUFFIXES, ".avif")
 MAX_BYTES = 64 * 1024 * 1024
 """Most bytes of a file that is opened as an image."""
 
 # The formats that Pillow may open: some of its others run programs, or are seldom looked after.
-_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP", "HEIF", "AVIF")
+_OF_PAGES = ("GIF", "PNG", "TIFF", "WEBP")
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _WEB_TYPES = {"GIF": "gif", "JPEG": "jpeg", "MPO": "jpeg", "PNG": "png", "WEBP": "webp"}
 _DATA_URI = re.compile(r"data:[^,;]*(?:;[^,;]*)*;base64,", re.IGNORECASE)
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]{64,}={0,2}")  # of a text without white space at its end
@@ -78,7 +81,8 @@ def load_image(source: ImageSource, *, allow_urls: bool = False) -> Image.Image:
 
     Args:
         source: an image of Pillow, a path, the bytes of a file, base64 with or without `data:image/…;base64,` in
-            front, or a URL. BMP, GIF, JPEG, PNG, TIFF and WebP are read; of an animation the first picture.
+            front, or a URL. AVIF, BMP, GIF, HEIC, JPEG, PNG, TIFF and WebP are read; of an animation the first
+            picture (`image_pages` has all).
         allow_urls: fetch http and https URLs. They are fetched from public addresses only, within 20 seconds, up to
             32 MB, over at most 3 redirects.
 
@@ -86,7 +90,7 @@ def load_image(source: ImageSource, *, allow_urls: bool = False) -> Image.Image:
         ValueError: it is not an image that can be read, or too large (Pillow's `Image.MAX_IMAGE_PIXELS` pixels,
             64 MB).
         TypeError: it is none of the above.
-        MissingExtraError: Pillow is not installed.
+        MissingExtraError: Pillow is not installed, or pillow-heif for HEIC.
 
     Example:
         >>> from PIL import Image
@@ -108,7 +112,7 @@ def open_image(source: ImageSource, *, allow_urls: bool = False, fit: Fit | None
             memory. At least twice the model's width and height are left for the model's own scaling.
     """
     try:
-        from PIL import Image, ImageFile, UnidentifiedImageError
+        from PIL import Image, ImageFile
     except ImportError as error:
         raise MissingExtraError("Reading images", "colpali", "pillow") from error
 
@@ -123,14 +127,63 @@ def open_image(source: ImageSource, *, allow_urls: bool = False, fit: Fit | None
         raise ValueError(f"{name} is a PDF: pdf_pages(path) makes an image of each of its pages.")
     if len(data) > MAX_BYTES:
         raise ValueError(f"{name} has {len(data):,} bytes; an image may have {MAX_BYTES:,}.")
-    try:
-        image = Image.open(io.BytesIO(data), formats=_FORMATS)
-    except Exception as error:
-        what = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
-        raise ValueError(f"{name} is not a {', '.join(_FORMATS)} image, or is damaged{what}.") from error
+    image = _opened(io.BytesIO(data), name)
     web_type = _WEB_TYPES.get(image.format or "")
     decoded = _decoded(image, name, fit, data=data)
     return replace(decoded, data=data, media_type=f"image/{web_type}") if web_type else decoded
+
+
+def page_count(path: str) -> int:
+    """Return how many pages or pictures an image file has; 1 where it is of one picture, or cannot be opened.
+
+    Raises:
+        MissingExtraError: Pillow is not installed, or pillow-heif for HEIC.
+    """
+    try:
+        with open(path, "rb") as file, _opened(file, path) as image:  # noqa: PTH123 – as a path is written
+            return getattr(image, "n_frames", 1) if image.format in _OF_PAGES else 1
+    except MissingExtraError:
+        raise
+    except Exception:  # noqa: BLE001 – whoever loads it says what is wrong
+        return 1
+
+
+def load_page(path: str, page: int) -> Image.Image:
+    """Load a page of an image file, from 1, as `load_image` does.
+
+    Raises:
+        ValueError: it is damaged, or too large.
+    """
+    name = f"{path}, page {page}"
+    _, data = _read(Path(path), allow_urls=False)
+    image = _opened(io.BytesIO(data), name)
+    try:
+        image.seek(page - 1)
+    except Exception as error:
+        raise ValueError(f"{name} is damaged: {error}.") from error
+    return _decoded(image, name, None, data=None, is_page=True).image
+
+
+def _opened(file: IO[bytes], name: str) -> Image.Image:
+    """Open a file as an image of a kind that is read, without decoding it."""
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError as error:
+        raise MissingExtraError("Reading images", "colpali", "pillow") from error
+    start = file.read(12)
+    file.seek(0)
+    if start[4:8] == b"ftyp" and start[8:] in _HEIF_BRANDS:
+        try:
+            from pillow_heif import register_heif_opener
+        except ImportError as error:
+            raise MissingExtraError("Reading HEIC images", "files", "pillow-heif") from error
+        register_heif_opener()
+    Image.init()
+    try:
+        return Image.open(file, formats=[kind for kind in _FORMATS if kind in Image.OPEN])
+    except Exception as error:
+        what = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
+        raise ValueError(f"{name} is not a {', '.join(_FORMATS)} image, or is damaged{what}.") from error
 
 
 def _read(source: object, allow_urls: bool) -> tuple[str, bytes]:
@@ -174,7 +227,9 @@ def encoded_part(text: str) -> str | None:
     return None
 
 
-def _decoded(image: Image.Image, name: str, fit: Fit | None, *, data: bytes | None) -> LoadedImage:
+def _decoded(
+    image: Image.Image, name: str, fit: Fit | None, *, data: bytes | None, is_page: bool = False
+) -> LoadedImage:
     """Decode a file just opened, upright and in RGB.
 
     Args:
@@ -182,6 +237,7 @@ def _decoded(image: Image.Image, name: str, fit: Fit | None, *, data: bytes | No
         name: for messages.
         fit: as for `open_image`.
         data: the file, where nobody else uses this image, so that it may be decoded at a smaller size.
+        is_page: the file is at the page that is wanted.
     """
     from PIL import Image
 
@@ -191,14 +247,14 @@ def _decoded(image: Image.Image, name: str, fit: Fit | None, *, data: bytes | No
             f"{name} has {image.width}×{image.height} pixels, more than {limit:,} (PIL.Image.MAX_IMAGE_PIXELS)."
         )
     try:
-        n_frames = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+        n_frames = getattr(image, "n_frames", 1) if image.format == "TIFF" and not is_page else 1
         if n_frames == 1:
             return _shrunk(image, fit, data)
     except MissingExtraError:
         raise
     except Exception as error:
         raise ValueError(f"{name} is damaged: {error}.") from error
-    raise ValueError(f"{name} has {n_frames} pages: give each as an image of its own, or the file as a PDF.")
+    raise ValueError(f"{name} has {n_frames} pages: image_pages(path) gives each as a row.")
 
 
 def _shrunk(image: Image.Image, fit: Fit | None, data: bytes | None) -> LoadedImage:

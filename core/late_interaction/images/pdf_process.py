@@ -1,4 +1,4 @@
-"""Worker processes that open PDF files: started when needed, used again, and replaced when one overruns its time.
+"""Worker processes that open files: started when needed, used again, and replaced when one overruns its time.
 
 PDFium is not made for threads, some files make it work for hours, and some crash it. A worker that takes too long is
 killed, and the next request gets another one. Workers import no more than pypdfium2, are shared by the threads of a
@@ -16,7 +16,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,11 +57,29 @@ class CrashError(Exception):
     """A worker ended in the middle: it crashed, or took more memory than it may."""
 
 
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What workers run.
+
+    Attributes:
+        reads: what they read, for messages: "PDF files".
+        needs: what they import.
+        command: what Python is started with.
+        memory: most bytes that one may take.
+    """
+
+    reads: str
+    needs: str
+    command: Callable[[], list[str]]
+    memory: Callable[[], int]
+
+
 class _Worker:
     """One process."""
 
-    def __init__(self) -> None:
-        command = [sys.executable, "-I", "-S", str(_SCRIPT), *_library_folders()]
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        command = [sys.executable, "-I", *program.command()]
         flags = getattr(subprocess, "CREATE_NO_WINDOW", 0)
         try:
             self._process = subprocess.Popen(  # noqa: S603 – our own script
@@ -72,7 +91,7 @@ class _Worker:
             )
         except OSError as error:
             raise LateInteractionError(
-                f"a process to read PDF files cannot be started ({sys.executable}): {error}."
+                f"a process to read {program.reads} cannot be started ({sys.executable}): {error}."
             ) from error
         self.path: str | None = None
         with self._deadline(START_S):
@@ -80,7 +99,7 @@ class _Worker:
         if ready != b"ready\n":
             self.kill()
             raise LateInteractionError(
-                f"the process that reads PDF files did not start: {sys.executable} cannot import pypdfium2."
+                f"the process that reads {program.reads} did not start: {sys.executable} cannot import {program.needs}."
             )
 
     def ask(self, request: dict[str, Any], timeout_s: float) -> Answer:
@@ -93,7 +112,7 @@ class _Worker:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         timeout_s = min(timeout_s, threading.TIMEOUT_MAX)  # longer than this no system can wait
-        limits = {"memory": MEMORY, "processor_s": max(1.0, timeout_s / _PROCESSOR_SHARE)}
+        limits = {"memory": self._program.memory(), "processor_s": max(1.0, timeout_s / _PROCESSOR_SHARE)}
         self.path = request["path"]
         with self._deadline(timeout_s) as overran:
             try:
@@ -146,10 +165,19 @@ class _Worker:
             timer.cancel()
 
 
-class _Pool:
-    """The workers of this process."""
+_PDF = Program("PDF files", "pypdfium2", lambda: ["-S", str(_SCRIPT), *_library_folders()], lambda: MEMORY)
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 
-    def __init__(self) -> None:
+
+class Pool:
+    """The workers of this process that run a program."""
+
+    def __init__(self, program: Program = _PDF) -> None:
+        self._program = program
+        self._start_anew()
+        _pools.add(self)
+
+    def _start_anew(self) -> None:
         self._free = threading.Condition()
         self._idle: list[_Worker] = []
         self._busy: set[_Worker] = set()
@@ -186,6 +214,7 @@ class _Pool:
         """Forget all workers, in a forked child."""
         for worker in (*self._idle, *self._busy):
             worker.abandon()
+        self._start_anew()
 
     def _take(self, path: str, *, new: bool = False) -> tuple[_Worker, bool]:
         with self._free:
@@ -204,7 +233,7 @@ class _Pool:
                     continue
                 self._free.wait()
         try:
-            worker = _Worker()
+            worker = _Worker(self._program)
         except BaseException:
             with self._free:
                 self._starting -= 1
@@ -228,7 +257,7 @@ class _Pool:
             self._free.notify()
 
 
-_pool = _Pool()
+_pool = Pool()
 
 
 def ask(what: str, path: str | os.PathLike[str], timeout_s: float, **details: Any) -> Answer:
@@ -267,13 +296,13 @@ def _library_folders() -> list[str]:
 
 def _in_forked_child() -> None:
     """Start without the workers of the parent, whose answers are for the parent."""
-    global _pool  # noqa: PLW0603
-    _pool.abandon()
-    _pool = _Pool()
+    for pool in _pools:
+        pool.abandon()
 
 
 def _at_exit() -> None:
-    _pool.close()  # the one of now: after a fork it is another
+    for pool in _pools:
+        pool.close()
 
 
 atexit.register(_at_exit)

@@ -1,4 +1,4 @@
-"""Files to rows: text and Markdown in passages, JSON Lines and CSV a row each, images, and PDF files by the page.
+"""Files to rows: texts in passages, JSON and CSV a row for each record, images, and PDF files by the page.
 
 Rows are read as they are asked for, so memory does not grow with the files.
 """
@@ -6,23 +6,37 @@ Rows are read as they are asked for, so memory does not grow with the files.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from late_interaction.encoders.base import LateInteractionModel
 from late_interaction.errors import MissingExtraError
-from late_interaction.images.loading import IMAGE_SUFFIXES
+from late_interaction.images.pages import image_pages
 from late_interaction.images.pdf import DPI, PDF_TIMEOUT_S, pdf_pages
-from late_interaction.reading.finding import PDF_SUFFIX, SUFFIXES, TEXT_SUFFIXES, find_files
+from late_interaction.reading.encodings import Encoding, check_encoding, encoding_of
+from late_interaction.reading.finding import PDF_SUFFIX, TEXT_SUFFIXES, find_files
+from late_interaction.reading.kinds import SUFFIXES, Kind, kind_of
 from late_interaction.reading.ocr import check_ocr
 from late_interaction.reading.passages import passages
 from late_interaction.reading.pdf_texts import pdf_rows
 from late_interaction.reading.problems import ReadProblem, RestUnreadableError
-from late_interaction.reading.tables import csv_records, json_records, record_row, with_image
-from late_interaction.reading.texts import text_rows
+from late_interaction.reading.tables import (
+    Record,
+    RecordError,
+    content_columns,
+    csv_records,
+    json_line_records,
+    json_records,
+    made_of,
+    row_of,
+)
+from late_interaction.reading.texts import Cut, converted_rows, text_rows
 from late_interaction.rows import Row
 
 __all__ = ["PDF_SUFFIX", "SUFFIXES", "TEXT_SUFFIXES", "ReadProblem", "find_files", "passages", "read_rows"]
+
+_LINES_NAMED = 5
 
 
 def read_rows(
@@ -31,6 +45,8 @@ def read_rows(
     *,
     content_column: str | None = None,
     id_column: str | None = None,
+    delimiter: str | None = None,
+    encoding: str | None = None,
     model: LateInteractionModel | None = None,
     passage_tokens: int | None = None,
     overlap: int = 0,
@@ -43,24 +59,27 @@ def read_rows(
 ) -> Iterator[Row]:
     """Yield rows for `LateInteractionPipeline.index_documents`, one at a time.
 
-    Text and Markdown files become passages that the model reads whole (see `passages`), in Markdown with the headings
-    above them as `heading`; their ids are `file#1`, `file#2`, … A line of JSON or of CSV becomes one row; its id is the
-    id column's value, else `file:line`. Every row carries its file as `source` and its first line as `line`;
-    the other columns, or JSON values, are its metadata.
+    Texts become passages that the model reads whole (see `passages`), with the headings above them as `heading`; their
+    ids are `file#1`, `file#2`, … A record of JSON or CSV becomes one row; its id is the id column's value, else
+    `file:line`. Every row carries its file as `source`, and where it begins as `line` or `page`; what else is known of
+    it, such as the other columns, is its metadata (docs/files.md has the kinds).
 
-    For a visual model (`images`) an image becomes a row, and each page of a PDF, with the id `file#page`; so does a
-    JSON or CSV record with an `image`, a path from its file's folder. Otherwise a PDF becomes passages of the text of
-    its pages, and an image is a problem. A row of a PDF has `page` and `pages` in place of `line`.
+    For a visual model (`images`) an image becomes a row, and each page of a PDF, a TIFF or an animation, with the id
+    `file#page`; so does a JSON or CSV record with an `image`, a path from its file's folder. Otherwise a PDF becomes
+    passages of the text of its pages, and an image is a problem.
 
     Args:
         files: as `find_files` lists them.
-        on_problem: called with each line or file that cannot be read; reading goes on behind it.
-        content_column: where the text is; None for `content`, else `text`.
+        on_problem: called with each file, or fault of a file, that cannot be read; reading goes on behind it.
+        content_column: where the text of a record is; None for `content`, else `text`. Several, separated by commas,
+            are joined by line ends; "page.text" is inside an object.
         id_column: where the id is; None for the first existing one of `doc_id`, `id` and `_id`.
+        delimiter: between the values of CSV; None to detect it.
+        encoding: of texts that have no byte order mark; None to detect it.
         model: counts the tokens of passages, as for `passages`; without one they are estimated.
         passage_tokens: most tokens of a passage; by default 300, or what the model reads, if that is less.
         overlap: sentences that a passage repeats of the one before it.
-        headings: put the headings above a passage of Markdown into its text.
+        headings: put the headings above a passage into its text.
         images: rows may have an `image`.
         dpi: resolution at which pages of a PDF are rendered.
         pdf_timeout_s: most seconds for a page of a PDF.
@@ -72,25 +91,29 @@ def read_rows(
     """
     cut = partial(passages, model=model, max_tokens=passage_tokens, overlap=overlap, headings=headings)
     list(cut(""))  # Wrong options are an error, and not a problem of each file.
+    check_encoding(encoding)
+    if delimiter is not None and len(delimiter) != 1:
+        raise ValueError(f"a delimiter is one character, not {delimiter!r}.")
     if ocr:
         check_ocr()
+    records = _Records(on_problem, content_column, id_column, delimiter, images=images)
     for file in files:
-        suffix = file.suffix.lower()
         try:
-            if suffix in TEXT_SUFFIXES:
-                yield from text_rows(file, cut, markdown=suffix == ".md")
-            elif suffix == PDF_SUFFIX and images:
+            kind = kind_of(file)
+            if kind is Kind.PDF and images:
                 yield from pdf_pages(file, dpi=dpi, pdf_timeout_s=pdf_timeout_s, password=password)
-            elif suffix == PDF_SUFFIX:
+            elif kind is Kind.PDF:
                 yield from pdf_rows(
                     file, cut, on_problem, pdf_timeout_s=pdf_timeout_s, password=password, ocr=ocr
                 )
-            elif suffix in IMAGE_SUFFIXES and images:
-                yield {"image": str(file), "doc_id": str(file), "source": str(file)}
-            elif suffix in IMAGE_SUFFIXES:
+            elif kind is Kind.IMAGE and images:
+                yield from image_pages(file)
+            elif kind is Kind.IMAGE:
                 on_problem(ReadProblem(file, None, "an image, which needs a visual model such as ColQwen2"))
+            elif kind in (Kind.OFFICE, Kind.NOTEBOOK, Kind.MAIL):
+                yield from converted_rows(file, cut)
             else:
-                yield from _record_rows(file, on_problem, content_column, id_column, images=images)
+                yield from _text_or_records(file, kind, encoding_of(file, encoding), cut, records, on_problem)
         except RestUnreadableError as error:
             on_problem(ReadProblem(file, error.line, error.reason))
         except (ValueError, MissingExtraError) as error:
@@ -99,21 +122,74 @@ def read_rows(
             on_problem(ReadProblem(file, None, error.strerror or str(error)))
 
 
-def _record_rows(
+def _text_or_records(
     file: Path,
+    kind: Kind,
+    encoding: Encoding,
+    cut: Cut,
+    records: _Records,
     on_problem: Callable[[ReadProblem], None],
-    content_column: str | None,
-    id_column: str | None,
-    *,
-    images: bool,
 ) -> Iterator[Row]:
-    """Yield a row for each good record of a JSON Lines or CSV file."""
-    records = csv_records if file.suffix.lower() == ".csv" else json_records
-    for line, record in records(file, on_problem):
+    """Yield the rows of a file that is decoded; tell which bytes are not of its encoding."""
+    if encoding.damaged:
+        line, count = encoding.damaged
+        what = "byte or more is" if count == 1 else "bytes or more are"
+        on_problem(
+            ReadProblem(file, line, f"{count} {what} not {encoding.name}, and read as \ufffd (--encoding)")
+        )
+    if kind is Kind.CSV:
+        yield from records.rows(
+            file, csv_records(file, encoding, records.needed, delimiter=records.delimiter)
+        )
+    elif kind is Kind.JSON_LINES:
+        yield from records.rows(file, json_line_records(file, encoding))
+    elif kind is Kind.JSON and (found := json_records(file, encoding, records.columns)) is not None:
+        yield from records.rows(file, enumerate(found, 1), place="item")
+    else:
+        yield from text_rows(file, cut, encoding)
+
+
+@dataclass(frozen=True, slots=True)
+class _Records:
+    """Rows of records, and what is wrong with the others: a problem for each fault of a file, not for each line."""
+
+    on_problem: Callable[[ReadProblem], None]
+    content_column: str | None
+    id_column: str | None
+    delimiter: str | None
+    images: bool
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Where a text may be."""
+        return content_columns(self.content_column)
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Names of columns of which a table should have one."""
+        return (*self.columns, *(("image",) if self.images else ()))
+
+    def rows(
+        self, file: Path, records: Iterable[tuple[int, Record | RecordError]], place: str = "line"
+    ) -> Iterator[Row]:
+        """Yield a row for each good record; `place` says what their numbers count."""
+        faults: dict[str, tuple[str, list[int]]] = {}
         try:
-            row = record_row(record, f"{file}:{line}", content_column, id_column, images=images)
-        except ValueError as error:
-            on_problem(ReadProblem(file, line, str(error)))
-        else:
-            row = {"source": str(file), "line": line} | row
-            yield with_image(row, file.parent, images=images) if "image" in row else row
+            for number, record in records:
+                try:
+                    if isinstance(record, RecordError):
+                        raise record
+                    made = made_of(
+                        record, f"{file}:{number}", self.content_column, self.id_column, images=self.images
+                    )
+                except RecordError as error:
+                    faults.setdefault(error.kind, (error.reason, []))[1].append(number)
+                else:
+                    where = {"source": str(file), place: number}
+                    yield row_of(made, where, file.parent, images=self.images)
+        finally:
+            for reason, numbers in faults.values():
+                others = ", ".join(map(str, numbers[1 : _LINES_NAMED + 1]))
+                more = ", …" if len(numbers) > _LINES_NAMED + 1 else ""
+                also = f" (and {len(numbers) - 1} more {place}s like it: {others}{more})" if others else ""
+                self.on_problem(ReadProblem(file, numbers[0], f"{reason}{also}"))

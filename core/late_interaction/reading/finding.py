@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from late_interaction.images.loading import IMAGE_SUFFIXES
+from late_interaction.reading.kinds import KINDS, SUFFIXES, Kind
 
-TEXT_SUFFIXES = (".txt", ".md")
 PDF_SUFFIX = ".pdf"
-SUFFIXES = (*TEXT_SUFFIXES, ".jsonl", ".csv", PDF_SUFFIX, *IMAGE_SUFFIXES)
+_IN_RECORDS = (Kind.CSV, Kind.JSON_LINES, Kind.PDF, Kind.IMAGE)
+TEXT_SUFFIXES = tuple(suffix for suffix, kind in KINDS.items() if kind not in _IN_RECORDS)
+"""Of files that are cut into passages."""
 
 
 def find_files(paths: Iterable[Path]) -> list[Path]:
@@ -31,12 +32,12 @@ def find_files(paths: Iterable[Path]) -> list[Path]:
                 and not any(part.startswith(".") for part in file.relative_to(path).parts)
             )
             if not inside:
-                raise ValueError(f"There is no {', '.join(SUFFIXES)} file in {path}.")
+                raise ValueError(f"There is no file of a kind that is read in {path}.")
             found += inside
         elif not path.exists():
             raise ValueError(f"There is no file or folder {path}.")
         elif path.suffix.lower() not in SUFFIXES:
-            raise ValueError(f"{path} is not a {', '.join(SUFFIXES)} file.")
+            raise ValueError(f"{path} is not of a kind that is read.")
         else:
             found.append(path)
     return list(dict.fromkeys(file.resolve() for file in found))

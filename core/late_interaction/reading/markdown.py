@@ -50,13 +50,16 @@ class Section:
     blocks: list[Block] = field(default_factory=list)
 
 
-def plain_section(text: str) -> Section:
-    """Return the paragraphs of a text without markup, which blank lines set apart."""
+def plain_section(text: str, *, in_lines: bool = False) -> Section:
+    """Return the paragraphs of a text without markup, which blank lines set apart; they may be cut between lines."""
     section, line = Section(1), 1
     for part in re.split(r"(\n(?:[^\S\n]*\n)+)", text):
         if part.strip():
             leading = part[: len(part) - len(part.lstrip())]
-            section.blocks.append(Block(part.lstrip("\n"), line + leading.count("\n")))
+            block = part.lstrip("\n")
+            section.blocks.append(
+                Block(block, line + leading.count("\n"), _line_starts(block) if in_lines else ())
+            )
         line += part.count("\n")
     return section
 

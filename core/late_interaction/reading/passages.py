@@ -54,6 +54,7 @@ def passages(
     max_tokens: int | None = None,
     overlap: int = 0,
     markdown: bool = False,
+    code: bool = False,
     headings: bool = True,
 ) -> Iterator[Passage]:
     r"""Cut a text into passages that a model reads whole.
@@ -70,6 +71,7 @@ def passages(
         overlap: so many sentences at the end of a passage are repeated at the beginning of the next one, as far as
             they fit, unless a heading is between them.
         markdown: the text is Markdown.
+        code: the text is source code, which is cut between lines.
         headings: put the headings above a passage into its text, as far as they fit into a third of it.
 
     Yields:
@@ -89,7 +91,7 @@ def passages(
         raise ValueError(f"overlap must not be negative, as {overlap} is.")
     measure = _Measure(model, max_tokens)
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    sections = list(markdown_sections(text)) if markdown else [plain_section(text)]
+    sections = list(markdown_sections(text)) if markdown else [plain_section(text, in_lines=code)]
     carried: list[Section] = []  # Headings without a text of their own, before the next section.
     for section, following in zip_longest(sections, sections[1:]):
         is_above_next = (

@@ -1,120 +1,305 @@
-"""JSON Lines and CSV: a record for each line, and a row for each record."""
+"""JSON, JSON Lines and CSV: a record for each line or object, and a row for each record."""
 
 from __future__ import annotations
 
-import codecs
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TextIO, TypeAlias
 
-from late_interaction.reading.problems import ReadProblem, RestUnreadableError
-from late_interaction.rows import Row
+from late_interaction.reading.dialects import Table, table_of
+from late_interaction.reading.encodings import Encoding, open_text
+from late_interaction.reading.problems import RestUnreadableError
+from late_interaction.rows import CONTENT_TYPES, RESERVED, Encodable, Row
 from late_interaction.types import Document
 
 Record: TypeAlias = dict[str, Any]
+
+LONGEST_FIELD = 64 * 1024**2
+"""Most characters of a field of CSV, or a line of JSON."""
+LARGEST_JSON = 256 * 1024**2
+"""Most bytes of a JSON file, which is read as a whole."""
 
 _CONTENT_COLUMNS = ("content", "text")
 _ID_COLUMNS = ("doc_id", "id", "_id")
 _LONGEST_PATH = 1000
 
 
-def json_records(file: Path, on_problem: Callable[[ReadProblem], None]) -> Iterator[tuple[int, Record]]:
-    """Yield line number and object of each line; skip blank lines."""
-    with file.open("rb") as raw:
-        for line, data in enumerate(raw, 1):
+class RecordError(ValueError):
+    """A record that makes no row.
+
+    Attributes:
+        kind: the same for all records of a file with the same fault, which are told together.
+    """
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(kind, reason)
+        self.kind, self.reason = kind, reason
+
+
+def json_line_records(file: Path, encoding: Encoding) -> Iterator[tuple[int, Record | RecordError]]:
+    """Yield the number of each line that is not blank, and its object, or what is wrong with it."""
+    with open_text(file, encoding) as text:
+        line = 0
+        while data := text.readline(LONGEST_FIELD + 1):
+            line += 1
+            if len(data) > LONGEST_FIELD:
+                raise RestUnreadableError(
+                    line, f"longer than {LONGEST_FIELD:,} characters; the rest of the file is left out"
+                )
             if not data.strip():
                 continue
             try:
-                record = json.loads(data.removeprefix(codecs.BOM_UTF8).decode())
-            except UnicodeDecodeError:
-                on_problem(ReadProblem(file, line, "not UTF-8"))
+                record = json.loads(data)
             except json.JSONDecodeError as error:
-                on_problem(ReadProblem(file, line, f"not JSON: {error.msg} at column {error.colno}"))
+                yield line, RecordError("json", f"not JSON: {error.msg} at column {error.colno}")
+            except RecursionError:
+                yield line, RecordError("nested", "nested too deeply")
             else:
-                if isinstance(record, dict):
-                    yield line, record
-                else:
-                    on_problem(ReadProblem(file, line, f"not a JSON object but {type(record).__name__}"))
+                yield line, _as_record(record)
 
 
-def csv_records(file: Path, on_problem: Callable[[ReadProblem], None]) -> Iterator[tuple[int, Record]]:
-    """Yield the first line number of each record, and its values by the header's names."""
-    with file.open(newline="", encoding="utf-8-sig") as text:
-        reader = csv.reader(text, strict=True)
-        header: Sequence[str] | None = None
-        while True:
-            line = reader.line_num + 1
-            try:
+def json_records(file: Path, encoding: Encoding, columns: Sequence[str]) -> list[Record | RecordError] | None:
+    """Return the objects of a JSON file that have a text: of a list, or of the list in an object, or the object itself.
+
+    Args:
+        file: the JSON file.
+        encoding: of the file.
+        columns: where a text may be, as `content_columns` returns them.
+
+    Returns:
+        None where it holds no such objects; it can be read as a text then.
+
+    Raises:
+        ValueError: it is not JSON, or too large.
+    """
+    if file.stat().st_size > LARGEST_JSON:
+        raise ValueError(f"larger than {LARGEST_JSON // 1024**2} MB: write a line for each object (.jsonl)")
+    with open_text(file, encoding) as text:
+        try:
+            data = json.load(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"not JSON: {error.msg} in line {error.lineno}, column {error.colno}") from None
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+
+    def has_text(item: object) -> bool:
+        return isinstance(item, dict) and any(_value_at(item, column) is not None for column in columns)
+
+    if has_text(data):
+        return [data]
+    lists = [data] if isinstance(data, list) else list(data.values()) if isinstance(data, dict) else []
+    found = next((items for items in lists if isinstance(items, list) and any(map(has_text, items))), None)
+    return None if found is None else [_as_record(item) for item in found]
+
+
+def _as_record(value: object) -> Record | RecordError:
+    if isinstance(value, dict):
+        return value
+    return RecordError("object", f"not a JSON object but {type(value).__name__}")
+
+
+def csv_records(
+    file: Path, encoding: Encoding, needed: Sequence[str], *, delimiter: str | None
+) -> Iterator[tuple[int, Record | RecordError]]:
+    """Yield the first line number of each record, and its values by the header's names, or what is wrong with it.
+
+    Args:
+        file: the table.
+        encoding: of the file.
+        needed: names of which the header should have one.
+        delimiter: between the values; None to detect it.
+
+    Raises:
+        ValueError: none of the needed columns is there.
+        RestUnreadableError: a field is too long; the records before it were yielded.
+    """
+    table = table_of(file, encoding, needed, delimiter=delimiter)
+    if table.names and not any(name.casefold() in map(str.casefold, table.names) for name in needed):
+        columns = alternatives(table.names, "and")
+        what = f"no {alternatives(needed)} among" if table.has_header else "no header; the columns are"
+        choice = ",".join(table.names[:2])
+        raise ValueError(f"there is {what} {columns}: say which have the text, as in --content {choice}")
+    with open_text(file, encoding, newline="") as text:
+        yield from _csv_rows(text, table)
+
+
+def _csv_rows(text: TextIO, table: Table) -> Iterator[tuple[int, Record | RecordError]]:
+    for _ in range(table.skip):
+        text.readline()
+    reader = csv.reader(text, **table.dialect)
+    is_header = table.has_header
+    while True:
+        line = reader.line_num + 1 + table.skip
+        try:
+            with _field_limit():
                 values = next(reader, None)
-            except csv.Error as error:
-                on_problem(ReadProblem(file, line, f"not CSV: {error}"))
-                continue
-            except UnicodeDecodeError:
-                raise RestUnreadableError(
-                    line, "not UTF-8 from about here on; the rest of the file is left out"
-                ) from None
-            if values is None:
-                return
-            if not values:
-                continue
-            if header is None:
-                header = values
-            elif len(values) != len(header):
-                reason = f"{len(values)} values where the header has {len(header)} columns"
-                on_problem(ReadProblem(file, line, reason))
-            else:
-                yield line, dict(zip(header, values, strict=True))
+        except csv.Error as error:
+            if "field limit" in str(error):
+                reason = (
+                    f"a field has more than {LONGEST_FIELD:,} characters; the rest of the file is left out"
+                )
+                raise RestUnreadableError(line, reason) from None
+            yield line, RecordError("csv", f"not CSV: {error}")
+            continue
+        if values is None:
+            return
+        if not values:
+            continue
+        if is_header:
+            is_header = False
+            continue
+        while len(values) > len(table.names) and not values[-1]:
+            values.pop()
+        if len(values) == len(table.names):
+            yield line, dict(zip(table.names, values, strict=True))
+        else:
+            what = "header" if table.has_header else "first line"
+            reason = f"{len(values)} values where the {what} has {len(table.names)} columns"
+            yield line, RecordError("columns", reason)
 
 
-def record_row(
+@contextmanager
+def _field_limit() -> Iterator[None]:
+    """Let fields be long while a record is read: the limit is the whole process's."""
+    before = csv.field_size_limit(LONGEST_FIELD)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def content_columns(chosen: str | None) -> tuple[str, ...]:
+    """Return where the text of a record may be: the columns chosen, separated by commas, or the usual ones."""
+    if chosen is None:
+        return _CONTENT_COLUMNS
+    return tuple(dict.fromkeys((chosen, *(name.strip() for name in chosen.split(",") if name.strip()))))
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a record makes: a document's id, its text ("" where its image is enough), and the other columns."""
+
+    doc_id: str
+    content: str
+    metadata: Record
+
+
+def made_of(
     record: Mapping[str, Any],
     default_id: str,
     content_column: str | None,
     id_column: str | None,
     *,
     images: bool,
-) -> Record:
-    """Return a record with its text under `content`, unless its image is enough, and its id under `doc_id`.
+) -> Made:
+    """Return what a record makes.
 
     Raises:
-        ValueError: the text or the id is missing, or is not what it should be.
+        RecordError: the text or the id is missing, or is not what it should be.
     """
     row = dict(record)
-    content_columns = _CONTENT_COLUMNS if content_column is None else (content_column,)
-    column = next((name for name in content_columns if name in row), None)
-    found: Record = {}
-    if column is not None:
-        found["content"] = content = row.pop(column)
-        if not isinstance(content, str) or not content.strip():
-            raise ValueError(f"{column} must be text, not {content!r}")
-    elif not (images and row.get("image")):
-        raise ValueError(f"there is no {_alternatives(content_columns)} among {_alternatives(row, 'and')}")
-    id_columns = _ID_COLUMNS if id_column is None else (id_column,)
-    column = next((name for name in id_columns if name in row), None)
+    content = _content(row, content_column)
+    if content is None and not (images and row.get("image")):
+        columns = alternatives(content_columns(content_column))
+        raise RecordError("content", f"there is no {columns} among {alternatives(row, 'and')}")
+    column = _column(row, _ID_COLUMNS) if id_column is None else id_column
     if column is None:
-        if id_column is not None:
-            raise ValueError(f"there is no {id_column!r} among {_alternatives(row, 'and')}")
-        return row | found | {"doc_id": default_id}
+        return Made(default_id, content or "", row)
+    if column not in row:
+        raise RecordError("no id", f"there is no {column!r} among {alternatives(row, 'and')}")
     doc_id = row.pop(column)
     if isinstance(doc_id, bool) or not isinstance(doc_id, str | int) or doc_id == "":
-        raise ValueError(f"{column} must be text or a whole number, not {doc_id!r}")
-    return row | found | {"doc_id": str(doc_id)}
+        raise RecordError("id", f"{column} must be text or a whole number, not {doc_id!r}")
+    return Made(str(doc_id), content or "", row)
 
 
-def with_image(row: Record, folder: Path, *, images: bool) -> Row:
-    """Return a row with the path of its image from the current folder; for a text model the image is metadata."""
-    if not images:
-        metadata = {key: value for key, value in row.items() if key not in ("doc_id", "content")}
-        return Document(row["doc_id"], row["content"], metadata=metadata)
-    image = row.pop("image")
-    if not image:
-        return row
+def _content(row: Record, chosen: str | None) -> str | None:
+    """Take the text out of a record; None if it has none."""
+    if chosen is None or chosen in row:
+        column = chosen if chosen in row else _column(row, _CONTENT_COLUMNS)
+        if column is None:
+            return None
+        text = _text(row.pop(column), column)
+        if not text.strip():
+            raise RecordError("blank", f"{column} must be text, not {text!r}")
+        return text
+    columns = [name for name in content_columns(chosen) if "," not in name]
+    texts = [_text(_taken(row, column), column, plain=True) for column in columns]
+    if not any(text.strip() for text in texts):
+        return None
+    return "\n".join(text for text in texts if text.strip())
+
+
+def _text(value: object, column: str, *, plain: bool = False) -> str:
+    """Return a text, or the paragraphs of a list, as one text."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
+        return "\n\n".join(value)
+    if plain and (value is None or isinstance(value, int | float)):
+        return "" if value is None else str(value)
+    raise RecordError("type", f"{column} must be text, not {value!r}"[:_LONGEST_PATH])
+
+
+def _column(row: Mapping[str, Any], names: Iterable[str]) -> str | None:
+    """Return the first of these columns, in whatever case."""
+    there = {name.casefold(): name for name in reversed([*row])}
+    return next((name if name in row else there[name] for name in names if name in there), None)
+
+
+def _value_at(row: Mapping[str, Any], path: str) -> object:
+    """Return the value of a column, or of "page.text" inside one; None if there is none."""
+    if path in row:
+        value: object = row[path]
+        return value
+    first, _, rest = path.partition(".")
+    inner = row.get(first)
+    return _value_at(inner, rest) if rest and isinstance(inner, dict) else None
+
+
+def _taken(row: Record, path: str) -> object:
+    """Take the value of a column, or of "page.text" inside one, out of a record."""
+    value = _value_at(row, path)
+    if path in row:
+        return row.pop(path)
+    first, _, rest = path.partition(".")
+    if value is not None:
+        inner = dict(row[first])
+        _taken(inner, rest)
+        row[first] = inner
+        if not inner:
+            del row[first]
+    return value
+
+
+def row_of(made: Made, where: Record, folder: Path, *, images: bool) -> Row:
+    """Return the row of a record.
+
+    A column with the name of a part of a row, such as `content_type`, is metadata like any other.
+
+    Args:
+        made: of the record.
+        where: metadata that tell where the record is; its own columns of these names come before them.
+        folder: where paths of images begin.
+        images: an image is encoded; for a text model it is metadata.
+    """
+    metadata = where | made.metadata
+    image = metadata.pop("image", None) if images else None
     if isinstance(image, str) and len(image) < _LONGEST_PATH and (folder / image).is_file():
         image = str(folder / image)
-    return row | {"image": image}
+    if metadata.get("content_type") in CONTENT_TYPES and not ("image" in metadata or image):
+        del metadata["content_type"]
+    if metadata.keys().isdisjoint(RESERVED):
+        shown = {"content": made.content} if made.content or not image else {}
+        return metadata | shown | {"doc_id": made.doc_id} | ({"image": image} if image else {})
+    document = Document(made.doc_id, made.content, metadata=metadata)
+    return Encodable(document, image=image) if image else document
 
 
-def _alternatives(names: Iterable[str], word: str = "or") -> str:
+def alternatives(names: Iterable[str], word: str = "or") -> str:
+    """Return names for a message."""
     return f" {word} ".join(repr(name) for name in names) or "no columns"

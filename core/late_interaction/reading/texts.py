@@ -1,66 +1,113 @@
-"""Text and Markdown: a row for each passage."""
+"""Texts of every kind: a row for each passage."""
 
 from __future__ import annotations
 
-import codecs
+import tempfile
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from late_interaction.reading.converting import converted
+from late_interaction.reading.encodings import Encoding, open_text
+from late_interaction.reading.kinds import Kind, kind_of
 from late_interaction.reading.passages import Passage
-from late_interaction.reading.problems import RestUnreadableError
+from late_interaction.reading.structured import mail, notebook_as_markdown, rst_as_markdown
 from late_interaction.sentences import last_boundary
 
 Cut: TypeAlias = Callable[..., Iterator[Passage]]
-"""`passages` with its options but `markdown`."""
+"""`passages` with its options but `markdown` and `code`."""
 
 _SEGMENT = 65_536
 _LONGEST_SEGMENT = 4 * _SEGMENT
 
 
-def text_rows(file: Path, cut: Cut, *, markdown: bool) -> Iterator[dict[str, Any]]:
-    """Yield a row for each passage of a text or Markdown file."""
+def text_rows(file: Path, cut: Cut, encoding: Encoding) -> Iterator[dict[str, Any]]:
+    """Yield a row for each passage of a text, of Markdown, reStructuredText or source code, or of JSON as a text."""
+    kind = kind_of(file)
+    known: dict[str, Any] = {"encoding": encoding.name} if encoding.is_guessed else {}
+    if kind in (Kind.CODE, Kind.JSON) and (language := _language(file.name)):
+        known["language"] = language
+    marked = kind in (Kind.MARKDOWN, Kind.RST)
     chunk = 0
-    for first_line, text in _segments(file, whole=markdown):
-        for passage in cut(text, markdown=markdown):
+    for first_line, text in _segments(file, encoding, whole=marked):
+        if kind is Kind.RST:
+            text = rst_as_markdown(text)
+        for passage in cut(text, markdown=marked, code=kind in (Kind.CODE, Kind.JSON)):
             chunk += 1
-            yield {
-                "content": passage.text,
-                "doc_id": f"{file}#{chunk}",
-                "source": str(file),
-                "line": first_line + passage.line - 1,
-                "chunk": chunk,
-                **({"heading": passage.heading} if passage.heading else {}),
-            }
+            yield _row(file, chunk, passage) | {"line": first_line + passage.line - 1} | known
 
 
-def _segments(file: Path, *, whole: bool) -> Iterator[tuple[int, str]]:
-    """Yield first line and text of parts of a file that begin with a paragraph; Markdown is one part.
+def converted_rows(file: Path, cut: Cut) -> Iterator[dict[str, Any]]:
+    """Yield a row for each passage of an office file, web page, book, notebook or mail.
 
-    Of a file with a byte that is not UTF-8, what stands before that line is yielded first.
+    Raises:
+        ValueError: it cannot be read.
+        MissingExtraError: what converts it is not installed.
     """
+    kind = kind_of(file)
+    known: dict[str, Any] = {}
+    parts: list[tuple[str, int | None]]
+    if kind is Kind.NOTEBOOK:
+        parts = [(notebook_as_markdown(file), None)]
+    elif kind is Kind.MAIL:
+        text, is_html, known = mail(file)
+        yield from _mail_rows(
+            file, cut, _html_as_markdown(text) if is_html else text, known, markdown=is_html
+        )
+        return
+    else:
+        made = converted(file)
+        parts = [(part.markdown, part.page) for part in made.parts]
+        known = {name: said for name, said in (("title", made.title), ("author", made.author)) if said}
+    chunk = 0
+    for markdown, page in parts:
+        place: dict[str, Any] = {} if page is None else {"page": page, "pages": len(parts)}
+        for passage in cut(markdown, markdown=True):
+            chunk += 1
+            yield _row(file, chunk, passage) | place | known
+
+
+def _mail_rows(
+    file: Path, cut: Cut, text: str, known: dict[str, Any], *, markdown: bool
+) -> Iterator[dict[str, Any]]:
+    whole = "\n\n".join(part for part in (known.get("subject", ""), text) if part.strip())
+    for chunk, passage in enumerate(cut(whole, markdown=markdown), 1):
+        yield _row(file, chunk, passage) | known
+
+
+def _html_as_markdown(text: str) -> str:
+    with tempfile.TemporaryDirectory(prefix="late-interaction-mail-") as folder:
+        page = Path(folder) / "mail.html"
+        page.write_text(f'<meta charset="utf-8">{text}', encoding="utf-8", errors="replace")
+        return "\n\n".join(part.markdown for part in converted(page).parts)
+
+
+def _row(file: Path, chunk: int, passage: Passage) -> dict[str, Any]:
+    row = {"content": passage.text, "doc_id": f"{file}#{chunk}", "source": str(file), "chunk": chunk}
+    return row | ({"heading": passage.heading} if passage.heading else {})
+
+
+@lru_cache(maxsize=256)
+def _language(name: str) -> str:
+    """Return the language of a file of source code as Pygments names it: "python", "c++"; "" where it knows none."""
+    from pygments.lexers import find_lexer_class_for_filename
+
+    lexer = find_lexer_class_for_filename(name)
+    return str(lexer.aliases[0]) if lexer is not None and lexer.aliases else ""
+
+
+def _segments(file: Path, encoding: Encoding, *, whole: bool) -> Iterator[tuple[int, str]]:
+    """Yield first line and text of parts of a file that begin with a paragraph; Markdown is one part."""
     first_line, text = 1, ""
-    try:
-        for line in _text_lines(file):
+    with open_text(file, encoding) as lines:
+        while line := lines.readline(_LONGEST_SEGMENT):
             if not whole and len(text) >= _SEGMENT and not line.strip():
                 yield first_line, text
                 first_line, text = first_line + text.count("\n"), ""
             text += line
-            if not whole and len(text) >= _LONGEST_SEGMENT:
+            while not whole and len(text) >= _LONGEST_SEGMENT:
                 end = last_boundary(text, _SEGMENT, len(text) - 1)
                 yield first_line, text[:end]
                 first_line, text = first_line + text.count("\n", 0, end), text[end:]
-    except RestUnreadableError:
-        yield first_line, text
-        raise
     yield first_line, text
-
-
-def _text_lines(file: Path) -> Iterator[str]:
-    with file.open("rb") as raw:
-        for number, data in enumerate(raw, 1):
-            try:
-                text = data.removeprefix(codecs.BOM_UTF8).decode()
-            except UnicodeDecodeError:
-                raise RestUnreadableError(number, "not UTF-8; the rest of the file is left out") from None
-            yield text.replace("\r\n", "\n").replace("\r", "\n")

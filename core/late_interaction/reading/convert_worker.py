@@ -1,0 +1,222 @@
+"""A process of its own that makes Markdown of office files: no file can stop, crash or fill the process that asks.
+
+`converting` runs this file as a script. It imports nothing of late_interaction, and of docling the readers of the
+kinds that were asked for: no model, no torch, no network. It answers one request at a time: a JSON line in, one out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import json
+import logging
+import math
+import os
+import re
+import signal
+import sys
+import warnings
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+_MOST_UNPACKED = 512 * 1024**2
+_MOST_MEMBERS = 10_000
+_PROPERTIES = 1024**2
+_DUBLIN_CORE = "{http://purl.org/dc/elements/1.1/}"
+_TITLE = re.compile(rb"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
+_UNUSED = ("torch", "transformers")
+"""docling imports them where they are installed, which takes seconds, and needs them for models only."""
+
+
+class _Refused(Exception):  # noqa: N818 – the answer to a request, not an error
+    """Why a file cannot be read."""
+
+
+def answer(path: Path) -> dict[str, Any]:
+    """Return the parts of a file (each a slide or sheet, or the whole), and its title and author."""
+    suffix = path.suffix.lower()
+    if suffix in (".html", ".htm", ".xhtml"):
+        return _html(path)
+    _check_archive(path)
+    readers = {".docx": _docx, ".docm": _docx, ".pptx": _pptx, ".pptm": _pptx, ".epub": _epub}
+    return readers.get(suffix, _xlsx)(path) | _said(path)
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse what is no ZIP archive, locked, or would fill the memory."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        with path.open("rb") as file:
+            is_locked = file.read(4) == b"\xd0\xcf\x11\xe0"
+        old = (
+            "it is protected by a password, or of the kind before 2007" if is_locked else f"damaged ({error})"
+        )
+        raise _Refused(old) from None
+    if len(members) > _MOST_MEMBERS or sum(member.file_size for member in members) > _MOST_UNPACKED:
+        raise _Refused(
+            f"it would unpack to more than {_MOST_UNPACKED // 2**20} MB or {_MOST_MEMBERS:,} files"
+        )
+
+
+def _converted(path: Path, name: str, backend: Any, options: Any) -> Any:
+    from docling.datamodel.base_models import InputFormat
+    from docling.datamodel.document import InputDocument
+
+    given = InputDocument(path, InputFormat[name], backend, options)
+    if not given.valid:
+        raise _Refused("damaged, or not what its name says")
+    return backend(given, path, options).convert()
+
+
+def _markdown(document: Any, **of: Any) -> str:
+    from docling_core.types.doc import ContentLayer
+
+    layers = {ContentLayer.BODY, ContentLayer.NOTES}
+    text: str = document.export_to_markdown(
+        included_content_layers=layers,
+        escape_html=False,
+        escape_underscores=False,
+        image_placeholder="",
+        compact_tables=True,
+        **of,
+    )
+    return text
+
+
+def _pages(document: Any) -> list[dict[str, Any]]:
+    return [
+        {"page": number, "text": _markdown(document, page_no=number)} for number in sorted(document.pages)
+    ]
+
+
+def _docx(path: Path) -> dict[str, Any]:
+    from docling.backend.msword_backend import MsWordDocumentBackend
+    from docling.datamodel.backend_options import MsWordBackendOptions
+
+    document = _converted(path, "DOCX", MsWordDocumentBackend, MsWordBackendOptions())
+    return {"parts": [{"text": _markdown(document)}]}
+
+
+def _pptx(path: Path) -> dict[str, Any]:
+    from docling.backend.mspowerpoint_backend import MsPowerpointDocumentBackend
+    from docling.datamodel.backend_options import MsPowerpointBackendOptions
+
+    document = _converted(path, "PPTX", MsPowerpointDocumentBackend, MsPowerpointBackendOptions())
+    return {"parts": _pages(document)}
+
+
+def _xlsx(path: Path) -> dict[str, Any]:
+    from docling.backend.msexcel_backend import MsExcelDocumentBackend
+    from docling.datamodel.backend_options import MsExcelBackendOptions
+
+    document = _converted(path, "XLSX", MsExcelDocumentBackend, MsExcelBackendOptions(parse_charts=False))
+    parts = _pages(document)
+    sheets = [group.name for group in document.groups if group.label == "sheet"]
+    for part, sheet in zip(parts, sheets, strict=False):
+        part["text"] = f"# {sheet}\n\n{part['text']}"
+    return {"parts": parts}
+
+
+def _epub(path: Path) -> dict[str, Any]:
+    from docling.backend.epub_backend import EpubDocumentBackend
+    from docling.datamodel.backend_options import EpubBackendOptions
+
+    document = _converted(path, "EPUB", EpubDocumentBackend, EpubBackendOptions())
+    return {"parts": [{"text": _markdown(document)}]}
+
+
+def _html(path: Path) -> dict[str, Any]:
+    from docling.backend.html_backend import HTMLDocumentBackend
+    from docling.datamodel.backend_options import HTMLBackendOptions
+
+    options = HTMLBackendOptions(infer_furniture=False, add_title=False)
+    document = _converted(path, "HTML", HTMLDocumentBackend, options)
+    with path.open("rb") as file:
+        found = _TITLE.search(file.read(_PROPERTIES))
+    title = html.unescape(found[1].decode(errors="replace")) if found else ""
+    return {"parts": [{"text": _markdown(document)}], "title": " ".join(title.split())}
+
+
+def _said(path: Path) -> dict[str, str]:
+    """Return the title and author that an archive's properties name."""
+    from lxml import etree
+
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if name == "docProps/core.xml" or name.endswith(".opf")]
+        if not names or archive.getinfo(names[0]).file_size > _PROPERTIES:
+            return {}
+        try:
+            root = etree.fromstring(
+                archive.read(names[0]), etree.XMLParser(resolve_entities=False, no_network=True)
+            )
+        except etree.XMLSyntaxError:
+            return {}
+    found = {
+        name: root.find(f".//{_DUBLIN_CORE}{of}") for name, of in (("title", "title"), ("author", "creator"))
+    }
+    return {name: " ".join((one.text or "").split()) for name, one in found.items() if one is not None}
+
+
+def _limit(name: str, value: int) -> None:
+    """Limit a resource of this process, where the system can."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    number = getattr(resource, name)
+    most = resource.getrlimit(number)[1]
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(number, (value if most == resource.RLIM_INFINITY else min(value, most), most))
+
+
+def serve(requests: Iterable[bytes], answers: BinaryIO) -> None:
+    """Answer requests until there are none.
+
+    Args:
+        requests: lines of JSON: path, memory (bytes), processor_s (seconds).
+        answers: takes for each request a line of JSON: "parts", "title" and "author"; or "refused", why not.
+    """
+    answers.write(b"ready\n")
+    answers.flush()
+    for line in requests:
+        request = json.loads(line)
+        times = os.times()
+        _limit("RLIMIT_AS", request["memory"])
+        _limit("RLIMIT_CPU", math.ceil(times.user + times.system + request["processor_s"]))
+        try:
+            values = answer(Path(request["path"]))
+        except _Refused as refused:
+            values = {"refused": str(refused)}
+        except MemoryError:
+            values = {"refused": "it takes too much memory"}
+        except RecursionError:
+            values = {"refused": "it is nested too deeply"}
+        except Exception as error:  # noqa: BLE001 – whatever its reader says of a file
+            values = {
+                "refused": f"damaged, or not what its name says ({type(error).__name__}: {str(error)[:200]})"
+            }
+        answers.write(json.dumps(values | {"length": 0}).encode() + b"\n")
+        answers.flush()
+
+
+def main() -> None:
+    """Serve the process that started this one, over standard input and output."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks, which ends this one
+    warnings.simplefilter("ignore")
+    logging.disable(logging.CRITICAL)
+    os.environ["PATH"] = ""  # docling would start LibreOffice to draw figures
+    sys.modules.update(dict.fromkeys(_UNUSED))  # type: ignore[arg-type]
+    answers = os.fdopen(os.dup(1), "wb")
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 – what a library prints is not an answer
+        os.dup2(nowhere.fileno(), 1)
+    import docling.datamodel.document  # noqa: F401
+
+    serve(sys.stdin.buffer, answers)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""In which encoding a text file is: marked by its first bytes, UTF-8, or guessed by charset-normalizer."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_GUESSED = (
+    "cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "koi8_r", "cp932", "euc_jp",
+    "iso2022_jp", "gb18030", "big5", "cp949", "cp874", "mac_roman",
+)  # fmt: skip
+"""What is guessed, of several as likely the first one: the encodings that are met, not all that there are."""
+
+_BLOCK = 1 << 20
+_SAMPLE = 1 << 16
+_NULS = 0.1
+_CONTROLS = 0.05
+_OTHER_SCRIPT = 0.4
+"""A text with a larger share of bytes that are not ASCII is hardly written in Latin letters."""
+_CONTROL_BYTES = bytes({*range(32)} - {*b"\t\n\r\f\x1b"})
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How a file is decoded.
+
+    Attributes:
+        name: of the codec.
+        is_guessed: nothing in the file tells it.
+        damaged: the first line with bytes that are none of this encoding, and how many; None where there are none.
+    """
+
+    name: str
+    is_guessed: bool = False
+    damaged: tuple[int, int] | None = None
+
+
+def check_encoding(name: str | None) -> None:
+    """Raise ValueError if there is no such encoding of texts."""
+    try:
+        if name is not None:
+            codecs.lookup(name)
+            "a".encode(name)
+    except (LookupError, TypeError):
+        raise ValueError(f"there is no encoding {name!r} of texts.") from None
+
+
+def encoding_of(file: Path, given: str | None = None) -> Encoding:
+    """Return the encoding of a text file: by its first bytes, else the one given, else UTF-8, else a guess.
+
+    A file that is UTF-8 but for some bytes is that; the bytes are read as U+FFFD.
+
+    Raises:
+        ValueError: it is not a text, or cannot be told or read as one.
+        OSError: it cannot be read.
+    """
+    with file.open("rb") as raw:
+        start = raw.read(_SAMPLE)
+    marked = next((name for mark, name in _MARKS if start.startswith(mark)), None)
+    if marked or given:
+        return _checked(file, marked or str(given), is_guessed=False)
+    if start.count(0) > _NULS * len(start):
+        return _checked(file, _wide(start), is_guessed=True)
+    if _is_sound(file, "utf-8"):
+        return Encoding("utf-8")
+    others, bad, first_bad = 0, 0, 0
+    for number, line in enumerate(_decoded(file, "utf-8"), 1):
+        if not line.isascii():
+            damage = line.count("\ufffd")
+            bad += damage
+            others += sum(not sign.isascii() for sign in line) - damage
+            first_bad = first_bad or (number if damage else 0)
+    if others >= bad:
+        return Encoding("utf-8", damaged=(first_bad, bad))
+    if sum(start.count(byte) for byte in _CONTROL_BYTES) > _CONTROLS * len(start):
+        raise ValueError("it is not a text, but binary data")
+    return _checked(file, _guess(file), is_guessed=True)
+
+
+def open_text(file: Path, encoding: Encoding, *, newline: str | None = None) -> TextIO:
+    """Open a text file; what is none of its encoding comes as U+FFFD."""
+    return file.open(encoding=encoding.name, errors="replace", newline=newline)
+
+
+def _checked(file: Path, name: str, *, is_guessed: bool) -> Encoding:
+    if _is_sound(file, name):
+        return Encoding(name, is_guessed)
+    bad, first_bad = 0, 0
+    for number, line in enumerate(_decoded(file, name), 1):
+        if damage := line.count("\ufffd"):
+            bad, first_bad = bad + damage, first_bad or number
+    return Encoding(name, is_guessed, (first_bad, bad) if bad else None)
+
+
+def _is_sound(file: Path, name: str) -> bool:
+    try:
+        with file.open(encoding=name) as text:
+            while text.read(_BLOCK):
+                pass
+    except UnicodeError:
+        return False
+    return True
+
+
+def _decoded(file: Path, name: str) -> Iterator[str]:
+    with file.open(encoding=name, errors="replace") as text:
+        while part := text.readline(_BLOCK):
+            yield part
+
+
+def _wide(start: bytes) -> str:
+    """Return which UTF-16 a text with many NULs is in."""
+    even, odd = start[::2].count(0), start[1::2].count(0)
+    if max(even, odd) < 4 * min(even, odd) + 1:
+        raise ValueError("it is not a text, but binary data")
+    return "utf-16-le" if odd > even else "utf-16-be"
+
+
+def _guess(file: Path) -> str:
+    from charset_normalizer import from_bytes
+
+    sample = bytearray()
+    with file.open("rb") as raw:
+        while len(sample) < _SAMPLE and (line := raw.readline(_SAMPLE)):
+            if not line.isascii():
+                sample += line
+    found = list(from_bytes(bytes(sample), cp_isolation=[*_GUESSED]))
+    if not found:
+        raise ValueError("in which encoding it is cannot be told: name it (--encoding)")
+    likely = [
+        match for match in found if (match.chaos, match.coherence) == (found[0].chaos, found[0].coherence)
+    ]
+    names = {name for match in likely for name in match.could_be_from_charset}
+    if sum(byte > 127 for byte in sample) > _OTHER_SCRIPT * len(sample):
+        return found[0].encoding
+    return next((name for name in _GUESSED if name in names), found[0].encoding)

@@ -1,0 +1,114 @@
+"""Texts that are not UTF-8: told by their first bytes, guessed, or named; damage is told and nothing is left out."""
+
+from __future__ import annotations
+
+import codecs
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from late_interaction.reading.encodings import Encoding, encoding_of
+from late_interaction.reading.files import ReadProblem, read_rows
+
+TEXTS = {
+    "cp1252": "L'été à Noël, où êtes-vous? “Ça va” – très bien, merci.",
+    "cp1250": "Příliš žluťoučký kůň úpěl ďábelské ódy.",
+    "cp1251": "Паром пересекает реку в полдень.",
+    "cp1253": "Το πλοίο διασχίζει το ποτάμι.",
+    "cp932": "フェリーは正午に川を渡る。",
+    "euc_jp": "フェリーは正午に川を渡る。",
+    "gb18030": "我们在河边看见一只白色的大鸟。",
+    "big5": "我們在河邊看見一隻白色的大鳥。",
+    "cp949": "배는 정오에 강을 건넌다.",
+}
+
+
+def read(file: Path, **options: Any) -> tuple[list[Any], list[ReadProblem]]:
+    problems: list[ReadProblem] = []
+    return list(read_rows([file], problems.append, **options)), problems
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "a.txt"
+
+
+@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("suffix", [".txt", ".md", ".rst"])
+def test_other_encodings_are_guessed_and_told(tmp_path: Path, name: str, suffix: str) -> None:
+    file = tmp_path / f"a{suffix}"
+    file.write_bytes(f"Some text in ASCII.\r\n\r\n{TEXTS[name]}\r\n".encode(name))
+    [row], problems = read(file)
+    assert row["content"] == f"Some text in ASCII.\n\n{TEXTS[name]}"
+    assert row["encoding"] == name
+    assert not problems
+
+
+@pytest.mark.parametrize(
+    ("mark", "name"),
+    [
+        (codecs.BOM_UTF8, "utf-8"),
+        (codecs.BOM_UTF16_LE, "utf-16-le"),
+        (codecs.BOM_UTF16_BE, "utf-16-be"),
+        (codecs.BOM_UTF32_LE, "utf-32-le"),
+        (b"", "utf-16-le"),
+        (b"", "utf-16-be"),
+    ],
+)
+def test_the_utfs(file: Path, mark: bytes, name: str) -> None:
+    file.write_bytes(mark + "The ferry crosses the river.\r\nÉté.".encode(name))
+    [row], problems = read(file, encoding="cp1251" if mark else None)  # a mark is right whatever is said
+    assert row["content"] == "The ferry crosses the river.\nÉté."
+    assert not problems
+
+
+def test_an_encoding_may_be_named(file: Path) -> None:
+    file.write_bytes("Müller".encode("cp437"))
+    [row], problems = read(file, encoding="cp437")
+    assert row["content"] == "Müller"
+    assert "encoding" not in row
+    assert not problems
+
+
+@pytest.mark.parametrize("name", ["klingon", "base64"])
+def test_an_encoding_that_is_none(file: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=f"there is no encoding '{name}' of texts"):
+        read(file, encoding=name)
+
+
+def test_a_text_with_some_damage_is_read_and_told(file: Path) -> None:
+    file.write_bytes("Zoë\nand café\n".encode() + b"and na\xefve\nend\n")
+    [row], [problem] = read(file)
+    assert row["content"] == "Zoë\nand café\nand na\ufffdve\nend"
+    assert (problem.line, problem.reason) == (
+        3,
+        "1 byte or more is not utf-8, and read as \ufffd (--encoding)",
+    )
+
+
+def test_what_a_named_encoding_lacks_is_told(file: Path) -> None:
+    file.write_bytes("one\ntwo é".encode())
+    [row], [problem] = read(file, encoding="ascii")
+    assert row["content"] == "one\ntwo \ufffd\ufffd"
+    assert problem.line == 2
+
+
+def test_a_sign_for_damage_is_no_damage(file: Path) -> None:
+    file.write_text("was \ufffd before")
+    assert encoding_of(file) == Encoding("utf-8")
+
+
+@pytest.mark.parametrize("data", [bytes(range(256)) * 40, b"\0" * 1000, b"\x89PNG\r\n\x1a\n" + bytes(200)])
+def test_what_is_no_text_is_refused(file: Path, data: bytes) -> None:
+    file.write_bytes(data)
+    rows, [problem] = read(file)
+    assert rows == []
+    assert "binary data" in problem.reason
+
+
+def test_a_file_without_line_ends_is_read_in_parts(file: Path) -> None:
+    file.write_bytes(b"QUJD" * 70_000 + "é".encode("latin-1"))
+    rows, problems = read(file)
+    assert "".join(row["content"] for row in rows) == "QUJD" * 70_000 + "é"
+    assert not problems

@@ -1,0 +1,250 @@
+"""Each kind of file that is read: its text, its headings, what is known of it, and what is wrong with it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import json
+import sys
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from late_interaction.errors import MissingExtraError
+from late_interaction.reading import converting, structured
+from late_interaction.reading.files import ReadProblem, read_rows
+from late_interaction.reading.kinds import SUFFIXES, kind_of
+from late_interaction.reading.structured import rst_as_markdown
+from tests.support import kinds
+from tests.support.kinds import FERRY
+
+TEXTS = kinds.texts()
+
+
+def read(folder: Path, name: str, data: bytes, **options: Any) -> tuple[list[Any], list[ReadProblem]]:
+    file = folder / name
+    file.write_bytes(data)
+    problems: list[ReadProblem] = []
+    return list(read_rows([file], problems.append, **options)), problems
+
+
+def test_no_suffix_has_two_kinds() -> None:
+    from late_interaction.reading.kinds import _SUFFIXES
+
+    assert len(SUFFIXES) == sum(len(suffixes.split()) for suffixes in _SUFFIXES.values())
+    assert kind_of(Path("A.MD")) is kind_of(Path("b.markdown"))
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_each_kind_of_text_is_read(tmp_path: Path, name: str) -> None:
+    rows, problems = read(tmp_path, name, TEXTS[name])
+    assert FERRY in "\n".join(row["content"] for row in rows)
+    assert not problems
+    assert {row["source"] for row in rows} == {str(tmp_path / name)}
+
+
+# --- what needs nothing
+
+
+def test_restructured_text_has_headings(tmp_path: Path) -> None:
+    rows, _ = read(tmp_path, "a.rst", kinds.RST.encode())
+    assert [(row["heading"], row["line"]) for row in rows] == [("Boats", 2), ("Boats > Sails", 7)]
+    assert ".. note:: Keep :ref:`this`." in rows[1]["content"]
+    assert "x = 1" in rows[1]["content"]
+
+
+@pytest.mark.parametrize(
+    ("text", "headings"),
+    [
+        ("One\n===\n\nTwo\n~~~\n\nThree\n=====\n", ["# One", "## Two", "# Three"]),
+        ("***\nOne\n***\n\nTwo\n***\n", ["# One", "## Two"]),
+        ("A paragraph\nof two lines\n------------\n", []),
+        ("| a\n+---+\n| b |\n", []),
+        ("One\n==\n", []),  # shorter than its title
+        ("text\n\n    One\n    ===\n", []),
+        ("=====  =====\nA      B\n=====  =====\n1      2\n", []),
+    ],
+)
+def test_which_lines_of_restructured_text_are_headings(text: str, headings: list[str]) -> None:
+    made = rst_as_markdown(text)
+    assert [line for line in made.split("\n") if line.startswith("#")] == headings
+    assert made.count("\n") == text.count("\n")
+
+
+def test_a_notebook_is_its_cells(tmp_path: Path) -> None:
+    rows, _ = read(tmp_path, "a.ipynb", TEXTS["a.ipynb"])
+    assert [row["content"] for row in rows] == [
+        f"# Boats\n\n{FERRY}\n\n````python\nx = '''```'''\nprint(x)\n````"
+    ]
+    assert rows[0]["heading"] == "Boats"
+
+
+def test_a_notebook_of_long_ago(tmp_path: Path) -> None:
+    cells = [{"cell_type": "heading", "level": 2, "source": "Old"}, {"cell_type": "code", "input": ["x = 1"]}]
+    rows, _ = read(tmp_path, "a.ipynb", json.dumps({"worksheets": [{"cells": cells}]}).encode())
+    assert [row["content"] for row in rows] == ["## Old\n\n```python\nx = 1\n```"]
+
+
+def test_a_mail_has_its_subject_and_says_who_wrote_it(tmp_path: Path) -> None:
+    [row], problems = read(tmp_path, "a.eml", TEXTS["a.eml"])
+    assert row["content"] == f"Tickets – été\n\n{FERRY}\n\nÀ bientôt"
+    assert row["from"] == "Ann <ann@example.org>"
+    assert row["date"] == dt.datetime.fromisoformat("2025-06-06T10:00:00+02:00")
+    assert row["attachments"] == ["plan.png"]
+    assert not problems
+
+
+@pytest.mark.parametrize(
+    ("name", "language"),
+    [("a.py", "python"), ("a.ts", "typescript"), ("a.cpp", "cpp"), ("a.rs", "rust")],
+)
+def test_source_code_has_its_language(tmp_path: Path, name: str, language: str) -> None:
+    [row], _ = read(tmp_path, name, b"x\n")
+    assert row["language"] == language
+
+
+def test_source_code_is_cut_between_lines(tmp_path: Path) -> None:
+    lines = [f"    value_{number} = compute({number}).  then(it)" for number in range(60)]
+    rows, _ = read(tmp_path, "a.py", "\n".join(["def f():", *lines]).encode(), passage_tokens=60)
+    assert len(rows) > 5
+    for row in rows:
+        assert set(row["content"].split("\n")) <= {"def f():", *lines}
+        assert ["def f():", *lines][row["line"] - 1] == row["content"].split("\n")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("broken.ipynb", "not a notebook"), ("broken.eml", "not a mail"), ("binary.py", "binary data")],
+)
+def test_a_text_that_is_none_of_its_kind_is_a_problem(tmp_path: Path, name: str, message: str) -> None:
+    rows, [problem] = read(tmp_path, name, kinds.broken()[name])
+    assert rows == []
+    assert message in problem.reason
+
+
+def test_what_is_read_whole_may_not_be_endless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(structured, "LARGEST", 10)
+    for name in ("a.ipynb", "a.eml"):
+        _, [problem] = read(tmp_path, name, TEXTS[name])
+        assert problem.reason == "larger than 0 MB"
+
+
+@pytest.mark.parametrize("name", ["a.docx", "a.html", "a.epub"])
+def test_what_needs_the_extra_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setitem(sys.modules, "docling", None)
+    _, [problem] = read(tmp_path, name, b"")
+    assert problem.reason.endswith("pip install 'late-interaction[files]'")
+    with pytest.raises(MissingExtraError):
+        converting.converted(tmp_path / name)
+
+
+# --- what docling reads
+
+OFFICE = kinds.office() if find_spec("docling") else {}
+needs_docling = pytest.mark.skipif(not OFFICE, reason="the files extra is not installed")
+
+
+@needs_docling
+@pytest.mark.slow
+def test_each_office_kind_is_read(tmp_path: Path) -> None:
+    for name, data in OFFICE.items():
+        rows, problems = read(tmp_path, name, data)
+        text = "\n".join(row["content"] for row in rows)
+        assert FERRY in text, name
+        assert not problems, name
+        assert "SCRIPT" not in text
+
+
+@needs_docling
+@pytest.mark.slow
+def test_what_office_files_say(tmp_path: Path) -> None:
+    rows, _ = read(tmp_path, "a.docx", OFFICE["a.docx"])
+    assert [(row["heading"], row["title"], row["author"]) for row in rows] == [
+        ("Boats", "The Lease", "Ann"),
+        ("Boats > Rent", "The Lease", "Ann"),
+    ]
+    assert "| 1999 | 500 |" in rows[1]["content"]
+
+    rows, _ = read(tmp_path, "a.html", OFFICE["a.html"])
+    text = "\n".join(row["content"] for row in rows)
+    assert rows[0]["title"] == "Boats & sails"
+    for part in ("Before any heading.", "- oak\n- pine", "| 1999 | 5 |", "a boat"):
+        assert part in text
+    assert "Wind\xa0é drives" in text or "Wind é drives" in text
+
+    rows, _ = read(tmp_path, "a.pptx", OFFICE["a.pptx"])
+    assert [(row["page"], row["pages"], row["heading"]) for row in rows] == [(1, 2, "Boats"), (2, 2, "Sails")]
+    assert "Speak slowly." in rows[1]["content"]
+
+    rows, _ = read(tmp_path, "a.xlsx", OFFICE["a.xlsx"])
+    assert [(row["page"], row["heading"]) for row in rows] == [(1, "People"), (2, "Sums")]
+    assert f"| {FERRY} | 1980 |" in rows[0]["content"]
+    assert "nan" not in rows[0]["content"].lower()
+
+    rows, _ = read(tmp_path, "a.epub", OFFICE["a.epub"])
+    assert [(row["heading"], row["title"], row["author"]) for row in rows] == [
+        ("Boats", "The Book", "Ann"),
+        ("Sails", "The Book", "Ann"),
+    ]
+
+
+@needs_docling
+@pytest.mark.slow
+def test_a_mail_of_html_is_its_text(tmp_path: Path) -> None:
+    rows, _ = read(tmp_path, "a.eml", kinds.eml(html=True))
+    assert [row["content"] for row in rows] == ["Tickets – été", f"# Boats\n\n{FERRY}"]
+    assert {row["subject"] for row in rows} == {"Tickets – été"}
+
+
+@needs_docling
+@pytest.mark.slow
+def test_other_encodings_of_html(tmp_path: Path) -> None:
+    for encoding in ("cp1252", "utf-16"):
+        page = f'<html><head><meta charset="{encoding}"></head><body><p>Müller à Köln</p></body></html>'
+        [row], _ = read(tmp_path, "a.html", page.encode(encoding))
+        assert row["content"] == "Müller à Köln"
+
+
+@needs_docling
+@pytest.mark.slow
+def test_office_files_that_cannot_be_read_are_told_and_the_next_is_read(tmp_path: Path) -> None:
+    broken = kinds.broken()
+    for name, message in {
+        "broken.docx": "damaged",
+        "locked.docx": "protected by a password",
+        "other.xlsx": "damaged",
+        "bomb.docx": "would unpack to more than 512 MB",
+        "empty.pptx": "damaged",
+        "broken.epub": "damaged",
+    }.items():
+        rows, [problem] = read(tmp_path, name, broken[name])
+        assert rows == []
+        assert message in problem.reason, name
+    assert read(tmp_path, "a.html", OFFICE["a.html"])[0]
+
+
+@needs_docling
+@pytest.mark.slow
+def test_entities_are_not_expanded(tmp_path: Path) -> None:
+    entities = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 10))
+    bomb = f'<?xml version="1.0"?><!DOCTYPE d [<!ENTITY e0 "lol">{entities}<!ENTITY f SYSTEM "file:///etc/passwd">]>'
+    word = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+    body = f'{bomb}<w:document xmlns:w="{word}"><w:body><w:p><w:r><w:t>&e9;&f;</w:t></w:r></w:p></w:body></w:document>'
+    with zipfile.ZipFile(io.BytesIO(OFFICE["a.docx"])) as sound:
+        members = {name: sound.read(name) for name in sound.namelist()}
+    rows, problems = read(tmp_path, "a.docx", kinds.archive({**members, "word/document.xml": body}))
+    assert problems or not any("lol" in row["content"] or "root:" in row["content"] for row in rows)
+    page = f"{bomb}<html><body><p>&e9;&f;</p></body></html>"
+    rows, problems = read(tmp_path, "a.xhtml", page.encode())
+    assert problems or not any(row["content"].count("lol") > 50 or "root:" in row["content"] for row in rows)
+
+
+@needs_docling
+@pytest.mark.slow
+def test_a_file_that_takes_too_long_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(converting, "TIMEOUT_S", 0.1)
+    _, [problem] = read(tmp_path, "a.html", b"<p>x</p>" * 50_000)
+    assert problem.reason == "takes longer than 0.1 seconds."
