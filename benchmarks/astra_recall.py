@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from late_interaction.maxsim import maxsim
 from late_interaction.pooling import pool_document, pool_query
-from late_interaction.stores.astra.ann import merge_ann_lists
+from late_interaction.stores.astra.ann import Asked, merge_ann_lists
 from late_interaction.stores.astra.store import AstraStore
 from late_interaction.types import RaggedTokens
 
@@ -61,7 +61,7 @@ def main() -> None:
                 [{"doc_id": int(owners[j]), "$similarity": (1 + row[j]) / 2} for j in columns]
                 for row, columns in zip(cosines, order[:, :depth], strict=True)
             ]
-            found = merge_ann_lists(lists, query.weights, depth)
+            found = merge_ann_lists(lists, Asked.of(query, 0), depth)
             ranked = {
                 "0": np.array(found.doc_ids),
                 "last": np.array(found.doc_ids)[np.argsort(-found.bounds, kind="stable")],

@@ -162,6 +162,36 @@ def pool_query_grouped(matrix: FloatMatrix, distance: float) -> tuple[QueryVecto
     return QueryVectors(means, sizes), groups
 
 
+def pool_further(query: QueryVectors, distance: float) -> tuple[QueryVectors, NDArray[np.intp]]:
+    """Merge a query's vectors once more, for a stage that may be rougher than its scores.
+
+    Args:
+        query: n vectors with their weights.
+        distance: as of `pool_query`.
+
+    Returns:
+        The clusters' weighted unit means, each with the sum of its weights; and (n,) for each of the query's vectors
+        the position of the one that stands for it.
+    """
+    n = len(query.vectors)
+    if distance == 0 or n == 1:
+        return query, np.arange(n)
+
+    from scipy.cluster.hierarchy import fcluster, linkage
+
+    order = _canonical_order(query.vectors)
+    tree = linkage(_cosine_distances(query.vectors[order]), "average")
+    labels = np.empty(n, np.intp)
+    labels[order] = fcluster(tree, distance, criterion="distance") - 1
+    weights = np.bincount(labels, query.weights).astype(np.float32)
+    means = np.zeros((len(weights), query.vectors.shape[1]), np.float32)
+    np.add.at(means, labels, query.vectors * query.weights[:, None])
+    means /= np.linalg.norm(
+        means, axis=1, keepdims=True
+    )  # Above 0: within a distance below 1 none is opposite.
+    return QueryVectors(means, weights), labels
+
+
 def _check_matrix(matrix: FloatMatrix) -> None:
     if matrix.ndim != 2 or len(matrix) == 0:
         raise ValueError(f"A token matrix has shape (n_tokens ≥ 1, dim), not {matrix.shape}.")

@@ -15,14 +15,74 @@ from late_interaction import AstraStore, LateInteractionPipeline, PrecomputedEmb
 from late_interaction.filters import matches, parse_filter
 from late_interaction.maxsim import maxsim
 from late_interaction.metadata import check_metadata
-from late_interaction.stores.astra.ann import merge_ann_lists
+from late_interaction.stores.astra.ann import Asked, merge_ann_lists
 from late_interaction.stores.astra.doctor import diagnose
 from late_interaction.stores.astra.filters import push_down
 from late_interaction.stores.astra.rows import declared_columns
 from late_interaction.stores.astra.schema import fields_of, type_names
+from late_interaction.types import QueryVectors
 from tests.stores.astra import FILTERABLE, pipeline_on, rows
 from tests.support.answers import ids
 from tests.unit.test_filters import NOON, whole_filters
+
+
+def one_by_one(weights: np.ndarray) -> Asked:
+    """Vectors of which none stands for another."""
+    return Asked.of(QueryVectors(np.eye(len(weights), dtype=np.float32), weights.astype(np.float32)), 0)
+
+
+@pytest.mark.parametrize("distance", [0, 0.1, 0.3, 0.6])
+def test_bounds_hold_where_a_vector_stands_for_others(distance):
+    rng = np.random.default_rng(0)
+
+    def unit(matrix: np.ndarray) -> np.ndarray:
+        return (matrix / np.linalg.norm(matrix, axis=1, keepdims=True)).astype(np.float32)
+
+    centres = rng.normal(size=(4, 16))
+    for _ in range(20):
+        vectors = unit(np.repeat(centres, 5, axis=0) + rng.normal(size=(20, 16)) * 0.5)
+        query = QueryVectors(vectors, rng.uniform(1, 3, 20).astype(np.float32))
+        documents = [unit(rng.normal(size=(6, 16)) + centres[i % 4]) for i in range(40)]
+        asked = Asked.of(query, distance)
+        assert asked.weights.sum() == pytest.approx(query.weights.sum(), rel=1e-5)
+        lists = []
+        for vector in asked.vectors:
+            rows = [
+                {"doc_id": i, "$similarity": (1 + float(cosine)) / 2}
+                for i, document in enumerate(documents)
+                for cosine in document @ vector
+            ]
+            lists.append(sorted(rows, key=lambda row: -row["$similarity"])[:25])
+        hits = merge_ann_lists(lists, asked, limit=25)
+        exact = [float(query.weights @ (vectors @ document.T).max(axis=1)) for document in documents]
+        assert all(
+            bound >= exact[int(doc_id)] for doc_id, bound in zip(hits.doc_ids, hits.bounds, strict=True)
+        )
+        unseen = set(range(40)) - {int(doc_id) for doc_id in hits.doc_ids}
+        assert all(hits.unseen >= exact[i] for i in unseen)
+    assert (len(asked.vectors) < 20) == (distance > 0)
+
+
+async def test_near_query_vectors_are_asked_for_once_and_scored_each(server):
+    """A search makes fewer requests than the query has vectors, and gives the same scores as with one for each."""
+    pipeline = LateInteractionPipeline(
+        server.async_database(), PrecomputedEmbeddings(8, "x"), doc_pool_factor=1, packing="float32"
+    )
+    await pipeline.initialize()
+    rng = np.random.default_rng(0)
+    matrices = [rng.normal(size=(4, 8)).astype(np.float32) for _ in range(300)]
+    matrices = [m / np.linalg.norm(m, axis=1, keepdims=True) for m in matrices]
+    await pipeline.index_embeddings([{"doc_id": str(i), "content": "x"} for i in range(300)], matrices)
+    query = np.repeat(np.eye(8, dtype=np.float32)[:3], 4, axis=0) + rng.normal(size=(12, 8)) * 0.15
+    query = (query / np.linalg.norm(query, axis=1, keepdims=True)).astype(np.float32)
+    server.log.clear()
+    results = await pipeline.search_with_embeddings(query, k=5)
+    assert results.stats.n_query_vectors > 6
+    asked = [request for request in server.log.select("find") if request.body.get("sort")]
+    assert 3 <= len(asked) < results.stats.n_query_vectors - 2
+    exact = await pipeline.search_with_embeddings(query, k=5, exact=True)
+    assert ids(results) == ids(exact)
+    np.testing.assert_allclose([r.score for r in results], [r.score for r in exact], atol=1e-5)
 
 
 def test_bounds_hold_with_similarities_that_are_off_in_the_fourth_digit():
@@ -32,7 +92,7 @@ def test_bounds_hold_with_similarities_that_are_off_in_the_fourth_digit():
         [{"doc_id": i, "$similarity": (1 + cosine) / 2 - 1.9e-4} for i, cosine in enumerate(row)]
         for row in exact
     ]
-    hits = merge_ann_lists(lists, weights, limit=3)
+    hits = merge_ann_lists(lists, one_by_one(weights), limit=3)
     scores = dict(enumerate(weights @ np.array(exact)))
     assert all(bound >= scores[int(doc_id)] for doc_id, bound in zip(hits.doc_ids, hits.bounds, strict=True))
     assert hits.unseen >= 0.7 + 3 * 0.5
@@ -109,7 +169,7 @@ def test_bounds_hold_for_any_lists():
         for row in cosines:
             best = np.argsort(-row)[:limit]
             lists.append([{"doc_id": str(owner[j]), "$similarity": (1 + row[j]) / 2} for j in best])
-        found = merge_ann_lists(lists, weights, limit)
+        found = merge_ann_lists(lists, one_by_one(weights), limit)
         scores = {
             str(d): float(weights @ cosines[:, owner == d].max(axis=1))
             for d in range(n_docs)
@@ -120,7 +180,7 @@ def test_bounds_hold_for_any_lists():
         unseen = [score for doc_id, score in scores.items() if doc_id not in found.doc_ids]
         assert max(unseen, default=-np.inf) <= found.unseen == found.bound(len(found.doc_ids))
         assert found.bound(3) >= max((scores[d] for d in found.doc_ids[3:]), default=-np.inf)
-        assert merge_ann_lists(lists, weights, limit + 1).unseen == -np.inf
+        assert merge_ann_lists(lists, one_by_one(weights), limit + 1).unseen == -np.inf
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from late_interaction.filters import Filter
 from late_interaction.maxsim import maxsim
 from late_interaction.packing import unpack_many
-from late_interaction.stores.astra.ann import AnnHits, merge_ann_lists
+from late_interaction.stores.astra.ann import AnnHits, Asked, merge_ann_lists
 from late_interaction.stores.astra.client import DataApiClient, Row
 from late_interaction.stores.astra.reading import Reader, judged_columns, row_matches
 from late_interaction.stores.astra.rows import binary_vector, matrix_of
@@ -21,6 +21,11 @@ from late_interaction.stores.astra.tasks import gather_or_cancel
 from late_interaction.stores.base import Candidates
 from late_interaction.types import QueryVectors
 
+MAX_ANN_ROWS = 1000
+"""The service's limit on one list."""
+_ASKED_DISTANCE = 0.2
+"""Query vectors closer than this are one ANN query, unless the lists are as long as they can be. It saves a third of the
+requests at the same recall, since all vectors are scored (benchmarks/astra_latency.py)."""
 _WAVE = 100
 """Candidates whose metadata are read together for a filter that the service cannot decide."""
 _SCORED_TOGETHER = 200
@@ -51,10 +56,11 @@ class Searcher:
             return _nothing(n_ann_tokens)
         if n_ann_tokens is None:
             return await self._score_all(query, filter)
+        asked = Asked.of(query, 0 if n_ann_tokens == MAX_ANN_ROWS else _ASKED_DISTANCE)
         lists = await gather_or_cancel(
-            [self.nearest(vector, n_ann_tokens, pushed.where) for vector in query.vectors]
+            [self.nearest(vector, n_ann_tokens, pushed.where) for vector in asked.vectors]
         )
-        hits = merge_ann_lists(lists, query.weights, n_ann_tokens)
+        hits = merge_ann_lists(lists, asked, n_ann_tokens)
         if pushed.exact:
             chosen, n_seen = np.arange(min(n, len(hits.doc_ids))), n
         else:

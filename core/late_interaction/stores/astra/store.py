@@ -23,7 +23,7 @@ from late_interaction.stores.astra.limits import Limits
 from late_interaction.stores.astra.reading import Reader
 from late_interaction.stores.astra.rows import check_id, declared_columns
 from late_interaction.stores.astra.schema import Declaration, Tables, check_name, type_names
-from late_interaction.stores.astra.searching import Searcher
+from late_interaction.stores.astra.searching import MAX_ANN_ROWS, Searcher
 from late_interaction.stores.astra.tasks import for_each_concurrently
 from late_interaction.stores.astra.unversioned import UnversionedWriter
 from late_interaction.stores.astra.writing import Writer
@@ -93,7 +93,10 @@ class AstraStore(Store):
     # Fitted by benchmarks/astra_recall.py on real documents, pooled and not, so that the recall of the exact top k
     # is at least 0.97 for k = 1 … 100.
     scaling = Scaling(
-        ann_tokens=(100.0, 6.0, 0.0), maxsim_candidates=(60.0, 4.0, 0.0), max_ann_tokens=1000, bounded=True
+        ann_tokens=(100.0, 6.0, 0.0),
+        maxsim_candidates=(60.0, 4.0, 0.0),
+        max_ann_tokens=MAX_ANN_ROWS,
+        bounded=True,
     )
 
     def __init__(
