@@ -24,8 +24,8 @@ from late_interaction.types import QueryVectors
 MAX_ANN_ROWS = 1000
 """The service's limit on one list."""
 _ASKED_DISTANCE = 0.2
-"""Query vectors closer than this are one ANN query, unless the lists are as long as they can be. It saves a third of the
-requests at the same recall, since all vectors are scored (benchmarks/astra_latency.py)."""
+"""Query vectors closer than this are one ANN query, unless the lists are as long as they can be. It saves a third of
+the requests at the same recall, since all vectors are scored (benchmarks/astra_latency.py)."""
 _WAVE = 100
 """Candidates whose metadata are read together for a filter that the service cannot decide."""
 _SCORED_TOGETHER = 200
