@@ -103,8 +103,12 @@ def load_model_for(
     return load_model(name, device=device, **options)
 
 
-def model_of(spec: IndexSpec) -> str:
+def model_of(spec: IndexSpec, option: str = "model=") -> str:
     """Return what to load for an index: the demo's model, or an id on the hub.
+
+    Args:
+        spec: what the index was built with.
+        option: how a caller gives a model, for the message.
 
     Raises:
         ModelError: it was built with a model in a folder, or with an encoder of the caller's own.
@@ -121,8 +125,7 @@ def model_of(spec: IndexSpec) -> str:
     except MissingExtraError as error:
         absent = f" If it was {DEMO!r}: {error}"
     raise ModelError(
-        f"The index was built with a model in a folder named {name!r}: give it (in Python model=, on the command line "
-        f"--model).{absent}"
+        f"The index was built with a model in a folder named {name!r}: give it with {option}.{absent}"
     )
 
 

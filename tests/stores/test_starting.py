@@ -78,7 +78,7 @@ def test_a_model_in_a_folder_is_loaded_as_the_index_has_it(tmp_path: Path, check
     with late_interaction.open(tmp_path / "index", checkpoint, device="cpu") as index:
         assert index.count() == 1
         assert dict(index.model.fingerprint) == dict(built.fingerprint)
-    with pytest.raises(ModelError, match="a model in a folder named 'model': give it"):
+    with pytest.raises(ModelError, match="a model in a folder named 'model': give it with model="):
         late_interaction.open(tmp_path / "index")
 
 

@@ -163,7 +163,7 @@ def load_model(
         MissingExtraError: the demo's model is not installed.
     """
     if name is None:
-        name = DEFAULT_MODEL if spec is None else model_of(spec)
+        name = DEFAULT_MODEL if spec is None else model_of(spec, "--model")
     query_length = query_prefix = None
     if spec is not None:
         long_documents = spec.encoder.get("long_documents", "truncate")
