@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,14 +154,11 @@ class Explanation:
         answered = _labels(self.content, self.document_tokens)
         between: dict[tuple[_Label, _Label], float] = {}
         for pair in self.pairs:
-            key = asked[pair.query_token], answered[pair.document_token]
-            between[key] = between.get(key, 0.0) + pair.contribution
+            sides = product(asked[pair.query_token].items(), answered[pair.document_token].items())
+            for (word, share), (other, share_too) in sides:
+                part = pair.contribution * share * share_too
+                between[word, other] = between.get((word, other), 0.0) + part
         return _words(between, 0), _words(between, 1)
-
-    @property
-    def n_query_words(self) -> int:
-        """How many words of the query there are heat maps of."""
-        return len(self.query_words)
 
     def heat_map(self, word: int | None = None) -> NDArray[np.float32]:
         """Return how well each part of an image answers a word of the query, or the whole query.
@@ -176,12 +174,13 @@ class Explanation:
             IndexError: there is no such word.
         """
         patches = self._placed()
-        chosen = list(range(len(self.query_tokens)))
+        shares = np.ones(len(self.query_tokens), np.float32)
         if word is not None:
             wanted = self.query_words[word]
+            label = wanted.start, wanted.end, wanted.text
             labels = _labels(self.query or "", self.query_tokens)
-            chosen = [n for n in chosen if labels[n] == (wanted.start, wanted.end, wanted.text)]
-        summed = patches.similarities[chosen].sum(axis=0)
+            shares = np.array([of.get(label, 0.0) for of in labels], np.float32)
+        summed = shares @ patches.similarities
         known = patches.places >= 0
         return np.where(known, summed[patches.places], np.nan).astype(np.float32)
 
@@ -241,18 +240,16 @@ class Explanation:
 _Label = tuple[int, int, str]
 
 
-def _labels(text: str, tokens: Sequence[QueryToken | DocumentToken]) -> list[_Label]:
-    """Return for each token the word that it is in: start, end and text; what is in none is one for each text."""
+def _labels(text: str, tokens: Sequence[QueryToken | DocumentToken]) -> list[dict[_Label, float]]:
+    """Return for each token the words that it stands for, and their shares; what is in none goes by its own text."""
     words = Words(text)
-    labels: list[_Label] = []
+    labels: list[dict[_Label, float]] = []
     for token in tokens:
-        word = words.of((token.start, token.end)) if token.start < token.end else None
-        if word is None:
-            box = getattr(token, "box", None)
-            labels.append((0, 0, token.text if box is None else "(the picture)"))
-        else:
-            span: Span = words.spans[word]
-            labels.append((*span, text[slice(*span)]))
+        box = getattr(token, "box", None)
+        none = {(0, 0, token.text if box is None else "(the picture)"): 1.0}
+        found = words.of((token.start, token.end)).items()
+        spans: list[tuple[Span, float]] = [(words.spans[word], share) for word, share in found]
+        labels.append({(*span, text[slice(*span)]): share for span, share in spans} or none)
     return labels
 
 

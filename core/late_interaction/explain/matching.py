@@ -12,6 +12,8 @@ from late_interaction.explain.words import Span, WordMatch, Words
 from late_interaction.maxsim import token_alignment
 from late_interaction.types import SearchResult
 
+_MOST = 0.5
+
 
 def matched_words(
     model: ColBERTModel, query: str, documents: Sequence[str], *, min_similarity: float = 0.6
@@ -73,10 +75,10 @@ def word_contributions(
         words = Words(document)
         parts: dict[Span, float] = {}
         for token, similarity in zip(tokens.tolist(), similarities.tolist(), strict=True):
-            position = words.of(spans[token])
-            if position is not None and similarity >= min_similarity:
-                word = words.spans[position]
-                parts[word] = parts.get(word, 0.0) + similarity
+            for position, share in words.of(spans[token]).items() if similarity >= min_similarity else ():
+                if share > _MOST:  # A token of several words answers for none of them.
+                    word = words.spans[position]
+                    parts[word] = parts.get(word, 0.0) + similarity
         found.append([WordMatch(*word, part) for word, part in sorted(parts.items())])
     return found
 

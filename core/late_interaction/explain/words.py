@@ -5,7 +5,6 @@ from __future__ import annotations
 import bisect
 import functools
 import re
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
@@ -65,29 +64,22 @@ class Words:
         self.spans = word_spans(text)
         self._starts = [start for start, _ in self.spans]
 
-    def of(self, token: Span) -> int | None:
-        """Return the position of the word that has most of a token's characters, the first of equal ones, or None."""
+    def of(self, token: Span) -> dict[int, float]:
+        """Return the words that a token stands for, by position: each one's share of its characters, 1 in all.
+
+        It is one word but for tokens of several, such as the one token of a whole sentence in a script that the
+        tokenizer does not know; and none for punctuation.
+        """
         start, end = token
-        best, most = None, 0
-        first = max(0, bisect.bisect_right(self._starts, start) - 1)
-        for position in range(first, len(self.spans)):
+        shared: dict[int, int] = {}
+        for position in range(max(0, bisect.bisect_right(self._starts, start) - 1), len(self.spans)):
             word_start, word_end = self.spans[position]
             if word_start >= end:
                 break
-            if (shared := min(end, word_end) - max(start, word_start)) > most:
-                best, most = position, shared
-        return best
-
-
-def marked(text: str, spans: Sequence[Span]) -> list[Span]:
-    """Return spans joined where they touch, as neighbours in a script without spaces do."""
-    joined: list[Span] = []
-    for start, end in sorted(spans):
-        if joined and joined[-1][1] >= start:
-            joined[-1] = joined[-1][0], max(end, joined[-1][1])
-        else:
-            joined.append((start, end))
-    return joined
+            if (characters := min(end, word_end) - max(start, word_start)) > 0:
+                shared[position] = characters
+        total = sum(shared.values())
+        return {position: characters / total for position, characters in shared.items()}
 
 
 @functools.cache
