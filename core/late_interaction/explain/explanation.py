@@ -246,7 +246,8 @@ def _labels(text: str, tokens: Sequence[QueryToken | DocumentToken]) -> list[dic
     labels: list[dict[_Label, float]] = []
     for token in tokens:
         box = getattr(token, "box", None)
-        none = {(0, 0, token.text if box is None else "(the picture)"): 1.0}
+        own = token.text if token.text.strip() else "(space)"
+        none = {(0, 0, own if box is None else "(the picture)"): 1.0}
         found = words.of((token.start, token.end)).items()
         spans: list[tuple[Span, float]] = [(words.spans[word], share) for word, share in found]
         labels.append({(*span, text[slice(*span)]): share for span, share in spans} or none)

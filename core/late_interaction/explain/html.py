@@ -33,7 +33,7 @@ font-family:system-ui,sans-serif;max-width:60rem}
 .li-x mark{position:relative;background:rgb(var(--li-hue)/var(--s));color:inherit;border-radius:.2em;padding:0 .1em;
 border-bottom:2px solid rgb(var(--li-hue)/calc(.3 + var(--s)))}
 .li-x mark:focus-visible,.li-x input:focus-visible+label{outline:2px solid currentColor;outline-offset:1px}
-.li-x .li-tip{display:none;position:absolute;left:0;top:100%;z-index:9;min-width:12rem;max-width:22rem;
+.li-x .li-tip{display:none;position:absolute;left:0;top:100%;z-index:9;min-width:12rem;max-width:min(22rem,80vw);
 padding:.4rem .6rem;background:var(--li-tip);color:var(--li-ink);border:1px solid var(--li-line);border-radius:.3rem;
 font-size:.85rem;white-space:normal;box-shadow:0 2px 8px #0004}
 .li-x mark:hover .li-tip,.li-x mark:focus .li-tip{display:block}
@@ -41,7 +41,7 @@ font-size:.85rem;white-space:normal;box-shadow:0 2px 8px #0004}
 .li-x th,.li-x td{border:1px solid var(--li-line);padding:.2rem .6rem;text-align:left;
 vertical-align:top}.li-x td.li-n{text-align:right;font-variant-numeric:tabular-nums}
 .li-x .li-page{position:relative;display:inline-block;max-width:100%}
-.li-x .li-page img{display:block;max-width:100%}
+.li-x .li-page img{display:block;max-width:100%;outline:1px solid var(--li-line)}
 .li-x .li-page img.li-heat{display:none;position:absolute;inset:0;width:100%;height:100%}
 .li-x input{margin-left:.8rem}.li-x .li-notes{font-size:.9rem}
 .li-x .li-thumb{max-width:14rem}
