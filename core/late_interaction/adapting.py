@@ -11,12 +11,13 @@ pipeline whole, as `**options: Unpack[SearchOptions]`.
 """
 
 from late_interaction.encoders.base import Item, check_texts
+from late_interaction.explain.explaining import FoundBy
 from late_interaction.images.loading import ImageSource
 from late_interaction.images.storing import IMAGE_KEY, THUMBNAIL_KEY, StoreImages
 from late_interaction.lifecycle import PipelineHolder
 from late_interaction.maxsim import maxsim
 from late_interaction.options import BATCH_SIZE, FilterSpec, OnError, check_names
-from late_interaction.pipeline import FoundBy, Query
+from late_interaction.pipeline import Query
 from late_interaction.ranking import check_mmr, diversify, filled, mmr, relevance
 from late_interaction.rows import BadRow, Encodable, content_id
 from late_interaction.stores.opening import AstraPlace, open_store, place_of

@@ -6,7 +6,6 @@ import asyncio
 import time
 import weakref
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +15,8 @@ from numpy.typing import ArrayLike
 
 from late_interaction.encoders.base import Item, LateInteractionModel, encode_checked, warn_of_cut_queries
 from late_interaction.encoders.projection import restored
-from late_interaction.errors import IndexMismatchError, IndexNotFoundError, LateInteractionError, StoreError
+from late_interaction.errors import IndexMismatchError, IndexNotFoundError, StoreError
+from late_interaction.explain.explaining import FoundBy, explain_document
 from late_interaction.filters import Filter, parse_filter
 from late_interaction.images.loading import load_image
 from late_interaction.indexing import IndexingRun
@@ -47,7 +47,6 @@ from late_interaction.types import (
     FloatMatrix,
     IndexedIds,
     IndexSpec,
-    SearchResult,
     SearchResults,
 )
 from late_interaction.validation import check_matrix, check_not_negative, shown
@@ -434,11 +433,8 @@ class LateInteractionPipeline(Remade):
     async def _explain(
         self, matrix: FloatMatrix, query: str | None, doc_id: str, text: str | None = None
     ) -> Explanation:
-        from late_interaction.explain.explaining import explain_document
-
-        store = await self._opened()
         asked = matrix, query, self.settings
-        return await explain_document(self.model, store, asked, doc_id, text)
+        return await explain_document(self.model, await self._opened(), asked, doc_id, text)
 
     async def encode_queries(self, queries: Sequence[Query]) -> list[FloatMatrix]:
         """Return the (n_tokens, dim) float32 matrices of queries that `search` uses, for `search_with_embeddings`.
@@ -592,41 +588,3 @@ class LateInteractionPipeline(Remade):
         """Return the places in flight of the running event loop, `concurrency` of them."""
         loop = asyncio.get_running_loop()
         return self._semaphores.setdefault(loop, asyncio.Semaphore(self.settings.concurrency))
-
-
-@dataclass(frozen=True, slots=True)
-class FoundBy:
-    """A search of a pipeline, for its results to be explained by.
-
-    Attributes:
-        pipeline: where it was done.
-        matrix: (n_tokens, dim) the query's vectors, before pooling.
-        query: the text; None for an image or for vectors.
-    """
-
-    pipeline: LateInteractionPipeline
-    matrix: FloatMatrix
-    query: str | None
-
-    def explain(self, result: SearchResult) -> Explanation:
-        """Refuse: there is no loop to wait on.
-
-        Raises:
-            LateInteractionError: always.
-        """
-        raise LateInteractionError("This result is of an async search: await its aexplain().")
-
-    async def aexplain(self, result: SearchResult, text: str | None = None) -> Explanation:
-        """Explain a result; `text` is what was encoded, where it is not the content."""
-        from late_interaction.explain.explaining import check_same
-
-        asked = self.matrix, self.query
-        explanation = await self.pipeline._explain(*asked, result.doc_id, text)  # noqa: SLF001 - one of us
-        check_same(result, explanation)
-        return explanation
-
-    def to_html(self, results: SearchResults) -> str:
-        """Return a table of results, without marks: they take an `await`."""
-        from late_interaction.explain.notebook import results_html
-
-        return results_html(results)

@@ -633,3 +633,21 @@ async def test_a_store_refuses_arguments_that_are_not_what_it_says(pipeline: Lat
             await call()
     assert await store.count() == 3
     assert (await stage_1()).doc_ids
+
+
+# --- explanations
+
+
+@pytest.mark.parametrize("packing", ["int8", "float16", "float32"])
+async def test_explanations_add_up_to_the_score(make: Make, packing: str) -> None:
+    async with make(model=HashModel(), packing=packing, doc_pool_factor=2) as pipeline:
+        await pipeline.index_documents(rows(20))
+        for result in await pipeline.search("w1 w2 w2 w3", k=20):
+            explanation = await result.aexplain()
+            assert explanation == await pipeline.explain("w1 w2 w2 w3", result.doc_id)
+            assert explanation.score == pytest.approx(result.score, abs=1e-4)
+            assert sum(pair.contribution for pair in explanation.pairs) == pytest.approx(
+                result.score, abs=1e-4
+            )
+        with pytest.raises(ValueError, match="no document"):
+            await pipeline.explain("w1", "nowhere")

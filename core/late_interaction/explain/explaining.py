@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from late_interaction.encoders.base import Item, LateInteractionModel
 from late_interaction.errors import LateInteractionError
 from late_interaction.explain.aligning import Asked, explain
 from late_interaction.explain.explanation import Explanation
+from late_interaction.explain.notebook import results_html
 from late_interaction.images.loading import ImageSource, open_image
 from late_interaction.images.pdf import PdfPage
 from late_interaction.images.storing import IMAGE_KEY
 from late_interaction.stores.base import Store
-from late_interaction.types import Document, FloatMatrix, SearchResult
+from late_interaction.types import Document, FloatMatrix, SearchResult, SearchResults
 
 if TYPE_CHECKING:
     from late_interaction.options import IndexSettings
+    from late_interaction.pipeline import LateInteractionPipeline
 
 _PAGE = re.compile(r"(?P<path>.+)#page=(?P<page>\d+)", re.DOTALL)
 _TOLERANCE = 1e-3
@@ -101,3 +104,37 @@ def _opened(source: str) -> ImageSource:
     """Return a page of a PDF for a reference to one."""
     page = _PAGE.fullmatch(source)
     return source if page is None else PdfPage(page["path"], int(page["page"]))
+
+
+@dataclass(frozen=True, slots=True)
+class FoundBy:
+    """A search of a pipeline, for its results to be explained by.
+
+    Attributes:
+        pipeline: where it was done.
+        matrix: (n_tokens, dim) the query's vectors, before pooling.
+        query: the text; None for an image or for vectors.
+    """
+
+    pipeline: LateInteractionPipeline
+    matrix: FloatMatrix
+    query: str | None
+
+    def explain(self, result: SearchResult) -> Explanation:
+        """Refuse: there is no loop to wait on.
+
+        Raises:
+            LateInteractionError: always.
+        """
+        raise LateInteractionError("This result is of an async search: await its aexplain().")
+
+    async def aexplain(self, result: SearchResult, text: str | None = None) -> Explanation:
+        """Explain a result; `text` is what was encoded, where it is not the content."""
+        asked = self.matrix, self.query
+        explanation = await self.pipeline._explain(*asked, result.doc_id, text)  # noqa: SLF001 - one of us
+        check_same(result, explanation)
+        return explanation
+
+    def to_html(self, results: SearchResults) -> str:
+        """Return a table of results, without marks: they take an `await`."""
+        return results_html(results)
