@@ -14,8 +14,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from late_interaction.explain.heatmap import scaled
-from late_interaction.explain.terminal import shades
-from late_interaction.explain.words import Span
+from late_interaction.explain.words import Span, shades
 
 if TYPE_CHECKING:
     from late_interaction.explain.explanation import Explanation, Word
@@ -82,7 +81,7 @@ def marked_text(text: str, words: Sequence[Word], *, start: int = 0, end: int | 
     placed = [word for word in words if word.start < word.end]
     pieces: list[str] = []
     place = start
-    for word, shade in zip(placed, shades(placed), strict=True):
+    for word, shade in zip(placed, shades([word.contribution for word in placed]), strict=True):
         if word.start < place or word.end > end or word.contribution <= 0:
             continue
         pieces += [escape(text[place : word.start]), _mark(text[word.start : word.end], word, shade)]

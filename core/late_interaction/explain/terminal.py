@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from late_interaction.explain.words import shades
 from late_interaction.printable import printable
 
 if TYPE_CHECKING:
-    from late_interaction.explain.explanation import Explanation, Word
+    from late_interaction.explain.explanation import Explanation
 
 _STYLES = ("yellow", "bold yellow", "bold black on yellow")
 _AROUND = 160
@@ -43,17 +43,11 @@ def plain(explanation: Explanation) -> str:
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
-def shades(words: Sequence[Word]) -> list[float]:
-    """Return for each word how much of the largest contribution it has, from 0 to 1."""
-    largest = max((word.contribution for word in words), default=0.0)
-    return [max(0.0, word.contribution / largest) if largest > 0 else 0.0 for word in words]
-
-
 def _text(explanation: Explanation) -> Text:
     """Return the part of the text with the largest contributions, its words coloured by them."""
     words = [word for word in explanation.words if word.start < word.end]
     text = Text(printable(explanation.content, lines=True))
-    for word, shade in zip(words, shades(words), strict=True):
+    for word, shade in zip(words, shades([word.contribution for word in words]), strict=True):
         if word.contribution > 0:
             text.stylize(_STYLES[min(len(_STYLES) - 1, int(shade * len(_STYLES)))], word.start, word.end)
     if not words:

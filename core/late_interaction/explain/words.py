@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import functools
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
@@ -80,6 +81,12 @@ class Words:
                 shared[position] = characters
         total = sum(shared.values())
         return {position: characters / total for position, characters in shared.items()}
+
+
+def shades(contributions: Sequence[float]) -> list[float]:
+    """Return how much of the largest contribution each one is, from 0 to 1."""
+    largest = max(contributions, default=0.0)
+    return [max(0.0, contribution / largest) if largest > 0 else 0.0 for contribution in contributions]
 
 
 @functools.cache
