@@ -89,8 +89,8 @@ def test_a_text_model_reads_the_text_of_a_pdf(docs: Path, text_model: Path, tmp_
     assert result.exit_code == 1
     assert "locked.pdf: it is protected by a password" in result.stderr
     assert "report.pdf: 1 of 2 pages show something, but have no text (page 2)" in result.stderr
-    assert "2 images were left out: they need a visual model" in result.stderr
-    assert "2 documents of 5 files indexed, 2 could not be read" in result.stdout
+    assert "2 left out (.jpg 1, .png 1), which need a visual model" in result.stderr
+    assert "2 documents of 3 files indexed, 2 left out, 2 could not be read" in result.stdout
     shown = run("search", "the wing", *db).stdout
     assert "docs/report.pdf, page 1" in shown
 

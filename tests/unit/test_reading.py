@@ -38,7 +38,7 @@ def test_find_files_names_each_file_once(tmp_path: Path) -> None:
     ("name", "message"),
     [
         ("missing", "no file or folder"),
-        ("a.zip", "not of a kind that is read"),
+        ("a.zip", "no file of a kind that is read"),
         ("empty", "no file of a kind that is read"),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -29,17 +29,12 @@ from late_interaction.cli._shared import (
     store_at,
 )
 from late_interaction.errors import DocumentError, RowFailure
-from late_interaction.images.loading import IMAGE_SUFFIXES
 from late_interaction.images.pdf import DPI, PDF_TIMEOUT_S
 from late_interaction.images.storing import StoreImages
 from late_interaction.options import IndexOptions
-from late_interaction.reading.files import (
-    PDF_SUFFIX,
-    TEXT_SUFFIXES,
-    ReadProblem,
-    find_files,
-    read_rows,
-)
+from late_interaction.reading.files import ReadProblem, read_rows
+from late_interaction.reading.finding import Found, find
+from late_interaction.reading.kinds import Kind, kind_of
 from late_interaction.rows import Row, row_id
 from late_interaction.stores.base import Store
 from late_interaction.stores.opening import DEFAULT_NAME
@@ -106,6 +101,13 @@ def index(
     encoding: Annotated[
         str | None, typer.Option(help="Of texts without a byte order mark. It is detected by default.")
     ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Leave out what a pattern as in .gitignore names, such as 'drafts/'. May be repeated."
+        ),
+    ] = None,
+    gitignore: Annotated[bool, typer.Option(help="Leave out what .gitignore files name.")] = True,
     passage_tokens: Annotated[
         int | None,
         typer.Option(
@@ -150,22 +152,24 @@ def index(
     if store_images is not None:
         options["store_images"] = store_images
     with errors_reported(INTERRUPTED):
-        files = find_files(paths)
+        found = find(paths, exclude=exclude or (), gitignore=gitignore)
         problems: list[ReadProblem] = []
 
         def on_problem(problem: ReadProblem) -> None:
             problems.append(problem)
             note(str(problem))
 
-        chunked = (*TEXT_SUFFIXES, PDF_SUFFIX)
-        last = {f"{file}{'#' if file.suffix.lower() in chunked else ':'}": 0 for file in files}
+        last = {f"{file}{mark}": 0 for file in found.files for mark in _marks(file)}
 
-        async def run() -> tuple[int, Mapping[str, float | None], list[RowFailure], int]:
+        async def run() -> tuple[Found, int, Mapping[str, float | None], list[RowFailure], int]:
             store = store_at(db, name, declared, retry_for_s)
             spec = await store.spec()
             encoder = load_model(model, device, spec)
+            readable = found.readable(images=encoder.supports_images)
+            if readable.left_out:
+                note(str(readable))
             rows = read_rows(
-                files if encoder.supports_images else _without_images(files, paths),
+                readable.files,
                 on_problem,
                 content_column=content_column,
                 id_column=id_column,
@@ -194,16 +198,17 @@ def index(
                 await _delete_stale(
                     store, {prefix: n for prefix, n in last.items() if prefix[:-1] not in incomplete}
                 )
-                return n_indexed, truncated, failures, await pipeline.count()
+                return readable, n_indexed, truncated, failures, await pipeline.count()
 
-        indexed, truncated, failures, documents = asyncio.run(run())
+        found, indexed, truncated, failures, documents = asyncio.run(run())
     for failure in failures:
         report(str(failure))
     failed = len(problems) + len(failures)
     if as_json:
         print_json(
             {
-                "files": len(files),
+                "files": len(found.files),
+                "left_out": found.left_out,
                 "indexed": indexed,
                 "documents": documents,
                 "truncated": dict(truncated),
@@ -214,23 +219,19 @@ def index(
     else:
         could_not = f", {failed} could not be read or indexed" if failed else ""
         cut = f", {len(truncated)} of them not to their end" if truncated else ""
+        left = f", {found.n_left_out} left out" if found.n_left_out else ""
         out.print(
-            f"{indexed} documents of {len(files)} files indexed{cut}{could_not}. The index has {documents}."
+            f"{indexed} documents of {len(found.files)} files indexed{cut}{left}{could_not}. "
+            f"The index has {documents}."
         )
     if failed:
         raise typer.Exit(1)
 
 
-def _without_images(files: Sequence[Path], named: Iterable[Path]) -> list[Path]:
-    """Return the files without images that lie in a folder beside texts unnamed, and print how many."""
-    asked = {path.resolve() for path in named}
-    kept = [file for file in files if file in asked or file.suffix.lower() not in IMAGE_SUFFIXES]
-    if len(kept) < len(files):
-        left_out = (
-            f"{len(files) - len(kept)} images were left out: they need a visual model such as ColQwen2."
-        )
-        note(left_out)
-    return kept
+def _marks(file: Path) -> str:
+    """Return what stands in the ids of a file before the numbers: of passages and pages, of lines, or of either."""
+    kind = kind_of(file)
+    return "#:" if kind is Kind.JSON else ":" if kind in (Kind.CSV, Kind.JSON_LINES) else "#"
 
 
 def _noting_numbers(rows: Iterable[Row], last: dict[str, int]) -> Iterator[Row]:

@@ -1,43 +1,217 @@
-"""Find the files to read, by their suffixes."""
+"""Find the files to read in folders, and count what is left out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import importlib.util
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from late_interaction.reading.kinds import KINDS, SUFFIXES, Kind
+from late_interaction.images.loading import HEIF_SUFFIXES
+from late_interaction.reading.kinds import KINDS, Kind, kind_of
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
 
 PDF_SUFFIX = ".pdf"
 _IN_RECORDS = (Kind.CSV, Kind.JSON_LINES, Kind.PDF, Kind.IMAGE)
 TEXT_SUFFIXES = tuple(suffix for suffix, kind in KINDS.items() if kind not in _IN_RECORDS)
 """Of files that are cut into passages."""
 
+UNKNOWN = "of kinds that are not read"
+IGNORED = "named in .gitignore"
+EXCLUDED = "excluded"
+BROKEN = "links that lead nowhere"
+NEEDS_EYES = "which need a visual model such as ColQwen2"
+NEEDS_EXTRA = "which need pip install 'late-interaction[files]'"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The files to read, and what is left out.
+
+    Attributes:
+        files: each once, in the order of their names within a folder, links resolved.
+        named: those that were named themselves, and not by a folder.
+        left_out: for each reason, how many files of each suffix; one left out whole is a "folder".
+    """
+
+    files: tuple[Path, ...]
+    named: frozenset[Path] = frozenset()
+    left_out: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    @property
+    def n_left_out(self) -> int:
+        """How many files and folders are left out."""
+        return sum(sum(counts.values()) for counts in self.left_out.values())
+
+    def readable(self, *, images: bool) -> Found:
+        """Return the files of a folder without those that the model, or what is installed, cannot read.
+
+        A file that was named is kept: what it needs is an error of its own.
+
+        Args:
+            images: the model encodes images.
+        """
+        missing = {
+            module: importlib.util.find_spec(module) is None
+            for module in ("docling", "pillow_heif", "pypdfium2")
+        }
+
+        def reason(file: Path) -> str | None:
+            kind = kind_of(file)
+            if kind is Kind.IMAGE and not images:
+                return NEEDS_EYES
+            needed = {Kind.OFFICE: "docling", Kind.PDF: "pypdfium2"}.get(kind)
+            if kind is Kind.IMAGE and file.suffix.lower() in HEIF_SUFFIXES:
+                needed = "pillow_heif"
+            return NEEDS_EXTRA if needed and missing[needed] else None
+
+        kept, left_out = [], {why: Counter(counts) for why, counts in self.left_out.items()}
+        for file in self.files:
+            why = None if file in self.named else reason(file)
+            if why is None:
+                kept.append(file)
+            else:
+                left_out.setdefault(why, Counter())[file.suffix.lower()] += 1
+        return replace(self, files=tuple(kept), left_out=left_out)
+
+    def __str__(self) -> str:
+        r"""Return what is left out, a line for each reason.
+
+        >>> str(Found((), left_out={UNKNOWN: {".mp3": 1, ".zip": 3}}))
+        '4 left out (.zip 3, .mp3 1), of kinds that are not read'
+        """
+        lines = []
+        for why, counts in self.left_out.items():
+            most_first = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
+            listed = ", ".join(f"{suffix} {count}" for suffix, count in most_first)
+            lines.append(f"{sum(counts.values())} left out ({listed}), {why}")
+        return "\n".join(lines)
+
 
 def find_files(paths: Iterable[Path]) -> list[Path]:
-    """List the files to read: each path that is a file, and every readable file in each that is a folder.
+    """List the files to read, as `find` does."""
+    return list(find(paths).files)
 
-    Hidden files and folders inside a folder are left out. Files come in the order of their names within a folder.
+
+def find(paths: Iterable[Path], *, exclude: Sequence[str] = (), gitignore: bool = True) -> Found:
+    """Find the files to read: each path that is a file, and every file of a kind that is read in each that is a folder.
+
+    Folders and files inside a folder whose names begin with a dot are no part of it. A link to a folder is followed,
+    each folder once, so that no circle is endless.
+
+    Args:
+        paths: files and folders.
+        exclude: patterns as in .gitignore, such as "drafts/" or "*.log", from each folder in `paths`.
+        gitignore: leave out what the .gitignore files say, of the folders, those inside them and, within a git
+            repository, those above them. A file that is named itself is read all the same.
 
     Raises:
-        ValueError: a path does not exist, is a file of a kind that is not read, or is a folder without any that is.
+        ValueError: a path does not exist, or there is nothing to read in all of them.
     """
+    from pathspec import GitIgnoreSpec
+
+    walk = _Walk(GitIgnoreSpec.from_lines(exclude), gitignore=gitignore)
     found: list[Path] = []
+    named: set[Path] = set()
+    paths = list(paths)
     for path in paths:
         if path.is_dir():
-            inside = sorted(
-                file
-                for file in path.rglob("*")
-                if file.suffix.lower() in SUFFIXES
-                and file.is_file()
-                and not any(part.startswith(".") for part in file.relative_to(path).parts)
-            )
-            if not inside:
-                raise ValueError(f"There is no file of a kind that is read in {path}.")
-            found += inside
+            found += walk.files(path)
         elif not path.exists():
             raise ValueError(f"There is no file or folder {path}.")
-        elif path.suffix.lower() not in SUFFIXES:
-            raise ValueError(f"{path} is not of a kind that is read.")
+        elif path.suffix.lower() in KINDS:
+            found.append(path.resolve())
+            named.add(path.resolve())
         else:
-            found.append(path)
-    return list(dict.fromkeys(file.resolve() for file in found))
+            walk.leave_out(UNKNOWN, path)
+    result = Found(tuple(dict.fromkeys(found)), frozenset(named), walk.left_out)
+    if not found:
+        left_out = f" {result}.".replace("\n", "; ") if result.left_out else ""
+        raise ValueError(
+            f"There is no file of a kind that is read in {', '.join(map(str, paths))}.{left_out}"
+        )
+    return result
+
+
+class _Walk:
+    """Goes through folders, and counts what it leaves out."""
+
+    def __init__(self, exclude: GitIgnoreSpec, *, gitignore: bool) -> None:
+        self._exclude = exclude
+        self._gitignore = gitignore
+        self._seen: set[tuple[int, int]] = set()
+        self.left_out: dict[str, Counter[str]] = {}
+
+    def leave_out(self, why: str, path: Path) -> None:
+        suffix = "folder" if path.is_dir() else path.suffix.lower() or "without a suffix"
+        self.left_out.setdefault(why, Counter())[suffix] += 1
+
+    def files(self, root: Path) -> Iterator[Path]:
+        """Yield the files in a folder, those of a folder before those after it by name."""
+        self._seen.clear()
+        rules = list(_rules_above(_absolute(root))) if self._gitignore else []
+        yield from self._inside(root, root, rules)
+
+    def _inside(self, folder: Path, root: Path, rules: list[tuple[Path, Any]]) -> Iterator[Path]:
+        stat = folder.stat()
+        if (stat.st_dev, stat.st_ino) in self._seen:
+            return
+        self._seen.add((stat.st_dev, stat.st_ino))
+        if self._gitignore and (own := _rules_of(folder)) is not None:
+            rules = [*rules, (_absolute(folder), own)]
+        for path in sorted(folder.iterdir()):
+            if path.name.startswith("."):
+                continue
+            is_folder = path.is_dir()
+            inside = path.relative_to(root).as_posix() + "/" * is_folder
+            if not path.exists():
+                self.leave_out(BROKEN, path)
+            elif self._exclude.match_file(inside):
+                self.leave_out(EXCLUDED, path)
+            elif _is_ignored(path, rules, is_folder=is_folder):
+                self.leave_out(IGNORED, path)
+            elif is_folder:
+                yield from self._inside(path, root, rules)
+            elif path.is_file() and path.suffix.lower() in KINDS:
+                yield path.resolve()
+            else:
+                self.leave_out(UNKNOWN, path)
+
+
+def _is_ignored(path: Path, rules: Iterable[tuple[Path, GitIgnoreSpec]], *, is_folder: bool) -> bool:
+    """Tell whether the last rule about a path says that it is ignored."""
+    ignored = False
+    absolute = _absolute(path)
+    for folder, spec in rules:
+        if absolute.is_relative_to(folder):
+            said = spec.check_file(absolute.relative_to(folder).as_posix() + "/" * is_folder).include
+            ignored = ignored if said is None else said
+    return ignored
+
+
+def _absolute(path: Path) -> Path:
+    """Return a path from the root, by the names of the links in it."""
+    return Path(os.path.abspath(path))  # noqa: PTH100
+
+
+def _rules_above(root: Path) -> Iterator[tuple[Path, GitIgnoreSpec]]:
+    """Yield the .gitignore rules of the folders above one, from the git repository that it is in."""
+    above = [root, *root.parents]
+    repository = next((number for number, folder in enumerate(above) if (folder / ".git").exists()), 0)
+    for folder in reversed(above[1 : repository + 1]):
+        if (spec := _rules_of(folder)) is not None:
+            yield folder, spec
+
+
+def _rules_of(folder: Path) -> GitIgnoreSpec | None:
+    from pathspec import GitIgnoreSpec
+
+    file = folder / ".gitignore"
+    if not file.is_file():
+        return None
+    return GitIgnoreSpec.from_lines(file.read_text(errors="replace").splitlines())
