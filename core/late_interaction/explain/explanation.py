@@ -160,6 +160,20 @@ class Explanation:
                 between[word, other] = between.get((word, other), 0.0) + part
         return _words(between, 0), _words(between, 1)
 
+    def answers_of(self, document_token: int) -> dict[str, float]:
+        """Return what each word of the query has of a document token's contribution; words by their text.
+
+        Args:
+            document_token: its position in `document_tokens`.
+        """
+        labels = _labels(self.query or "", self.query_tokens)
+        answers: dict[str, float] = {}
+        for pair in self.pairs:
+            if pair.document_token == document_token:
+                for (_, _, text), share in labels[pair.query_token].items():
+                    answers[text] = answers.get(text, 0.0) + pair.contribution * share
+        return answers
+
     def heat_map(self, word: int | None = None) -> NDArray[np.float32]:
         """Return how well each part of an image answers a word of the query, or the whole query.
 

@@ -116,13 +116,17 @@ def matched_parts(explanation: Explanation, start: int = 0, end: int | None = No
 
     Returns:
         Of a text `{"start", "end", "text", "contribution", "answers"}` of each word, in their order; "answers" has by
-        word of the query what it contributed. Of an image `{"box", "contribution"}` of each patch: left, top, right and
-        bottom as shares of its width and height.
+        word of the query what it contributed. Of an image `{"box", "contribution", "answers"}` of each patch: left, top,
+        right and bottom as shares of its width and height.
     """
     if explanation.patches is not None:
         return [
-            {"box": list(token.box), "contribution": token.contribution}
-            for token in explanation.document_tokens
+            {
+                "box": list(token.box),
+                "contribution": token.contribution,
+                "answers": explanation.answers_of(number),
+            }
+            for number, token in enumerate(explanation.document_tokens)
             if token.box is not None
         ]
     last = len(explanation.content) if end is None else end

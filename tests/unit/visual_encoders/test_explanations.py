@@ -65,6 +65,9 @@ def test_a_page_is_explained_by_its_patches(
                 assert np.allclose(by_word, grid, atol=1e-4)
                 parts = matched_parts(explanation)
                 assert [part["box"] for part in parts] == [list(box) for box in boxes]
+                assert [sum(part["answers"].values()) for part in parts] == pytest.approx(
+                    [token.contribution for token in explanation.document_tokens if token.box]
+                )
                 json.dumps(explanation.to_dict())
         if not name.startswith("colgemma"):
             assert "cat" in {word.text for word in index.explain("the cat", "0.png").query_words}
