@@ -116,8 +116,8 @@ def matched_parts(explanation: Explanation, start: int = 0, end: int | None = No
 
     Returns:
         Of a text `{"start", "end", "text", "contribution", "answers"}` of each word, in their order; "answers" has by
-        word of the query what it contributed. Of an image `{"box", "contribution", "answers"}` of each patch: left, top,
-        right and bottom as shares of its width and height.
+        word of the query what it contributed. Of an image `{"box", "contribution", "answers"}` of each patch: its left,
+        top, right and bottom as shares of the image's width and height.
     """
     if explanation.patches is not None:
         return [
