@@ -36,8 +36,9 @@ class SearchMethods(VectorStore):
     - `with_scores=True`: put the raw MaxSim under "score" and the id under "id" into the documents' metadata.
     - `explain=True`: put the words that answered a text under "matched" into the metadata, as a list of
       `{"start", "end", "text", "contribution", "answers"}`: positions in the text, the part of the score, and what each
-      word of the query has of it; of a page its patches, as `{"box", "contribution", "answers"}`. It encodes each document
-      found once more, and needs a `ColBERTModel` or a `ColPaliModel`. `explain(query, id)` has the whole explanation.
+      word of the query has of it; of a page its patches, as `{"box", "contribution", "answers"}`. It encodes each
+      document found once more, and needs a `ColBERTModel` or a `ColPaliModel`. `explain(query, id)` has the
+      whole explanation.
     """
 
     _pipeline: SyncPipeline
