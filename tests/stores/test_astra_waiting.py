@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from late_interaction import LateInteractionPipeline, StoreError
+from late_interaction.cli._shared import store_at
 from late_interaction.stores.astra import client as astra_client
 from late_interaction.stores.astra import patience
 from late_interaction.stores.astra.doctor import diagnose
@@ -109,11 +110,48 @@ def test_the_waits_are_those_of_the_documentation():
     assert [patience.Patience(for_s).timeout_s(20) for for_s in (60, 15, 0)] == [20, 7.5, 20]
 
 
+@pytest.mark.parametrize("way", ["database", "environment", "command line"])
+async def test_the_option_reaches_the_store(server, monkeypatch, way):
+    monkeypatch.setenv("ASTRA_DB_API_ENDPOINT", server.endpoint)
+    monkeypatch.setenv("ASTRA_DB_APPLICATION_TOKEN", server.token)
+    if way == "command line":
+        place, options = store_at("astra:late_interaction", "x", retry_for_s=0), {}
+    else:
+        place = server.async_database() if way == "database" else "astra:late_interaction"
+        options = {"retry_for_s": 0}
+    pipeline = LateInteractionPipeline(place, HashModel(), **options)
+    await pipeline.initialize()
+    server.log.clear()
+    server.settings.faults = [Fault("http_error")]
+    with pytest.raises(StoreError, match=r"\(1 attempts\)"):
+        await pipeline.count()
+    assert len(server.log.requests) == 1
+    with pytest.raises(ValueError, match="a Store has a retry_for_s of its own"):
+        LateInteractionPipeline(pipeline.store, HashModel(), retry_for_s=1)
+
+
 async def test_a_call_that_gave_up_finds_out_what_is_written_without_waiting_as_long_again(server):
     pipeline = pipeline_on(server, retry_for_s=0.8, timeout_s=0.2)
     await pipeline.initialize()
     server.settings.faults = [Fault("hang", command="insertMany"), Down("find", after=1)]
     assert await seconds(pipeline.index_documents(rows(3))) < 1.5 * 0.8 + 1
+
+
+async def test_the_time_of_a_call_stops_when_what_was_lost_is_answered(server):
+    pipeline = pipeline_on(server, filterable=FILTERABLE)
+    await pipeline.initialize()
+    requests = pipeline.store.requests
+    server.settings.faults = [
+        Fault("http_error", "createIndex", times=1),
+        Fault("error_envelope", "createIndex", times=1, error_code="CANNOT_ADD_EXISTING_INDEX"),
+        Fault("http_error", "find", times=1),
+    ]
+    with requests.loading():
+        await requests.create_index("things_docs", "another", {"column": "content"})
+        assert patience.patience_of_the_call(1).left_s == 60
+        assert await pipeline.count() == 0
+        assert patience.patience_of_the_call(1).left_s == 60
+    assert [fault.fired for fault in server.settings.faults] == [1, 1, 1]
 
 
 async def test_losses_are_told_of_at_the_first_one_and_then_seldom(server, caplog, monkeypatch):

@@ -93,7 +93,8 @@ class Catalogue:
         existing = await self._client.tables()
         entry = await self.entry() if CATALOGUE in existing else None
         if entry is None:
-            await self._create(spec, declared or {}, existing)
+            with self._client.loading():
+                await self._create(spec, declared or {}, existing)
             entry = await self.entry()
             existing = await self._client.tables()
             if entry is None:

@@ -302,7 +302,10 @@ class DataApiClient:
                     self.waits.answered(time.monotonic() - sent_at)
                     patience.lost_since.pop(request, None)
                     return answer
-                if not failure.retryable or number >= self._retries:
+                if not failure.retryable:
+                    patience.lost_since.pop(request, None)  # It is answered.
+                    break
+                if number >= self._retries:
                     break
                 patience.lost_since.setdefault(request, sent_at)
                 longest_s = min(self._limits.longest_wait_s, self._limits.first_wait_s * 2**number)
@@ -315,9 +318,8 @@ class DataApiClient:
                 self.waits.service_s += time.monotonic() - sent_at + wait_s
                 if failure.overload:
                     pace.overloaded(sent_at)
-                    await asyncio.sleep(
-                        wait_s
-                    )  # In its place among those in flight, so that no other is sent.
+                    # In its place among those in flight, so that no other is sent.
+                    await asyncio.sleep(wait_s)
                     continue
             await asyncio.sleep(wait_s)
         attempts = f" ({number + 1} attempts)" if failure.retryable else ""

@@ -69,7 +69,7 @@ class Connections:
                 self.open.push_async_exit(self.tables[table])
             client = self.tables[table]
         # The timeout that counts is that of `attempt`; astrapy's are for each part of a request.
-        with readable():
+        with _readable():
             reply = await client.command(body, raise_api_errors=False, timeout_ms=_NEVER_MS)
         if not isinstance(reply, dict):  # Another server may answer with any JSON at all.
             raise RequestFailedError(NOT_THE_DATA_API, retryable=True)
@@ -81,7 +81,7 @@ def _fits_a_header(token: str) -> bool:
 
 
 @contextmanager
-def readable() -> Iterator[None]:
+def _readable() -> Iterator[None]:
     """Turn the errors that astrapy raises on a reply of another shape into ours."""
     try:
         yield

@@ -108,12 +108,7 @@ async def attempt(ask: Callable[[C], Awaitable[T]], connections: C, timeout_s: f
     except DataAPIResponseException as error:
         raise failure_of(
             [
-                {
-                    "errorCode": one.error_code,
-                    "title": one.title,
-                    "message": one.message,
-                    "family": one.family,
-                }
+                {"errorCode": one.error_code, "message": one.message, "family": one.family}
                 for one in error.error_descriptors
             ]
         ) from None

@@ -203,8 +203,7 @@ class AstraStore(Store):
                 name has another definition.
         """
         try:
-            with self.requests.loading():
-                tables = await self.catalogue.attach(check_spec(spec), self._declared)
+            tables = await self.catalogue.attach(check_spec(spec), self._declared)
         except BaseException:
             if self._open is None:
                 await self.requests.aclose()
