@@ -123,7 +123,7 @@ async def test_the_option_reaches_the_store(server, monkeypatch, way):
     await pipeline.initialize()
     server.log.clear()
     server.settings.faults = [Fault("http_error")]
-    with pytest.raises(StoreError, match=r"\(1 attempts\)"):
+    with pytest.raises(StoreError, match=r"\(1 attempt\)"):
         await pipeline.count()
     assert len(server.log.requests) == 1
     with pytest.raises(ValueError, match="a Store has a retry_for_s of its own"):

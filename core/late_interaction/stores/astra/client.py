@@ -322,9 +322,9 @@ class DataApiClient:
                     await asyncio.sleep(wait_s)
                     continue
             await asyncio.sleep(wait_s)
-        attempts = f" ({number + 1} attempts)" if failure.retryable else ""
+        several = f" ({number + 1} attempts)" if number else " (1 attempt)"
         raise ServiceError(
-            f"{what} at {self.host} failed{attempts}: {failure}.",
+            f"{what} at {self.host} failed{several if failure.retryable else ''}: {failure}.",
             outage=failure.retryable,
             no_table=failure.no_table,
             exists_already=failure.exists_already,
