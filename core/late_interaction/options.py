@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, get_args
 from late_interaction.filters import Filter
 from late_interaction.images.storing import StoreImages, check_store_images
 from late_interaction.packing import check_packing
-from late_interaction.types import DocId, PackingDtype
+from late_interaction.types import CandidatesBy, DocId, PackingDtype
 from late_interaction.validation import check_flag, check_one_of, check_positive, check_seconds, shown
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -72,6 +72,9 @@ class IndexOptions(TypedDict, total=False):
             `AstraStore`. A folder looks up every field, declared or not. Not with a `Store`, which has its own.
         retry_for_s: seconds for which requests to a database that were lost are sent again until a call fails; None for
             60 in calls that write and 15 in those that read. Not with a `Store`, which has its own; a folder has none.
+        candidates: how an index on Astra finds candidates: by "tokens", a row for each stored vector, or "documents",
+            one learned vector a document (docs/astra.md says which when). Part of the index; None, the default, opens
+            either and makes the first. A folder always goes by tokens. Not with a `Store`, which has its own.
         store_images: what is stored of an image beside its vectors. "reference" (the default) is its path or URL under
             the metadata key "image"; "thumbnail" is that and a JPEG of at most 512 pixels as a data URI under
             "thumbnail"; "full" is the image itself as a data URI under "image", refused above 6 MB. An image that has
@@ -88,6 +91,7 @@ class IndexOptions(TypedDict, total=False):
     concurrency: int
     filterable: Mapping[str, Any] | None
     retry_for_s: float | None
+    candidates: CandidatesBy | None
     store_images: StoreImages
     allow_urls: bool
     must_exist: bool
@@ -135,6 +139,7 @@ class IndexSettings:
     concurrency: int = 16
     filterable: Mapping[str, Any] | None = None
     retry_for_s: float | None = None
+    candidates: CandidatesBy | None = None
     store_images: StoreImages = "reference"
     allow_urls: bool = False
     must_exist: bool = False
@@ -157,6 +162,8 @@ class IndexSettings:
         check_positive("concurrency", self.concurrency)
         if self.retry_for_s is not None:
             check_seconds("retry_for_s", self.retry_for_s)
+        if self.candidates is not None:
+            check_one_of("candidates", self.candidates, get_args(CandidatesBy))
         check_store_images(self.store_images)
         check_flag("allow_urls", self.allow_urls)
         check_flag("must_exist", self.must_exist)

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, Unpack, cast, overload
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from late_interaction.encoders.base import Item, LateInteractionModel, encode_checked, warn_of_cut_queries
@@ -37,6 +38,7 @@ from late_interaction.pacing import Items, Rows, each
 from late_interaction.pooling import POOLING_ALGORITHM
 from late_interaction.recipes import Remade
 from late_interaction.rows import Row, as_row, check_doc_id, check_doc_ids
+from late_interaction.sampling import QuerySampler
 from late_interaction.searching import SearchPlan, search
 from late_interaction.stores.base import Store
 from late_interaction.stores.copying import copy_index
@@ -49,7 +51,7 @@ from late_interaction.types import (
     IndexSpec,
     SearchResults,
 )
-from late_interaction.validation import check_matrix, check_not_negative, shown
+from late_interaction.validation import check_flag, check_matrix, check_not_negative, shown
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -114,8 +116,10 @@ class LateInteractionPipeline(Remade):
             db,
             base_table_name,
             filterable=self.settings.filterable,
+            candidates=self.settings.candidates,
             retry_for_s=self.settings.retry_for_s,
         )
+        self.store.use_query_encoder(QuerySampler(lambda: self.model))
         self._first_use = FirstUse(self._open)
         self._closed = False
         # An asyncio.Semaphore belongs to one event loop; a pipeline on a store that allows it may serve several.
@@ -316,13 +320,45 @@ class LateInteractionPipeline(Remade):
             rows, matrices
         )
 
-    async def optimize(self, *, show_progress: bool = False) -> dict[str, Any]:
+    async def optimize(self, *, show_progress: bool = False, refit: bool = False) -> dict[str, Any]:
         """Bring the store's search structures up to date; `index_documents` does so at its end.
+
+        Args:
+            show_progress: show a progress bar.
+            refit: fit document vectors anew too, as `fit_candidates` does.
 
         Returns:
             What was done; a folder tells by how much it shrank (`freed_bytes`).
+
+        Raises:
+            StoreError: `refit` where there are no document vectors.
         """
-        return await (await self._opened()).optimize(show_progress=show_progress)
+        check_flag("refit", refit)
+        store = await self._opened()
+        fitted = await store.fit_candidates(show_progress=show_progress) if refit else {}
+        return {**await store.optimize(show_progress=show_progress), **fitted}
+
+    async def fit_candidates(
+        self, sample: Sequence[Query] | None = None, *, show_progress: bool = False
+    ) -> dict[str, Any]:
+        """Fit the document vectors of an index on Astra to what is in it by now, and write them all anew.
+
+        It happens by itself at 300 documents; nothing is encoded again but the sample. Searches go on meanwhile.
+
+        Args:
+            sample: queries as they are expected, some hundreds; by default the documents' own texts.
+            show_progress: show a progress bar over the documents.
+
+        Returns:
+            `fitted` and `vectors`, how many were written.
+
+        Raises:
+            StoreError: the index is not on Astra with `candidates="documents"`, or has no document with vectors.
+            ValueError: a query of the sample is empty, or cannot be encoded.
+        """
+        store = await self._opened()
+        tokens = None if sample is None else np.concatenate(await self.encode_queries(sample))
+        return await store.fit_candidates(tokens, show_progress=show_progress)
 
     @spelled_out(WriteOptions)
     async def copy_to(
@@ -384,10 +420,11 @@ class LateInteractionPipeline(Remade):
         self, queries: Sequence[Query], k: int = 10, **options: Unpack[SearchOptions]
     ) -> list[SearchResults]:
         """Do `search` for several queries: they are encoded together, and searched `concurrency` at a time."""
-        plan = SearchPlan.of(k, options, self.store.scaling)
+        SearchPlan.of(k, options, self.store.scaling)  # What is wrong is said before anything is encoded.
         started = time.perf_counter()
         matrices = await self.encode_queries(queries)
         encode_s = (time.perf_counter() - started) / max(1, len(matrices))
+        plan = SearchPlan.of(k, options, (await self._opened()).scaling)
         texts = [query if isinstance(query, str) else None for query in queries]
         searches = map(self._search, matrices, repeat(plan), repeat(encode_s), texts)
         return list(await asyncio.gather(*searches))
@@ -397,8 +434,9 @@ class LateInteractionPipeline(Remade):
         self, matrix: ArrayLike, k: int = 10, **options: Unpack[SearchOptions]
     ) -> SearchResults:
         """Do `search` for a query whose (n_tokens, dim) unit vectors were made elsewhere."""
-        plan = SearchPlan.of(k, options, self.store.scaling)
-        return await self._search(check_matrix(matrix, self.model.dim), plan)
+        SearchPlan.of(k, options, self.store.scaling)
+        checked = check_matrix(matrix, self.model.dim)
+        return await self._search(checked, SearchPlan.of(k, options, (await self._opened()).scaling))
 
     async def _search(
         self, matrix: FloatMatrix, plan: SearchPlan, encode_s: float = 0.0, text: str | None = None

@@ -281,6 +281,7 @@ class SyncPipeline(Closable, Remade):
     index_documents = _feeding(LateInteractionPipeline.index_documents)
     index_embeddings = _feeding(LateInteractionPipeline.index_embeddings)
     optimize = _synced(LateInteractionPipeline.optimize)
+    fit_candidates = _synced(LateInteractionPipeline.fit_candidates)
 
     @spelled_out(WriteOptions)
     def copy_to(self, other: SyncPipeline | Store | str | Path, **options: Unpack[WriteOptions]) -> int:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 FloatMatrix: TypeAlias = NDArray[np.float32]
 DocId: TypeAlias = "str | uuid.UUID | int"
 PackingDtype: TypeAlias = Literal["int8", "float16", "float32"]
+CandidatesBy: TypeAlias = Literal["tokens", "documents"]
 
 
 @dataclass(frozen=True, slots=True)

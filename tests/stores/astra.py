@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from late_interaction import AstraStore, LateInteractionPipeline
 from late_interaction.stores.astra.limits import Limits
@@ -13,13 +13,29 @@ from tools.data_api import DataApiServer, Fault
 FILTERABLE = {"year": int, "lang": str}
 QUICK = Limits(first_wait_s=0.001, longest_wait_s=0.005)
 """Retries without the waits."""
+FITTED = replace(QUICK, fitted_from=3, document_width=16, part_bytes=500)
+"""Document vectors almost from the start, by a reduction of several parts."""
+SCHEMES = {
+    "tokens": {},
+    "documents": {"candidates": "documents"},
+    "fitted": {"candidates": "documents", "limits": FITTED},
+}
+"""Options of `pipeline_on` for each way in which an index finds candidates."""
 
 
 def pipeline_on(server: DataApiServer, name: str = "things", **options) -> LateInteractionPipeline:
     """Make a pipeline with a hash model on the index `name`; options of the store are passed on to it."""
     store = {
         key: options.pop(key)
-        for key in ("timeout_s", "retry_for_s", "retries", "concurrency", "filterable", "limits")
+        for key in (
+            "timeout_s",
+            "retry_for_s",
+            "retries",
+            "concurrency",
+            "filterable",
+            "limits",
+            "candidates",
+        )
         if key in options
     }
     store = {"limits": QUICK, **store}

@@ -13,7 +13,7 @@ from late_interaction import (
     StoreWriteError,
 )
 from late_interaction.stores.astra.doctor import diagnose
-from tests.stores.astra import FILTERABLE, QUICK, CutAfter, pipeline_on, rows
+from tests.stores.astra import FILTERABLE, QUICK, SCHEMES, CutAfter, pipeline_on, rows
 from tests.support.answers import ids
 from tools.data_api import Fault
 
@@ -27,20 +27,35 @@ OPERATIONS = {
     "update": lambda p: p.update_metadata("d2", {"year": 500, "lang": "new"}),
     "clear": lambda p: p.clear(),
 }
+WITH_VECTORS = {
+    **OPERATIONS,
+    "fit anew": lambda p: p.fit_candidates(),
+    "fit at the end": lambda p: p.index_documents(rows(12, "new")[4:]),
+}
+CASES = [
+    *(("tokens", operation) for operation in OPERATIONS),
+    *(("documents", operation) for operation in ("add", "update")),
+    *(("fitted", operation) for operation in WITH_VECTORS),
+]
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
-async def test_a_crash_between_any_two_requests_leaves_the_index_right(server, operation):
-    limits = replace(QUICK, rows=10)
+@pytest.mark.parametrize(("scheme", "operation"), CASES)
+async def test_a_crash_between_any_two_requests_leaves_the_index_right(server, scheme, operation):
+    options = SCHEMES[scheme]
+    limits = replace(options.get("limits", QUICK), rows=10)
+    if operation == "fit at the end":
+        limits = replace(limits, fitted_from=8)
     n = 0
     while True:
         applied = n % 2 == 1
-        pipeline = pipeline_on(server, f"i{n}", filterable=FILTERABLE, concurrency=2, limits=limits)
+        pipeline = pipeline_on(
+            server, f"i{n}", filterable=FILTERABLE, concurrency=2, **{**options, "limits": limits}
+        )
         await pipeline.initialize()
         await pipeline.index_documents(rows(4))
         cut = CutAfter(n // 2, "hang", applied)
         server.settings.faults = [cut]
-        work = asyncio.ensure_future(OPERATIONS[operation](pipeline))
+        work = asyncio.ensure_future(WITH_VECTORS[operation](pipeline))
         crash = asyncio.ensure_future(cut.cut.wait())
         await asyncio.wait([work, crash], return_when=asyncio.FIRST_COMPLETED)
         for task in (work, crash):
@@ -57,13 +72,26 @@ async def test_a_crash_between_any_two_requests_leaves_the_index_right(server, o
         after = await diagnose(survivor.store, full=True, older_than_s=0)
         assert after.healthy
         assert after.documents == len(await survivor.find())
-        assert after.found_first == after.sampled == after.documents
+        assert after.found_first == after.sampled == (0 if scheme == "documents" else after.documents) or (
+            scheme == "fitted" and not await is_fitted(survivor)
+        )
+        if scheme == "fitted" and after.documents >= limits.fitted_from:
+            finisher = pipeline_on(server, f"i{n}", limits=limits)
+            await finisher.optimize()
+            assert await is_fitted(finisher)
+            assert (await diagnose(finisher.store, full=True, older_than_s=0)).sampled == after.documents
+            await check_whole(finisher)
+            await finisher.aclose()
         await survivor.drop()
         await pipeline.aclose()
         if finished:
             assert n > 2
             return
         n += 1
+
+
+async def is_fitted(pipeline: LateInteractionPipeline) -> bool:
+    return (await pipeline.store.info())["fitted"]
 
 
 async def check_whole(pipeline: LateInteractionPipeline) -> None:

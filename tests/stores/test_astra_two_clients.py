@@ -7,6 +7,7 @@ a scheduler with a seed decides whose goes next. `run_interleavings` is the benc
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
 from collections import Counter
@@ -17,9 +18,9 @@ from typing import Any
 import pytest
 from astrapy.api_options import APIOptions
 
-from late_interaction import AstraStore, LateInteractionPipeline
+from late_interaction import AstraStore, LateInteractionPipeline, StoreError
 from late_interaction.stores.astra.doctor import diagnose
-from tests.stores.astra import QUICK
+from tests.stores.astra import QUICK, SCHEMES
 from tests.support.models import HashModel
 from tools.data_api import DataApiServer, Request
 
@@ -43,6 +44,14 @@ OPERATIONS: dict[str, Operation] = {
     "set note": lambda p: p.update_metadata("d", {"note": "set"}),
     "set tag too": lambda p: p.update_metadata("d", {"tag": "too", "other": 1}),
 }
+
+
+async def fit(pipeline: LateInteractionPipeline) -> None:
+    with contextlib.suppress(StoreError):  # There may be no document, or another client's fit takes over.
+        await pipeline.fit_candidates()
+
+
+OPERATIONS["fit"] = fit
 
 
 class Turns:
@@ -103,11 +112,18 @@ class Figures:
     outcomes: Counter[str] = field(default_factory=Counter)
 
 
-async def run_interleavings(n: int, seed: int = 0) -> Figures:
-    """Run `n` random interleavings of two clients' operations on one document of a local Data API."""
+async def run_interleavings(n: int, seed: int = 0, scheme: str = "tokens") -> Figures:
+    """Run `n` random interleavings of two clients' operations on one document of a local Data API.
+
+    Args:
+        n: how many.
+        seed: of the random choices.
+        scheme: how the index finds candidates, as in `SCHEMES`; "fitted" has operations that fit, too.
+    """
+    names = [name for name in OPERATIONS if scheme == "fitted" or not name.startswith("fit")]
     figures = Figures()
     async with DataApiServer() as server:
-        first, second, reader = (client(server, name) for name in ("first", "second", "reader"))
+        first, second, reader = (client(server, name, scheme) for name in ("first", "second", "reader"))
         for pipeline in (first, second, reader):
             await pipeline.initialize()
         for number in range(n):
@@ -117,7 +133,7 @@ async def run_interleavings(n: int, seed: int = 0) -> Figures:
             if rng.random() < 0.85:
                 await reader.index_documents([row("old")])
                 before = ("old", "old", "old", None)
-            plans = [rng.choices(list(OPERATIONS), k=rng.choice((1, 1, 1, 2))) for _ in range(2)]
+            plans = [rng.choices(names, k=rng.choice((1, 1, 1, 2))) for _ in range(2)]
             turns = Turns(rng)
             server.settings.hold = turns.hold
             works = zip(("first", "second"), (first, second), plans, strict=True)
@@ -132,11 +148,21 @@ async def run_interleavings(n: int, seed: int = 0) -> Figures:
     return figures
 
 
-def client(server: DataApiServer, name: str) -> LateInteractionPipeline:
+def client(server: DataApiServer, name: str, scheme: str) -> LateInteractionPipeline:
     """Make a client with a name that the server sees; two token rows to a request, so that a version takes several."""
+    options = SCHEMES[scheme]
+    limits = replace(options.get("limits", QUICK), rows=2)
+    if scheme == "fitted":
+        limits = replace(limits, fitted_from=1)
     database = server.async_database(api_options=APIOptions(callers=[(name, "1")]))
     store = AstraStore(
-        database, "t", filterable={"tag": str}, concurrency=1, retries=0, limits=replace(QUICK, rows=2)
+        database,
+        "t",
+        filterable={"tag": str},
+        concurrency=1,
+        retries=0,
+        limits=limits,
+        candidates=options.get("candidates"),
     )
     return LateInteractionPipeline(store, HashModel(), doc_pool_factor=1)
 
@@ -209,6 +235,8 @@ def _without_updates(plan: Sequence[str]) -> list[list[str]]:
 
 
 def _apply(name: str, state: State) -> State:
+    if name == "fit":
+        return state
     if name == "delete":
         return None
     if name.startswith("upsert"):
@@ -223,10 +251,11 @@ def _apply(name: str, state: State) -> State:
     }[name]
 
 
-async def test_no_interleaving_of_two_clients_mixes_versions():
-    figures = await run_interleavings(60, seed=1)
+@pytest.mark.parametrize(("scheme", "requests"), [("tokens", 15), ("documents", 8), ("fitted", 12)])
+async def test_no_interleaving_of_two_clients_mixes_versions(scheme, requests):
+    figures = await run_interleavings(60, seed=1, scheme=scheme)
     assert figures.interleavings == 60
-    assert figures.requests > 60 * 15
+    assert figures.requests > 60 * requests
     assert figures.mixtures == []
     assert figures.lost == []
     assert len(figures.outcomes) > 20

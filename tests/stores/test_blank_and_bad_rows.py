@@ -9,10 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from late_interaction import ColBERTModel, Document, DocumentError, LateInteractionPipeline, LocalStore
+from late_interaction import (
+    AstraStore,
+    ColBERTModel,
+    Document,
+    DocumentError,
+    LateInteractionPipeline,
+    LocalStore,
+)
 from late_interaction.rows import content_id
 from late_interaction.stores.astra.doctor import diagnose
 from late_interaction.stores.local.limits import Limits
+from tests.stores.astra import FITTED
 from tests.support.answers import ids
 from tests.support.models import HashModel
 from tools.data_api import DataApiServer
@@ -25,18 +33,24 @@ ROWS = [
 ]
 
 
-@pytest.fixture(params=["folder", pytest.param("astra", marks=pytest.mark.slow)])
+@pytest.fixture(
+    params=[
+        "folder",
+        pytest.param("astra", marks=pytest.mark.slow),
+        pytest.param("astra by documents", marks=pytest.mark.slow),
+    ]
+)
 async def pipeline(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LateInteractionPipeline]:
     """Return an open pipeline of one engine; `page` is a declared field on Astra."""
     if request.param == "folder":
         async with LateInteractionPipeline(tmp_path, HashModel()) as pipeline:
             yield pipeline
         return
-    async with (
-        DataApiServer() as server,
-        LateInteractionPipeline(server.async_database(), HashModel(), filterable={"page": int}) as pipeline,
-    ):
-        yield pipeline
+    async with DataApiServer() as server:
+        options = {"candidates": "documents", "limits": FITTED} if "documents" in request.param else {}
+        store = AstraStore(server.async_database(), filterable={"page": int}, **options)  # type: ignore[arg-type]
+        async with LateInteractionPipeline(store, HashModel()) as pipeline:
+            yield pipeline
 
 
 # --- blank texts

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from late_interaction import LateInteractionPipeline, LocalStore, SearchResult
+from late_interaction import AstraStore, LateInteractionPipeline, LocalStore, SearchResult
 from late_interaction.grouping import first_of_each
 from late_interaction.ranking import diversify
 from late_interaction.stores.local.limits import Limits
+from tests.stores.astra import FITTED
 from tests.support.models import HashModel
 
 
@@ -16,6 +17,7 @@ from tests.support.models import HashModel
         "folder",
         pytest.param("folder with a search index", marks=pytest.mark.slow),
         pytest.param("astra", marks=pytest.mark.slow),
+        pytest.param("astra by documents", marks=pytest.mark.slow),
     ]
 )
 async def pipeline(request, tmp_path, server):
@@ -32,6 +34,8 @@ async def pipeline(request, tmp_path, server):
     db = tmp_path
     if request.param == "astra":
         db = server.async_database()
+    elif "documents" in request.param:
+        db = AstraStore(server.async_database(), candidates="documents", limits=FITTED)
     elif "index" in request.param:
         db = LocalStore(tmp_path, limits=Limits(exact_tokens=10))
     async with LateInteractionPipeline(db, HashModel(dim=64), doc_pool_factor=1) as made:

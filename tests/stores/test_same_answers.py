@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from late_interaction import (
+    AstraStore,
     DocumentError,
     FilterError,
     IndexMismatchError,
@@ -22,6 +23,7 @@ from late_interaction import (
 )
 from late_interaction.filters import matches, parse_filter
 from late_interaction.maxsim import maxsim
+from late_interaction.stores.astra.limits import Limits
 from tests.support.answers import ids
 from tests.support.models import HashModel
 from tools.data_api import DataApiServer, Settings
@@ -78,19 +80,36 @@ DECLARED = {
 }
 
 
-@pytest.fixture(params=["folder", "astra", "astra, declared, small pages"])
+FITTED = Limits(fitted_from=5, document_width=64)
+"""Document vectors almost from the start."""
+
+
+@pytest.fixture(
+    params=[
+        "folder",
+        "astra",
+        "astra, declared, small pages",
+        "astra by documents",
+        "astra by documents, fitted, declared, small pages",
+    ]
+)
 async def make(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Make]:
     """Makes pipelines on one database; the same name is the same index."""
     pipelines: list[LateInteractionPipeline] = []
     async with DataApiServer(Settings(page_size=20 if "small" in request.param else 50)) as server:
 
-        def pipeline(name: str = "things", **options: object) -> LateInteractionPipeline:
+        def pipeline(name: str | None = "things", **options: object) -> LateInteractionPipeline:
             if request.param == "folder":
                 db: object = tmp_path
             else:
                 db = server.async_database()
                 if "declared" in request.param:
                     options.setdefault("filterable", DECLARED)
+                if "documents" in request.param:
+                    options.setdefault("candidates", "documents")
+                if "fitted" in request.param:
+                    own = {one: options.pop(one) for one in ("filterable", "candidates")}
+                    db, name = AstraStore(db, name, limits=FITTED, **own), None
             model = options.pop("model", None) or HashModel()
             pipelines.append(LateInteractionPipeline(db, model, name, **options))
             return pipelines[-1]

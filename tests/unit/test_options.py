@@ -51,6 +51,7 @@ INDEX: dict[str, Any] = {
     "concurrency": 3,
     "filterable": {"year": int},
     "retry_for_s": 7.5,
+    "candidates": "tokens",
     "store_images": "thumbnail",
     "allow_urls": True,
     "must_exist": True,
@@ -329,6 +330,8 @@ def test_the_command_line_offers_every_option(command: str, options: Mapping[str
         ({"retry_for_s": -1}, ValueError, "retry_for_s must be at least 0"),
         ({"retry_for_s": math.inf}, ValueError, "at most a day"),
         ({"filterable": 5}, TypeError, "filterable"),
+        ({"candidates": "rows"}, ValueError, "candidates must be one of"),
+        ({"candidates": "documents"}, ValueError, "for an index on Astra"),
         ({"filterable": {"a": object()}}, ValueError, "filterable"),
     ],
 )

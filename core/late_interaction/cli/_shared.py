@@ -28,7 +28,7 @@ from late_interaction.printable import printable
 from late_interaction.starting import DEFAULT_MODEL, model_of
 from late_interaction.stores.base import Store
 from late_interaction.stores.opening import ASTRA, open_store
-from late_interaction.types import IndexSpec
+from late_interaction.types import CandidatesBy, IndexSpec
 
 logger = logging.getLogger(__name__)
 out = CleanConsole()
@@ -55,6 +55,13 @@ ModelOption = Annotated[
     ),
 ]
 
+CandidatesOption = Annotated[
+    CandidatesBy | None,
+    typer.Option(
+        help="How an index on Astra finds candidates: by a row for each token, or one vector a document. "
+        "By default the index's own; tokens for a new one."
+    ),
+]
 SkipExistingOption = Annotated[
     bool, typer.Option("--skip-existing", help="Leave documents that are in the index already unchanged.")
 ]
@@ -87,7 +94,11 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 
 def store_at(
-    db: str, name: str, filterable: Mapping[str, Any] | None = None, retry_for_s: float | None = None
+    db: str,
+    name: str,
+    filterable: Mapping[str, Any] | None = None,
+    retry_for_s: float | None = None,
+    candidates: CandidatesBy | None = None,
 ) -> Store:
     """Return the store of an index, which need not exist yet.
 
@@ -95,7 +106,9 @@ def store_at(
         StoreError: it is on Astra, and the environment does not say where.
     """
     name_of_folder = None if db.startswith(ASTRA) else name
-    return open_store(db, name_of_folder, filterable=filterable, retry_for_s=retry_for_s)
+    return open_store(
+        db, name_of_folder, filterable=filterable, candidates=candidates, retry_for_s=retry_for_s
+    )
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ import typer
 
 from late_interaction.cli._shared import (
     PLACES,
+    CandidatesOption,
     JsonOption,
     NameOption,
     SkipExistingOption,
@@ -30,6 +31,7 @@ def copy(
     to_name: Annotated[
         str | None, typer.Option(help="Name of the copy, where it goes into a folder. By default the same.")
     ] = None,
+    candidates: CandidatesOption = None,
     skip_existing: SkipExistingOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -44,7 +46,7 @@ def copy(
                 f"--to-name names the copy in a folder; on Astra the target does: {ASTRA}{to_name}."
             )
         async with attached(source, name) as (store, _):
-            target_store = store_at(target, to_name or name)
+            target_store = store_at(target, to_name or name, candidates=candidates)
             try:
                 written = await copy_index(
                     store, target_store, WriteSettings(show_progress=True, skip_existing=skip_existing)

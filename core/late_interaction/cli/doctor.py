@@ -90,6 +90,12 @@ def _print(health: Health) -> None:
         out.print(
             f"{health.found_first} of {health.sampled} stored vectors find themselves first, {health.found} at all"
         )
+    if health.expected_in_top:
+        out.print(
+            f"{health.found_in_top} of {health.expected_in_top} of the exact top 10 are among the candidates"
+            + (": fit the document vectors anew, optimize --refit" if health.refit else ""),
+            style="yellow" if health.refit else None,
+        )
     if health.repaired:
         out.print(f"{health.repaired:,} repaired")
     out.print("healthy" if health.healthy else "not healthy", style="green" if health.healthy else "red")

@@ -13,6 +13,7 @@ import typer
 
 from late_interaction.cli._console import note
 from late_interaction.cli._shared import (
+    CandidatesOption,
     DbOption,
     DeviceOption,
     JsonOption,
@@ -79,6 +80,7 @@ def index(
         float | None,
         typer.Option("--retry-for", min=0, help="Seconds for which Astra is asked again; 60 by default."),
     ] = None,
+    candidates: CandidatesOption = None,
     content_column: Annotated[
         str | None,
         typer.Option(
@@ -162,7 +164,7 @@ def index(
         last = {f"{file}{mark}": 0 for file in found.files for mark in _marks(file)}
 
         async def run() -> tuple[Found, int, Mapping[str, float | None], list[RowFailure], int]:
-            store = store_at(db, name, declared, retry_for_s)
+            store = store_at(db, name, declared, retry_for_s, candidates)
             spec = await store.spec()
             encoder = load_model(model, device, spec)
             readable = found.readable(images=encoder.supports_images)

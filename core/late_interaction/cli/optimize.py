@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from late_interaction.cli._shared import (
     DbOption,
@@ -17,13 +19,24 @@ from late_interaction.cli._shared import (
 from late_interaction.stores.opening import DEFAULT_NAME
 
 
-def optimize(db: DbOption, name: NameOption = DEFAULT_NAME, as_json: JsonOption = False) -> None:
+def optimize(
+    db: DbOption,
+    name: NameOption = DEFAULT_NAME,
+    refit: Annotated[
+        bool,
+        typer.Option(
+            "--refit", help="Fit the document vectors of an index on Astra anew, to what is in it by now."
+        ),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Bring the search structures of an index up to date, after many writes from Python."""
 
     async def run() -> dict[str, Any]:
         async with attached(db, name) as (store, _):
+            fitted = await store.fit_candidates(show_progress=True) if refit else {}
             done = await store.optimize(show_progress=True)
-            return {**await store.info(), **done}
+            return {**await store.info(), **done, **fitted}
 
     with errors_reported():
         state = asyncio.run(run())

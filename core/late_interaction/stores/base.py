@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.candidates import Scaling
+from late_interaction.errors import StoreError
 from late_interaction.filters import Filter, check_parsed
 from late_interaction.maxsim import maxsim
 from late_interaction.metadata import MetadataChange
-from late_interaction.types import Document, EncodedDocument, IndexSpec, QueryVectors, RaggedTokens
+from late_interaction.types import (
+    Document,
+    EncodedDocument,
+    FloatMatrix,
+    IndexSpec,
+    QueryVectors,
+    RaggedTokens,
+)
 from late_interaction.validation import check_positive, check_query
 
 
@@ -222,6 +230,26 @@ class Store(ABC):
     @abstractmethod
     async def info(self) -> dict[str, Any]:
         """Return counts, sizes and the state of the index, as JSON values by name."""
+
+    def use_query_encoder(self, encode: Callable[[Sequence[str]], Awaitable[list[FloatMatrix]]]) -> None:  # noqa: B027
+        """Take what encodes texts as queries, for a store that fits itself to the queries of its collection."""
+
+    async def fit_candidates(
+        self, sample: FloatMatrix | None = None, *, show_progress: bool = False
+    ) -> dict[str, Any]:
+        """Fit anew what stage 1 learns from the collection; return what was done, as JSON values by name.
+
+        Args:
+            sample: (n, dim) token vectors of queries; None for those of the documents.
+            show_progress: show a progress bar.
+
+        Raises:
+            StoreError: there is nothing to fit; by default always.
+        """
+        raise StoreError(
+            f"{self.location} has no document vectors to fit: only an index on Astra made with "
+            'candidates="documents" does.'
+        )
 
     @abstractmethod
     async def optimize(self, *, show_progress: bool = False) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from late_interaction.stores.base import Store
+from late_interaction.types import CandidatesBy
 
 if TYPE_CHECKING:
     from astrapy import AsyncDatabase, Database
@@ -68,6 +69,7 @@ def open_store(
     *,
     filterable: Mapping[str, Any] | None = None,
     retry_for_s: float | None = None,
+    candidates: CandidatesBy | None = None,
 ) -> Store:
     """Return the store of an index, which need not exist yet; nothing is read or written.
 
@@ -77,6 +79,7 @@ def open_store(
         name: the index's name, "late_interaction" by default; not with a `Store` or "astra:NAME", which have their own.
         filterable: metadata fields that a database looks up, and their types, as for `AstraStore`; not with a `Store`.
         retry_for_s: how long a database is asked again, as for `AstraStore`; not with a `Store`.
+        candidates: how an index on Astra finds candidates, as for `AstraStore`; not with a `Store`.
 
     Raises:
         ValueError: arguments exclude each other, or the name or `filterable` is not valid.
@@ -90,6 +93,8 @@ def open_store(
             raise ValueError("a Store has declarations of its own: leave filterable out.")
         if retry_for_s is not None:
             raise ValueError("a Store has a retry_for_s of its own: leave it out.")
+        if candidates is not None:
+            raise ValueError("a Store finds candidates in its own way: leave candidates out.")
         return where
     if isinstance(where, str) and where.startswith(ASTRA):
         if name is not None:
@@ -104,6 +109,10 @@ def open_store(
             from late_interaction.stores.astra.schema import type_names
 
             type_names(filterable)  # What a database would refuse is refused here too.
+        if candidates == "documents":
+            raise ValueError(
+                'candidates="documents" is for an index on Astra: a folder finds candidates by tokens.'
+            )
         return LocalStore(where, name)
     if isinstance(where, AstraPlace):
         from late_interaction.stores.astra.store import AstraStore
@@ -117,6 +126,7 @@ def open_store(
             callers=where.callers,
             filterable=filterable,
             retry_for_s=retry_for_s,
+            candidates=candidates,
         )
     if type(where).__module__.partition(".")[0] == "astrapy":
         from astrapy import AsyncDatabase, Database
@@ -124,7 +134,9 @@ def open_store(
         from late_interaction.stores.astra.store import AstraStore
 
         if isinstance(where, AsyncDatabase | Database):
-            return AstraStore(where, name, filterable=filterable, retry_for_s=retry_for_s)
+            return AstraStore(
+                where, name, filterable=filterable, candidates=candidates, retry_for_s=retry_for_s
+            )
     raise TypeError(
         f"db must be a folder (str or Path), {ASTRA}NAME, an astrapy database or a Store, not {type(where).__name__}."
     )

@@ -96,6 +96,22 @@ def test_a_pipeline_comes_alone(store: LateInteractionVectorStore, tmp_path: Pat
         LateInteractionVectorStore(pipeline)
 
 
+def test_candidates_by_document_vectors(server: DataApiServer) -> None:
+    parts: dict[str, Any] = {"token": TOKEN, "api_endpoint": server.endpoint, "keyspace": "mine"}
+    name = next(_names)
+    with LateInteractionVectorStore(
+        model=HashModel(), table_name=name, candidates="documents", **parts
+    ) as store:
+        store.add_texts([f"word{i} of many" for i in range(30)])
+        store.pipeline.fit_candidates()
+        assert store.similarity_search("word7", k=1)[0].page_content == "word7 of many"
+    with (
+        pytest.raises(IndexMismatchError, match="candidates"),
+        LateInteractionVectorStore(model=HashModel(), table_name=name, candidates="tokens", **parts) as other,
+    ):
+        other.similarity_search("word7")
+
+
 def test_the_service_is_told_who_calls(store: LateInteractionVectorStore, server: DataApiServer) -> None:
     server.log.clear()
     store.add_texts(["one"])

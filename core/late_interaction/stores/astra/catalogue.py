@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from late_interaction.errors import IndexMismatchError, StoreError
 from late_interaction.packing import check_packing
+from late_interaction.reduction import WIDTH
 from late_interaction.stores.astra.client import DataApiClient, Row
 from late_interaction.stores.astra.defining import define
 from late_interaction.stores.astra.failures import ServiceError
@@ -16,6 +17,8 @@ from late_interaction.stores.astra.reading import WHOLE_TABLE
 from late_interaction.stores.astra.schema import (
     CATALOGUE,
     CATALOGUE_TABLE,
+    MAX_FILTERABLE,
+    MAX_FILTERABLE_OF_DOCUMENTS,
     Tables,
     fields_of,
     index_differences,
@@ -23,16 +26,31 @@ from late_interaction.stores.astra.schema import (
     type_names,
 )
 from late_interaction.stores.astra.tasks import gather_or_cancel
-from late_interaction.types import IndexSpec
+from late_interaction.types import CandidatesBy, IndexSpec
 from late_interaction.validation import check_positive
+
+_WIDTH = "document_vectors"
+"""Of the spec's JSON: the width of document vectors. A release that does not know it refuses to open the index."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What the catalogue says of an index: what it was built with, and its declared fields with their types."""
+    """What the catalogue says of an index.
+
+    Attributes:
+        spec: what it was built with.
+        declared: its declared fields with their types.
+        width: of its document vectors; None if it has token rows.
+    """
 
     spec: IndexSpec
     declared: dict[str, str]
+    width: int | None = None
+
+    @property
+    def candidates(self) -> CandidatesBy:
+        """What stage 1 compares a query with."""
+        return "tokens" if self.width is None else "documents"
 
 
 class Catalogue:
@@ -67,24 +85,36 @@ class Catalogue:
     def _entry_of(self, row: Row) -> Entry:
         try:
             spec, declared = json.loads(row["spec"]), json.loads(row["filterable"])
+            width = spec.pop(_WIDTH, None)
+            if width is not None:
+                check_positive(_WIDTH, width)
             match spec, declared:
                 case {"dim": int(dim), "encoder": dict(), "pooling": dict(), "packing": str(packing)}, dict():
                     check_positive("dim", dim)
                     check_packing(packing)
-                    return Entry(IndexSpec.from_dict(spec), type_names(declared))
-        except (KeyError, TypeError, ValueError, RecursionError):
+                    return Entry(IndexSpec.from_dict(spec), type_names(declared), width)
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
             pass
         raise StoreError(
             f"The catalogue {CATALOGUE} has a damaged row for {self._location}: its spec or its declared fields are "
             "not what this library writes. Restore the row, or delete it and drop the index's tables."
         )
 
-    async def attach(self, spec: IndexSpec, declared: Mapping[str, str] | None) -> Tables:
+    async def attach(
+        self,
+        spec: IndexSpec,
+        declared: Mapping[str, str] | None,
+        candidates: CandidatesBy | None = None,
+        *,
+        width: int = WIDTH,
+    ) -> Tables:
         """Open the index, creating what does not exist yet, and return its tables.
 
         Args:
             spec: what the index must have been built with.
             declared: the declared fields it must have; None accepts any, and declares none for a new index.
+            candidates: what stage 1 must compare a query with; None accepts either, and makes token rows.
+            width: of the document vectors of a new index.
 
         Raises:
             IndexMismatchError: the index was built with another spec or declaration, or a table or an index of that
@@ -94,7 +124,9 @@ class Catalogue:
         entry = await self.entry() if CATALOGUE in existing else None
         if entry is None:
             with self._client.loading():
-                await self._create(spec, declared or {}, existing)
+                await self._create(
+                    spec, declared or {}, existing, width if candidates == "documents" else None
+                )
             entry = await self.entry()
             existing = await self._client.tables()
             if entry is None:
@@ -102,6 +134,8 @@ class Catalogue:
         differences = entry.spec.differences(spec)
         if declared is not None and declared != entry.declared:
             differences["filterable"] = (entry.declared, dict(declared))
+        if candidates is not None and candidates != entry.candidates:
+            differences["candidates"] = (entry.candidates, candidates)
         tables = self.tables(entry, existing)
         if differences or (differences := await self.differences(tables, existing)):
             raise IndexMismatchError(self._location, differences)
@@ -109,13 +143,19 @@ class Catalogue:
 
     def tables(self, entry: Entry, existing: Mapping[str, Row]) -> Tables:
         """Return the tables that the index must have."""
-        return Tables.of(self._name, entry.spec.dim, fields_of(entry.declared), existing)
+        fields = fields_of(entry.declared)
+        return Tables.of(self._name, entry.spec.dim, fields, existing, entry.width)
 
     async def _create(
-        self, spec: IndexSpec, declared: Mapping[str, str], existing: Mapping[str, Row]
+        self,
+        spec: IndexSpec,
+        declared: Mapping[str, str],
+        existing: Mapping[str, Row],
+        width: int | None,
     ) -> None:
         """Create tables, then indexes, then the catalogue's row, so that whatever the row names exists."""
-        tables = Tables.of(self._name, spec.dim, fields_of(declared), existing)
+        most = MAX_FILTERABLE if width is None else MAX_FILTERABLE_OF_DOCUMENTS
+        tables = Tables.of(self._name, spec.dim, fields_of(declared, most), existing, width)
         for name, definition in tables.definitions().items():
             if name in existing and (differences := table_differences(name, existing[name], definition)):
                 raise IndexMismatchError(self._location, differences)
@@ -134,15 +174,36 @@ class Catalogue:
                 for table, indexes in tables.indexes().items()
             },
         )
+        if width is not None:
+            await self._complete_catalogue()
+        written = spec.to_dict() if width is None else {**spec.to_dict(), _WIDTH: width}
         row = {
             "name": self._name,
-            "spec": json.dumps(spec.to_dict()),
+            "spec": json.dumps(written),
             "filterable": json.dumps(dict(declared)),
             "library": self._client.library_version,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         if refused := (await self._client.insert(CATALOGUE, [row])).refused:
             raise StoreError(f"The catalogue {CATALOGUE} does not take the index's row: {refused[0]}.")
+
+    async def _complete_catalogue(self) -> None:
+        """Add the columns that document vectors need to a catalogue of an earlier release."""
+        wanted = CATALOGUE_TABLE["columns"]
+
+        async def missing() -> Row:
+            there = (await self._client.tables())[CATALOGUE].get("columns", {})
+            return {name: kind for name, kind in wanted.items() if name not in there}
+
+        if columns := await missing():
+            add = {"alterTable": {"operation": {"add": {"columns": columns}}}}
+            try:
+                await self._client.command(CATALOGUE, add)
+            except ServiceError:
+                if (
+                    await missing()
+                ):  # Else another client has added them meanwhile, or an attempt that was lost.
+                    raise
 
     async def differences(
         self, tables: Tables, existing: Mapping[str, Row]
@@ -161,11 +222,23 @@ class Catalogue:
     async def drop(self) -> None:
         """Delete the catalogue's row and the index's tables; the catalogue too if that was its last row."""
         if CATALOGUE in await self._client.tables():
-            await self._client.command(CATALOGUE, {"deleteOne": {"filter": {"name": self._name}}})
+            await self.delete_rows([self._name, *await self.part_names()])
             if not await self._has_rows(CATALOGUE, "name"):
                 await self._client.drop_table(CATALOGUE)
         for table in (f"{self._name}_docs", f"{self._name}_tokens"):
             await self._client.drop_table(table)
+
+    async def part_names(self) -> list[str]:
+        """Return the names of the catalogue's rows that hold parts of this index's reductions (see `reductions`)."""
+        pages = self._client.pages(CATALOGUE, ("name",), expected=WHOLE_TABLE)
+        return [
+            row["name"] async for page in pages for row in page if row["name"].startswith(f"{self._name}#")
+        ]
+
+    async def delete_rows(self, names: Sequence[str]) -> None:
+        """Delete rows of the catalogue."""
+        for name in names:
+            await self._client.command(CATALOGUE, {"deleteOne": {"filter": {"name": name}}})
 
     async def _has_rows(self, table: str, column: str) -> bool:
         pages = self._client.pages(table, (column,), limit=1, expected=WHOLE_TABLE)

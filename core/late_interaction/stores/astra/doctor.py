@@ -19,6 +19,8 @@ from late_interaction.errors import IndexNotFoundError, StoreError
 from late_interaction.packing import unpack_many
 from late_interaction.stores.astra.client import Row
 from late_interaction.stores.astra.defining import define
+from late_interaction.stores.astra.document_doctor import DocumentExam
+from late_interaction.stores.astra.documents import document_parts
 from late_interaction.stores.astra.health import Health
 from late_interaction.stores.astra.limits import Limits
 from late_interaction.stores.astra.reading import EXISTS, WHOLE_TABLE, Reader
@@ -87,16 +89,23 @@ async def diagnose(
     health.differences |= differences
     if differences:
         return health  # Nothing below can be relied on.
-    patient = _Patient(store, tables, health, time.time_ns() - round(older_than_s * 1e9))
+    patient = Patient(store, tables, health, time.time_ns() - round(older_than_s * 1e9))
+    exam: Patient | DocumentExam = patient
+    if tables.width is not None:
+        limits = Limits()
+        parts = await document_parts(
+            store.requests, store.catalogue, tables, patient.reader, limits, store.location
+        )
+        exam = DocumentExam(patient, parts, patient.reader)
     rng = random.Random(seed)  # noqa: S311
     if full:
-        await patient.read_everything(show_progress=show_progress)
+        await exam.read_everything(show_progress=show_progress)
         doc_ids = sorted(patient.documents)
     else:
         doc_ids = [doc_id async for doc_id in patient.some_ids()]
-    await patient.look_up(rng.sample(doc_ids, min(sample, len(doc_ids))), rng)
+    await exam.look_up(rng.sample(doc_ids, min(sample, len(doc_ids))), rng)
     if repair:
-        await patient.repair()
+        await exam.repair()
     return health
 
 
@@ -126,7 +135,7 @@ class _Known:
     cells: Row
 
 
-class _Patient:
+class Patient:
     """An index under examination: what was read of it, and the health that follows.
 
     Args:
@@ -137,11 +146,11 @@ class _Patient:
     """
 
     def __init__(self, store: AstraStore, tables: Tables, health: Health, under_way: int) -> None:
-        self._client, self._tables, self._health, self._under_way = store.requests, tables, health, under_way
+        self.client, self.tables, self.health, self.under_way = store.requests, tables, health, under_way
         limits = Limits()
-        self._reader = Reader(self._client, tables, limits, store.location)
-        self._searcher = Searcher(self._client, tables, self._reader)
-        self._writer = writer_of(self._client, tables, self._reader, limits, store.location)
+        self.reader = Reader(self.client, tables, limits, store.location)
+        self._searcher = Searcher(self.client, tables, self.reader)
+        self._writer = writer_of(self.client, tables, self.reader, limits, store.location)
         self._depth = store.scaling.n_ann_tokens(10)
         self._columns = [field.column for field in tables.fields.values()]
         self.documents: dict[str, _Known] = {}
@@ -151,25 +160,25 @@ class _Patient:
 
     async def read_everything(self, *, show_progress: bool) -> None:
         """Read the rows of both tables, and compare them."""
-        stale = await self._read_documents(show_progress=show_progress)
+        stale = await self.read_documents(show_progress=show_progress)
         stale |= await self._read_tokens(show_progress=show_progress)
-        health = self._health
+        health = self.health
         orphans = sorted(self._leftover.keys() - self.documents.keys())
         # Some may have been written since the documents were read.
-        written_since = await self._reader.existing(orphans)
+        written_since = await self.reader.existing(orphans)
         health.orphans = [doc_id for doc_id in orphans if doc_id not in written_since]
         health.stale = sorted(stale)
         health.surplus = sorted(self._leftover.keys() & self.documents.keys())
 
-    async def _read_documents(self, *, show_progress: bool) -> set[str]:
+    async def read_documents(self, *, show_progress: bool) -> set[str]:
         """Read every docs row; return the ids whose declared columns are not what their metadata say."""
-        health, fields = self._health, self._tables.fields
+        health, fields = self.health, self.tables.fields
         columns = ["doc_id", "n_tokens", "generation", *self._columns]
-        columns += ["revision"] if self._tables.versioned else []
+        columns += ["revision"] if self.tables.versioned else []
         columns += ["metadata"] if fields else []
         stale = set()
         with tqdm(desc="Documents", unit="doc", disable=not show_progress) as bar:
-            async for page in self._client.pages(self._tables.docs, columns, expected=WHOLE_TABLE):
+            async for page in self.client.pages(self.tables.docs, columns, expected=WHOLE_TABLE):
                 for row in page:
                     doc_id = row["doc_id"]
                     if not is_whole(row, ("n_tokens", "generation")):
@@ -186,15 +195,15 @@ class _Patient:
 
     def _cells_of(self, row: Row) -> Row:
         try:
-            return declared_columns(metadata_of(row), self._tables.fields)
+            return declared_columns(metadata_of(row), self.tables.fields)
         except (StoreError, ValueError) as error:
-            self._health.differences[f"metadata of {row['doc_id']!r}"] = (str(error), "what was indexed")
+            self.health.differences[f"metadata of {row['doc_id']!r}"] = (str(error), "what was indexed")
             return {column: row.get(column) for column in self._columns}
 
     def _as_read(self, cells: Row) -> Row:
         """Return declared columns in a form in which what is written equals what is read back."""
         compared = {}
-        for declared in self._tables.fields.values():
+        for declared in self.tables.fields.values():
             value = cells[declared.column]
             if isinstance(value, list):
                 value = sorted(value)
@@ -209,8 +218,8 @@ class _Patient:
         youngest: dict[str, int] = {}
         young: set[str] = set()
         columns = ["doc_id", "token_id", "generation", *self._columns]
-        with tqdm(desc="Tokens", unit="row", total=self._health.tokens, disable=not show_progress) as bar:
-            async for page in self._client.pages(self._tables.tokens, columns, expected=WHOLE_TABLE):
+        with tqdm(desc="Tokens", unit="row", total=self.health.tokens, disable=not show_progress) as bar:
+            async for page in self.client.pages(self.tables.tokens, columns, expected=WHOLE_TABLE):
                 for row in page:
                     doc_id, version = row["doc_id"], row.get("generation", 0)
                     youngest[doc_id] = max(youngest.get(doc_id, 0), version)
@@ -221,30 +230,30 @@ class _Patient:
                         right[doc_id] = right.get(doc_id, 0) + (
                             version == known.version and cells == known.cells
                         )
-                    elif version <= self._under_way:
+                    elif version <= self.under_way:
                         self._leftover.setdefault(doc_id, set()).add(version)
                     else:
                         young.add(doc_id)
                 bar.update(len(page))
-        self._health.young = sorted(young)
+        self.health.young = sorted(young)
         return {
             doc_id
             for doc_id, known in self.documents.items()
-            if right.get(doc_id, 0) != known.n_tokens and youngest.get(doc_id, 0) <= self._under_way
+            if right.get(doc_id, 0) != known.n_tokens and youngest.get(doc_id, 0) <= self.under_way
         }
 
     def _belongs(self, row: Row, known: _Known | None) -> bool:
         """Tell whether a token row has the key of one of the document's own."""
         if known is None or row["token_id"] >= known.n_tokens:
             return False
-        return not self._tables.versioned or row["generation"] == known.version
+        return not self.tables.versioned or row["generation"] == known.version
 
     # --- a sample
 
     async def some_ids(self) -> AsyncIterator[str]:
         """Yield ids from the beginning of the docs table, which is in the order of their hashes."""
         n_pages = 0
-        async for page in self._client.pages(self._tables.docs, EXISTS, expected=WHOLE_TABLE):
+        async for page in self.client.pages(self.tables.docs, EXISTS, expected=WHOLE_TABLE):
             for row in page:
                 if is_whole(row, EXISTS):
                     yield row["doc_id"]
@@ -254,9 +263,9 @@ class _Patient:
 
     async def look_up(self, doc_ids: Sequence[str], rng: random.Random) -> None:
         """Look up one stored vector of each document: it should find itself first."""
-        health = self._health
+        health = self.health
         columns = ("doc_id", "n_tokens", "generation", "revision", "packed")
-        rows = list((await self._reader.rows(doc_ids, columns)).values())
+        rows = list((await self.reader.rows(doc_ids, columns)).values())
         if not health.complete:
             health.documents = len(rows)
             health.tokens = sum(row["n_tokens"] for row in rows)
@@ -266,22 +275,22 @@ class _Patient:
             await self._look_up_one(row, rng, met)
 
         await for_each_concurrently(
-            look_up_one, [row for row in rows if row["n_tokens"]], self._client.concurrency
+            look_up_one, [row for row in rows if row["n_tokens"]], self.client.concurrency
         )
         if not health.complete:
-            orphans = met.keys() - await self._reader.existing(list(met))
-            health.orphans = sorted(doc_id for doc_id in orphans if met[doc_id] <= self._under_way)
+            orphans = met.keys() - await self.reader.existing(list(met))
+            health.orphans = sorted(doc_id for doc_id in orphans if met[doc_id] <= self.under_way)
             health.young = sorted(orphans - set(health.orphans))
 
     async def _look_up_one(self, row: Row, rng: random.Random, met: dict[str, int]) -> None:
-        health, version = self._health, token_version(row)
-        vectors = self._unpacked(row)
+        health, version = self.health, token_version(row)
+        vectors = self.unpacked(row)
         if vectors is None:
             return
         token_id = rng.randrange(len(vectors))
         vector = vectors[token_id]
         key = {"doc_id": row["doc_id"], "generation": version, "token_id": token_id}
-        if not self._tables.versioned:
+        if not self.tables.versioned:
             del key["generation"]
         rows = await self._searcher.nearest(vector, self._depth, columns=("doc_id", "token_id", "generation"))
         for found in rows:
@@ -294,16 +303,16 @@ class _Patient:
         if not is_found:
             stored = await self._token_row(key)
             if not np.allclose(stored.get("token_embedding", np.inf), vector, atol=_TIE):
-                if stored.get("generation", 0) <= self._under_way and row["doc_id"] not in health.stale:
+                if stored.get("generation", 0) <= self.under_way and row["doc_id"] not in health.stale:
                     health.stale.append(row["doc_id"])
                 return
         health.sampled += 1
         health.found += is_found
         health.found_first += is_found and (not itself or max(itself) >= max(similarities) - _TIE)
 
-    def _unpacked(self, row: Row) -> FloatMatrix | None:
+    def unpacked(self, row: Row) -> FloatMatrix | None:
         """Return a document's matrix; None, and a difference noted, if it is not what the index was built with."""
-        spec = self._health.spec
+        spec = self.health.spec
         wanted = f"{row['n_tokens']} x {spec.dim} {spec.packing}"
         try:
             packed = unpack_many([matrix_of(row)])
@@ -314,13 +323,13 @@ class _Patient:
             found = f"{n_tokens} x {dim} {packed.tokens.dtype.name}"
             if found == wanted:
                 return packed.matrix(0)
-        self._health.differences[f"packed matrix of {row['doc_id']!r}"] = (found, wanted)
+        self.health.differences[f"packed matrix of {row['doc_id']!r}"] = (found, wanted)
         return None
 
     async def _token_row(self, key: Row) -> Row:
         """Return the vector and the version under a key; empty if there is no row."""
         columns = ("token_embedding", "generation")
-        pages = self._client.pages(self._tables.tokens, columns, where=key, limit=1)
+        pages = self.client.pages(self.tables.tokens, columns, where=key, limit=1)
         rows = [row async for page in pages for row in page]
         return rows[0] if rows else {}
 
@@ -328,11 +337,11 @@ class _Patient:
 
     async def repair(self) -> None:
         """Delete what belongs to no document, and write anew the tokens of documents that lack some."""
-        health = self._health
+        health = self.health
         for doc_id in health.torn:
             await self._writer.remove_torn_row(doc_id)
-        orphans = set(health.orphans) - await self._reader.existing(health.orphans)  # Written since.
-        if self._tables.versioned:
+        orphans = set(health.orphans) - await self.reader.existing(health.orphans)  # Written since.
+        if self.tables.versioned:
             surplus = {doc_id: self._leftover[doc_id] for doc_id in (*orphans, *health.surplus)}
             await self._writer.delete_versions(surplus)
             await self._writer.restore_tokens(health.stale)

@@ -9,6 +9,8 @@ from late_interaction.types import IndexSpec
 
 RECALL_WANTED = 0.95
 """The share of stored vectors that must find themselves first; published values are 0.96 and more."""
+STAGE_RECALL_WANTED = 0.9
+"""The share of the exact top 10 that stage 1 should hand over by document vectors."""
 
 
 @dataclass(slots=True)
@@ -33,6 +35,8 @@ class Health:
         found_first: of those, how many found themselves first (or an equal vector).
         found: of those, how many found themselves at all.
         repaired: how many of the ids above, and of the indexes that were missing, were put right.
+        expected_in_top: with document vectors, how many documents were in the exact top 10 of sampled ones.
+        found_in_top: how many of them stage 1 hands over by default.
     """
 
     location: str
@@ -50,11 +54,23 @@ class Health:
     found_first: int = 0
     found: int = 0
     repaired: int = 0
+    found_in_top: int = 0
+    expected_in_top: int = 0
 
     @property
     def recall(self) -> float:
         """Return the share of stored vectors that find themselves first; 1 if none was looked up."""
         return self.found_first / self.sampled if self.sampled else 1.0
+
+    @property
+    def stage_recall(self) -> float:
+        """Return how much of the exact top 10 stage 1 hands over by document vectors; 1 if it was not measured."""
+        return self.found_in_top / self.expected_in_top if self.expected_in_top else 1.0
+
+    @property
+    def refit(self) -> bool:
+        """Tell whether the document vectors should be fitted anew: `optimize(refit=True)`."""
+        return self.stage_recall < STAGE_RECALL_WANTED
 
     @property
     def leftovers(self) -> int:
@@ -64,7 +80,8 @@ class Health:
     @property
     def healthy(self) -> bool:
         """Tell whether there is nothing to repair and the recall is as it should be."""
-        return not self.differences and not self.leftovers and self.recall >= RECALL_WANTED
+        found = self.recall >= RECALL_WANTED and not self.refit
+        return not self.differences and not self.leftovers and found
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as JSON values."""
@@ -74,5 +91,7 @@ class Health:
             "spec": self.spec.to_dict(),
             "differences": {name: list(pair) for name, pair in self.differences.items()},
             "recall": self.recall,
+            "stage_recall": self.stage_recall,
+            "refit": self.refit,
             "healthy": self.healthy,
         }

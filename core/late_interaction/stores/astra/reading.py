@@ -48,7 +48,7 @@ class Reader:
     def __init__(self, client: DataApiClient, tables: Tables, limits: Limits, location: str) -> None:
         self._client, self._tables, self._limits, self._location = client, tables, limits, location
         self._page_rows = limits.ids
-        self._packed_bytes = 20_000.0  # Of one document, a running mean.
+        self.packed_bytes = 20_000.0  # Of one document, a running mean.
         self._warned_about: set[frozenset[str]] = set()
 
     # --- by id
@@ -58,7 +58,7 @@ class Reader:
         unique = list(dict.fromkeys(doc_ids))
         most = self._page_rows
         if "packed" in columns:
-            most = max(1, min(most, int(self._limits.read_bytes // self._packed_bytes)))
+            most = max(1, min(most, int(self._limits.read_bytes // self.packed_bytes)))
         groups = [unique[i : i + most] for i in range(0, len(unique), most)]
         found = await gather_or_cancel(
             [self._group(group, self._existing_columns(columns)) for group in groups]
@@ -72,10 +72,14 @@ class Reader:
         if len(pages) > 1 and pages[1]:  # The service has smaller pages than we thought.
             self._page_rows = min(self._page_rows, len(pages[0]))
         rows = [row for page in pages for row in page if is_whole(row, columns)]
+        self.learn_sizes(rows)
+        return rows
+
+    def learn_sizes(self, rows: Sequence[Row]) -> None:
+        """Remember how large packed matrices are, of rows that may have been read with them."""
         for row in rows:
             if "packed" in row:
-                self._packed_bytes += 0.05 * (len(row["packed"]["$binary"]) - self._packed_bytes)
-        return rows
+                self.packed_bytes += 0.05 * (len(row["packed"]["$binary"]) - self.packed_bytes)
 
     def _existing_columns(self, columns: Sequence[str]) -> list[str]:
         return [column for column in columns if column != "revision" or self._tables.versioned]

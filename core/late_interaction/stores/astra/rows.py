@@ -28,6 +28,7 @@ from late_interaction.types import Document, EncodedDocument, FloatMatrix, Packi
 
 VERSION = ("doc_id", "n_tokens", "generation", "revision")
 """The columns that tell which version of a document the index holds."""
+_MAY_BE_NULL = ("revision", "document_vector", "reduction", "vector_of")
 DOCUMENT = ("doc_id", "content", "content_type", "metadata", "generation", "revision")
 """The columns of a `Document`."""
 
@@ -180,7 +181,7 @@ def matrix_of(row: Mapping[str, Any]) -> bytes:
 
 def is_whole(row: Mapping[str, Any], columns: Sequence[str]) -> bool:
     """Tell a document from what is left if a metadata update comes after a deletion: a row with some columns only."""
-    return all(column in row for column in columns if column != "revision")
+    return all(column in row for column in columns if column not in _MAY_BE_NULL)
 
 
 def _revision(row: Mapping[str, Any]) -> Row | None:

@@ -1,14 +1,19 @@
-"""The tables of an index on Astra: two of its own, with their indexes, and a row in a catalogue for the keyspace.
+"""The tables of an index on Astra: one or two of its own, with their indexes, and rows in the keyspace's catalogue.
 
-    {name}_docs      doc_id | content, content_type, metadata (JSON), n_tokens, generation, packed, revision, meta_…
-    {name}_tokens    doc_id, generation, token_id | token_embedding, meta_…
-    late_interaction_indexes    name | spec (JSON), filterable (JSON), created, library
+    {name}_docs      doc_id | content, content_type, metadata (JSON), n_tokens, generation, packed, revision, meta_…,
+                     and with candidates="documents" document_vector, reduction, vector_of
+    {name}_tokens    doc_id, generation, token_id | token_embedding, meta_…; not with candidates="documents"
+    late_interaction_indexes    name | spec (JSON), filterable (JSON), created, library, reduction (JSON), size (JSON),
+                     data (see `reductions`)
 
 The vectors in the tokens table are exactly what the packed matrix of the docs row unpacks to. A column
 `meta_{field}` holds a declared field's value, in both tables, each with an index of its own. `generation` is the
 time of the write in nanoseconds, made unique: it names a version of a document, and gives the order of writing.
 Token rows of different versions never share a key (see `writing`). `revision` is what `update_metadata` changed
 since (see `rows`).
+
+A document vector is made of the packed matrix by the reduction that the column `reduction` names (0: by none, null:
+of a blank document), for the version of the document that `vector_of` names (see `fitting`).
 
 Indexes made before versions were in the key have `doc_id, token_id` as the key of their tokens, and no `revision`.
 They still open, and are written as they were then (see `unversioned`).
@@ -35,6 +40,9 @@ CATALOGUE_TABLE: Row = {
     "columns": {
         **{name: {"type": "text"} for name in ("name", "spec", "filterable", "library")},
         "created": {"type": "timestamp"},
+        "reduction": {"type": "text"},
+        "size": {"type": "text"},
+        "data": {"type": "blob"},
     },
     "primaryKey": {"partitionBy": ["name"], "partitionSort": {}},
 }
@@ -45,6 +53,8 @@ MAX_NAME = 41
 """A table's name has at most 48 characters, and ours end in `_tokens`."""
 MAX_FILTERABLE = 9
 """A table has at most 10 indexes, and one of them is for the vectors."""
+MAX_FILTERABLE_OF_DOCUMENTS = 8
+"""With document vectors one more index says which reduction each is of."""
 MAX_TERM_BYTES = 1000
 """The longest term that every version of the text index takes (older ones 1 KiB, newer ones 8 KiB)."""
 
@@ -130,15 +140,15 @@ def type_names(declaration: Declaration) -> dict[str, str]:
     return names
 
 
-def fields_of(names: Mapping[str, str]) -> dict[str, Field]:
+def fields_of(names: Mapping[str, str], most: int = MAX_FILTERABLE) -> dict[str, Field]:
     """Return the declared fields by name, each with its column.
 
     Raises:
-        ValueError: there are too many, a name is too long, or two names give the same column.
+        ValueError: there are more than `most`, a name is too long, or two names give the same column.
     """
-    if len(names) > MAX_FILTERABLE:
+    if len(names) > most:
         raise ValueError(
-            f"filterable: {len(names)} fields are declared, and {MAX_FILTERABLE} can be: a table has at most 10 "
+            f"filterable: {len(names)} fields are declared, and {most} can be: a table has at most 10 "
             "indexes. You can filter on other fields too, only slower."
         )
     columns: dict[str, str] = {}
@@ -161,16 +171,27 @@ class Tables:
         dim: width of a token vector.
         fields: what is declared, by the field's name.
         versioned: True if the key of a token row names its version; False in indexes of an older layout.
+        width: of a document vector, with candidates="documents"; None with token rows.
     """
 
     name: str
     dim: int
     fields: Mapping[str, Field]
     versioned: bool = True
+    width: int | None = None
 
     @classmethod
-    def of(cls, name: str, dim: int, fields: Mapping[str, Field], existing: Mapping[str, Row]) -> Tables:
+    def of(
+        cls,
+        name: str,
+        dim: int,
+        fields: Mapping[str, Field],
+        existing: Mapping[str, Row],
+        width: int | None = None,
+    ) -> Tables:
         """Return the tables of an index, in the layout that the existing ones have."""
+        if width is not None:
+            return cls(name, dim, fields, width=width)
         docs, tokens = existing.get(f"{name}_docs"), existing.get(f"{name}_tokens")
         older = docs is not None and "revision" not in docs.get("columns", {})
         return cls(name, dim, fields, not (older and (tokens is None or _key_of(tokens) == _OLDER_KEY)))
@@ -187,34 +208,45 @@ class Tables:
 
     def definitions(self) -> dict[str, Row]:
         """Return the definition of each table, by name."""
-        declared = {field.column: _COLUMN_TYPES[field.type] for field in self.fields.values()}
-        text, bigint, integer = {"type": "text"}, {"type": "bigint"}, {"type": "int"}
-        docs = dict.fromkeys(("doc_id", "content", "content_type", "metadata"), text)
-        vector = {"type": "vector", "dimension": self.dim}
+        tables = {self.docs: self._docs_definition()}
+        return tables if self.width is not None else {**tables, self.tokens: self._tokens_definition()}
+
+    @property
+    def _declared(self) -> Row:
+        return {field.column: _COLUMN_TYPES[field.type] for field in self.fields.values()}
+
+    def _docs_definition(self) -> Row:
+        bigint, text = {"type": "bigint"}, {"type": "text"}
+        of_documents = {
+            "document_vector": {"type": "vector", "dimension": self.width},
+            "reduction": bigint,
+            "vector_of": bigint,
+        }
         return {
-            self.docs: {
-                "columns": {
-                    **docs,
-                    "n_tokens": integer,
-                    "generation": bigint,
-                    "packed": {"type": "blob"},
-                    **({"revision": text} if self.versioned else {}),
-                    **declared,
-                },
-                "primaryKey": {"partitionBy": ["doc_id"], "partitionSort": {}},
+            "columns": {
+                **dict.fromkeys(("doc_id", "content", "content_type", "metadata"), text),
+                "n_tokens": {"type": "int"},
+                "generation": bigint,
+                "packed": {"type": "blob"},
+                **({"revision": text} if self.versioned else {}),
+                **({} if self.width is None else of_documents),
+                **self._declared,
             },
-            self.tokens: {
-                "columns": {
-                    "doc_id": text,
-                    "token_id": integer,
-                    "token_embedding": vector,
-                    "generation": bigint,
-                    **declared,
-                },
-                "primaryKey": {
-                    "partitionBy": ["doc_id"],
-                    "partitionSort": {"generation": 1, "token_id": 1} if self.versioned else {"token_id": 1},
-                },
+            "primaryKey": {"partitionBy": ["doc_id"], "partitionSort": {}},
+        }
+
+    def _tokens_definition(self) -> Row:
+        return {
+            "columns": {
+                "doc_id": {"type": "text"},
+                "token_id": {"type": "int"},
+                "token_embedding": {"type": "vector", "dimension": self.dim},
+                "generation": {"type": "bigint"},
+                **self._declared,
+            },
+            "primaryKey": {
+                "partitionBy": ["doc_id"],
+                "partitionSort": {"generation": 1, "token_id": 1} if self.versioned else {"token_id": 1},
             },
         }
 
@@ -222,10 +254,17 @@ class Tables:
         """Return for each table the definitions of its indexes, by name."""
         by_table: dict[str, dict[str, Row]] = {
             table: {f"{table}_{field.column}": {"column": field.column} for field in self.fields.values()}
-            for table in (self.docs, self.tokens)
+            for table in self.definitions()
         }
-        vector: Row = {"column": "token_embedding", "options": VECTOR_OPTIONS}
-        by_table[self.tokens] = {f"{self.tokens}_ann": vector, **by_table[self.tokens]}
+        if self.width is None:
+            vector: Row = {"column": "token_embedding", "options": VECTOR_OPTIONS}
+            by_table[self.tokens] = {f"{self.tokens}_ann": vector, **by_table[self.tokens]}
+        else:
+            by_table[self.docs] = {
+                f"{self.docs}_ann": {"column": "document_vector", "options": VECTOR_OPTIONS},
+                f"{self.docs}_reduction": {"column": "reduction"},
+                **by_table[self.docs],
+            }
         return by_table
 
 

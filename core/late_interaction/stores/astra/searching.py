@@ -16,13 +16,12 @@ from late_interaction.stores.astra.ann import AnnHits, Asked, merge_ann_lists
 from late_interaction.stores.astra.client import DataApiClient, Row
 from late_interaction.stores.astra.reading import Reader, judged_columns, row_matches
 from late_interaction.stores.astra.rows import binary_vector, matrix_of
+from late_interaction.stores.astra.scaling import MAX_ANN_ROWS
 from late_interaction.stores.astra.schema import Tables
 from late_interaction.stores.astra.tasks import gather_or_cancel
 from late_interaction.stores.base import Candidates
 from late_interaction.types import QueryVectors
 
-MAX_ANN_ROWS = 1000
-"""The service's limit on one list."""
 _ASKED_DISTANCE = 0.2
 """Query vectors closer than this are one ANN query, unless the lists are as long as they can be. It saves a third of
 the requests at the same recall, since all vectors are scored (benchmarks/astra_latency.py)."""
@@ -53,9 +52,9 @@ class Searcher:
         """
         pushed = self._reader.push_down(filter)
         if pushed.matches_nothing:
-            return _nothing(n_ann_tokens)
+            return nothing(n_ann_tokens)
         if n_ann_tokens is None:
-            return await self._score_all(query, filter)
+            return await score_all(self._reader, query, filter)
         asked = Asked.of(query, 0 if n_ann_tokens == MAX_ANN_ROWS else _ASKED_DISTANCE)
         lists = await gather_or_cancel(
             [self.nearest(vector, n_ann_tokens, pushed.where) for vector in asked.vectors]
@@ -109,31 +108,38 @@ class Searcher:
                         chosen.append(i)
         return np.array(chosen, np.int64), seen
 
-    async def _score_all(self, query: QueryVectors, filter: Filter | None) -> Candidates:
-        """Score every document that matches exactly, a few pages of the service at a time."""
-        doc_ids: list[str] = []
-        scores: list[NDArray[np.float32]] = []
-        batch: list[Row] = []
 
-        async def score() -> None:
-            if batch:
-                tokens = unpack_many([matrix_of(row) for row in batch])
-                scores.append(await asyncio.to_thread(maxsim, query.vectors, tokens, query.weights))
-                doc_ids.extend(row["doc_id"] for row in batch)
-                batch.clear()
+async def score_all(reader: Reader, query: QueryVectors, filter: Filter | None) -> Candidates:
+    """Score every document that matches exactly, a few pages of the service at a time."""
+    doc_ids: list[str] = []
+    scores: list[NDArray[np.float32]] = [np.empty(0, np.float32)]
+    batch: list[Row] = []
 
-        async for row in self._reader.matching(filter, ("packed",)):
-            if row["n_tokens"]:
-                batch.append(row)
-            if len(batch) == _SCORED_TOGETHER:
-                await score()
-        await score()
-        joined = np.concatenate([np.empty(0, np.float32), *scores])
-        order = np.argsort(-joined, kind="stable")
-        return Candidates(
-            [doc_ids[i] for i in order], joined[order], np.ones(len(order), bool), -math.inf, None
-        )
+    async def score() -> None:
+        some, of_them = await asyncio.to_thread(score_rows, query, batch)
+        doc_ids.extend(some)
+        scores.append(of_them)
+        batch.clear()
+
+    async for row in reader.matching(filter, ("packed",)):
+        if row["n_tokens"]:
+            batch.append(row)
+        if len(batch) == _SCORED_TOGETHER:
+            await score()
+    await score()
+    joined = np.concatenate(scores)
+    order = np.argsort(-joined, kind="stable")
+    return Candidates([doc_ids[i] for i in order], joined[order], np.ones(len(order), bool), -math.inf, None)
 
 
-def _nothing(n_ann_tokens: int | None) -> Candidates:
+def score_rows(query: QueryVectors, rows: Sequence[Row]) -> tuple[list[str], NDArray[np.float32]]:
+    """Return the ids of rows that were read with their packed matrices, none of them blank, and their exact scores."""
+    if not rows:
+        return [], np.empty(0, np.float32)
+    tokens = unpack_many([matrix_of(row) for row in rows])
+    return [row["doc_id"] for row in rows], maxsim(query.vectors, tokens, query.weights)
+
+
+def nothing(n_ann_tokens: int | None) -> Candidates:
+    """Return no candidates, where no document can match."""
     return Candidates([], np.empty(0, np.float32), np.empty(0, bool), -math.inf, n_ann_tokens)

@@ -1,8 +1,9 @@
-"""The Astra store: documents and tokens in two tables of the Data API, on Astra DB, HCD or DSE.
+"""The Astra store: documents in a table of the Data API, on Astra DB, HCD or DSE, and what proposes candidates.
 
 Whatever happens between two requests, a search is right: a document exists if its row in the docs table does, and
-scores come from the packed matrix in that row alone. The tokens table only proposes candidates. Its rows are written
-before the document's row, and deleted after it. `late-interaction doctor` finds what a crash left over.
+scores come from the packed matrix in that row alone. Candidates are proposed by a table of token vectors, whose rows
+are written before the document's row and deleted after it, or by one learned vector in the document's own row.
+`late-interaction doctor` finds what a crash left over.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, get_args
 
 from late_interaction.candidates import Scaling
 from late_interaction.errors import StoreError
@@ -19,20 +20,42 @@ from late_interaction.metadata import MetadataChange, as_change
 from late_interaction.stores.astra.catalogue import Catalogue
 from late_interaction.stores.astra.client import DataApiClient
 from late_interaction.stores.astra.database import Parts, astra_database
+from late_interaction.stores.astra.document_searching import DocumentSearcher
+from late_interaction.stores.astra.documents import document_parts
+from late_interaction.stores.astra.fitting import EncodeQueries, Fitter
 from late_interaction.stores.astra.limits import Limits
 from late_interaction.stores.astra.reading import Reader
+from late_interaction.stores.astra.row_writing import RowWriter
 from late_interaction.stores.astra.rows import check_id, declared_columns
-from late_interaction.stores.astra.schema import Declaration, Tables, check_name, type_names
-from late_interaction.stores.astra.searching import MAX_ANN_ROWS, Searcher
+from late_interaction.stores.astra.scaling import TOKENS_SCALING, documents_scaling
+from late_interaction.stores.astra.schema import (
+    MAX_FILTERABLE_OF_DOCUMENTS,
+    Declaration,
+    Tables,
+    check_name,
+    fields_of,
+    type_names,
+)
+from late_interaction.stores.astra.searching import Searcher
 from late_interaction.stores.astra.tasks import for_each_concurrently
 from late_interaction.stores.astra.unversioned import UnversionedWriter
 from late_interaction.stores.astra.writing import Writer
 from late_interaction.stores.base import Candidates, Store, check_search
-from late_interaction.types import Document, EncodedDocument, IndexSpec, QueryVectors, RaggedTokens
+from late_interaction.types import (
+    CandidatesBy,
+    Document,
+    EncodedDocument,
+    FloatMatrix,
+    IndexSpec,
+    QueryVectors,
+    RaggedTokens,
+)
 from late_interaction.validation import (
     check_encoded,
     check_ids,
+    check_matrix,
     check_not_negative,
+    check_one_of,
     check_positive,
     check_query,
     check_seconds,
@@ -47,13 +70,14 @@ if TYPE_CHECKING:
 
 
 class _Opened(NamedTuple):
-    """An open index: what it was built with, its tables, and what reads, searches and writes them."""
+    """An open index: what it was built with, its tables, and what reads, searches, writes and fits them."""
 
     spec: IndexSpec
     tables: Tables
     reader: Reader
-    searcher: Searcher
-    writer: Writer
+    searcher: Searcher | DocumentSearcher
+    writer: RowWriter
+    fitter: Fitter | None = None
 
 
 class AstraStore(Store):
@@ -71,6 +95,9 @@ class AstraStore(Store):
         filterable: metadata fields on which the service itself filters, and their types: str, int, float, bool,
             datetime (or a str in ISO 8601) or list[str]; at most nine. A document must have values of these types, or
             none. Part of the index; None opens an index with any, and declares none for a new one.
+        candidates: what stage 1 compares a query with. "tokens": every stored token vector, a row each, by some 30 ANN
+            queries a search. "documents": one learned vector in each document's row, by one ANN query; then eight
+            fields can be declared. Part of the index; None opens an index with either, and is "tokens" for a new one.
         concurrency: requests in flight at a time, at most; there are fewer where the service asks for it, or does not
             answer. astrapy keeps 20 connections alive for each table.
         timeout_s: seconds until a request counts as lost, of whatever kind.
@@ -90,21 +117,13 @@ class AstraStore(Store):
         Pass it to `LateInteractionPipeline` or `SyncPipeline` in place of the database.
     """
 
-    # Fitted by benchmarks/astra_recall.py on real documents, pooled and not, so that the recall of the exact top k
-    # is at least 0.97 for k = 1 … 100.
-    scaling = Scaling(
-        ann_tokens=(100.0, 6.0, 0.0),
-        maxsim_candidates=(60.0, 4.0, 0.0),
-        max_ann_tokens=MAX_ANN_ROWS,
-        bounded=True,
-    )
-
     def __init__(
         self,
         database: Database | AsyncDatabase,
         name: str = "late_interaction",
         *,
         filterable: Declaration | None = None,
+        candidates: CandidatesBy | None = None,
         concurrency: int = 20,
         timeout_s: float = 20.0,
         retry_for_s: float | None = None,
@@ -120,6 +139,12 @@ class AstraStore(Store):
             check_seconds("retry_for_s", retry_for_s)
         self.name = check_name(name)
         self._declared = None if filterable is None else type_names(filterable)
+        if candidates is not None:
+            check_one_of("candidates", candidates, get_args(CandidatesBy))
+        if candidates == "documents":
+            fields_of(self._declared or {}, MAX_FILTERABLE_OF_DOCUMENTS)
+        self._candidates = candidates
+        self._encode_queries: EncodeQueries | None = None
         self._limits = limits or Limits()
         self.requests = DataApiClient(
             database,
@@ -179,6 +204,13 @@ class AstraStore(Store):
         return _remade, (type(self), *self._recipe)
 
     @property
+    def scaling(self) -> Scaling:
+        """How deep stage 1 looks: with document vectors it depends on how many documents there are."""
+        if self._open is None or self._open.fitter is None:
+            return TOKENS_SCALING
+        return documents_scaling(self._open.fitter.about)
+
+    @property
     def location(self) -> str:
         """Name index, keyspace and host."""
         return f"astra:{self.name} ({self.requests.keyspace} at {self.requests.host})"
@@ -203,14 +235,23 @@ class AstraStore(Store):
                 name has another definition.
         """
         try:
-            tables = await self.catalogue.attach(check_spec(spec), self._declared)
+            tables = await self.catalogue.attach(
+                check_spec(spec), self._declared, self._candidates, width=self._limits.document_width
+            )
         except BaseException:
             if self._open is None:
                 await self.requests.aclose()
             raise
         reader = Reader(self.requests, tables, self._limits, self.location)
-        writer = writer_of(self.requests, tables, reader, self._limits, self.location)
-        self._open = _Opened(spec, tables, reader, Searcher(self.requests, tables, reader), writer)
+        if tables.width is None:
+            writer = writer_of(self.requests, tables, reader, self._limits, self.location)
+            self._open = _Opened(spec, tables, reader, Searcher(self.requests, tables, reader), writer)
+            return
+        parts = await document_parts(
+            self.requests, self.catalogue, tables, reader, self._limits, self.location
+        )
+        parts.fitter.encode_queries = self._encode_queries
+        self._open = _Opened(spec, tables, reader, parts.searcher, parts.writer, parts.fitter)
 
     def _opened(self) -> _Opened:
         if self._open is None:
@@ -255,6 +296,8 @@ class AstraStore(Store):
         checked = await asyncio.to_thread(check_encoded, documents, opened.spec.dim)
         with self.requests.loading():
             await opened.writer.upsert(checked, opened.spec.packing)
+            if opened.fitter is not None:
+                await opened.fitter.wrote(len(checked))
 
     async def update_metadata(self, selection: str | Filter, change: MetadataChange | dict[str, Any]) -> int:
         """Change the metadata of a document, or of all that match a filter.
@@ -291,14 +334,56 @@ class AstraStore(Store):
             return await opened.writer.delete(doc_ids)
 
     async def clear(self) -> None:
-        """Truncate both tables."""
+        """Truncate the tables."""
         with self.requests.loading():
             await self._opened().writer.clear()
 
     async def optimize(self, *, show_progress: bool = False) -> dict[str, Any]:
-        """Do nothing but warn of leftovers: the service keeps its vector index up to date."""
-        self._opened().writer.leftovers.tell()
-        return {}
+        """Finish what is unfinished of document vectors; the service keeps its vector indexes up to date by itself.
+
+        Returns:
+            With document vectors `vectors`, how many were written, and `fitted` where a reduction was fitted, as far as
+            there was something to do.
+        """
+        opened = self._opened()
+        opened.writer.leftovers.tell()
+        if opened.fitter is None:
+            return {}
+        with self.requests.loading():
+            return await opened.fitter.settle(show_progress=show_progress)
+
+    def use_query_encoder(self, encode: EncodeQueries) -> None:
+        """Take what encodes texts as queries: document vectors are fitted to the collection's texts by it."""
+        self._encode_queries = encode
+        if self._open is not None and self._open.fitter is not None:
+            self._open.fitter.encode_queries = encode
+
+    async def fit_candidates(
+        self, sample: FloatMatrix | None = None, *, show_progress: bool = False
+    ) -> dict[str, Any]:
+        """Fit document vectors to what is in the index by now, and write them all anew, from the packed matrices.
+
+        It happens by itself at 300 documents; do it again when the collection has become another, as `doctor` tells.
+        Searches go on meanwhile. If it fails, the next write or `optimize()` goes on with it.
+
+        Args:
+            sample: (n, dim) unit rows, token vectors of queries as they are expected; by default those of the
+                documents' own texts, encoded as queries where a pipeline's model can do that, or else the stored ones.
+                If there are fewer than 6,144, stored ones make up for them.
+            show_progress: show a progress bar over the documents.
+
+        Returns:
+            `fitted` and `vectors`, how many were written.
+
+        Raises:
+            StoreError: the index has token rows, or no document with vectors.
+        """
+        opened = self._opened()
+        if opened.fitter is None:
+            return await super().fit_candidates(sample, show_progress=show_progress)
+        tokens = None if sample is None else check_matrix(sample, opened.spec.dim)
+        with self.requests.loading():
+            return await opened.fitter.fit(tokens, show_progress=show_progress)
 
     # --- reading
 
@@ -348,7 +433,9 @@ class AstraStore(Store):
             "documents": len(n_tokens),
             "tokens": sum(n_tokens),
             "filterable": {field.name: field.type for field in opened.tables.fields.values()},
-            "tables": [opened.tables.docs, opened.tables.tokens],
+            "candidates": "tokens" if opened.fitter is None else "documents",
+            **({} if opened.fitter is None else {"fitted": opened.fitter.is_fitted}),
+            "tables": list(opened.tables.definitions()),
         }
 
     # --- searching
@@ -356,7 +443,9 @@ class AstraStore(Store):
     async def candidates(
         self, query: QueryVectors, n: int, *, n_ann_tokens: int | None, filter: Filter | None = None
     ) -> Candidates:
-        """Stage 1: run one ANN query per query vector, concurrently, fetching only ids and similarities.
+        """Do stage 1: one ANN query per query vector, concurrently, or one by document vectors.
+
+        With document vectors `n_ann_tokens` is how many documents that query lists.
 
         Raises:
             TypeError, ValueError: an argument is not what the signature says.

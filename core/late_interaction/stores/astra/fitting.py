@@ -1,0 +1,252 @@
+"""Fitting the reduction of an index with document vectors, and writing the vectors: resumable after any request.
+
+1. The parts of the reduction are written to the catalogue, and then its name as the `next` one. From here on documents
+   are written with its vectors, and searches ask by it too.
+2. The vectors of all documents are written anew, from the packed matrices in their rows.
+3. The next reduction becomes the current one, and the parts of others are deleted.
+
+Whoever comes upon a `next` reduction goes on with step 2. Two clients that do so write the same vectors. If two clients
+fit at once, the one whose `next` was overwritten goes on with the other's. If the parts of a reduction are gone,
+searches score every document, and the next write or `optimize` fits another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
+from typing import Any, TypeAlias
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from late_interaction.errors import StoreError
+from late_interaction.packing import unpack_many
+from late_interaction.reduction import SAMPLE_PER_FEATURE, Reduction, fit
+from late_interaction.stores.astra.client import DataApiClient, Row
+from late_interaction.stores.astra.document_searching import other_than
+from late_interaction.stores.astra.document_writing import DocumentWriter
+from late_interaction.stores.astra.limits import Limits
+from late_interaction.stores.astra.reading import EXISTS, Reader
+from late_interaction.stores.astra.reductions import Reductions, Size
+from late_interaction.stores.astra.rows import DOCUMENT, document_of, is_whole, matrix_of
+from late_interaction.stores.astra.schema import Tables
+from late_interaction.types import FloatMatrix
+
+logger = logging.getLogger(__name__)
+
+EncodeQueries: TypeAlias = Callable[[Sequence[str]], Awaitable[list[FloatMatrix]]]
+
+_PASSES = 20
+"""How often documents are looked for that have no vector yet, while other clients write some."""
+_TEXTS_AT_ONCE = 64
+
+
+class Fitter:
+    """Keeps the reduction of one index, and the documents' vectors, up to date.
+
+    Args:
+        client: requests to the keyspace.
+        tables: of the index.
+        reader: reads its docs table.
+        writer: writes vectors.
+        reductions: of the index.
+        limits: from how many documents on to fit, and on how many.
+        location: index, keyspace and host, for messages.
+    """
+
+    def __init__(
+        self,
+        client: DataApiClient,
+        tables: Tables,
+        reader: Reader,
+        writer: DocumentWriter,
+        reductions: Reductions,
+        limits: Limits,
+        location: str,
+    ) -> None:
+        self._client, self._tables, self._reader, self._writer = client, tables, reader, writer
+        self._reductions, self._limits, self._location = reductions, limits, location
+        self._one_at_a_time = asyncio.Lock()
+        self._written = 0
+        self.encode_queries: EncodeQueries | None = None
+
+    @property
+    def about(self) -> int:
+        """About how many documents there are."""
+        return self._reductions.size.about + self._written
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether a reduction is in use, or its vectors are being written."""
+        return bool(self._reductions.fitted.live)
+
+    async def wrote(self, n: int) -> None:
+        """Take into account that `n` documents were written, and fit the first reduction if there are enough now."""
+        self._written += n
+        if self._reductions.fitted.live or self.about < self._limits.fitted_from:
+            return
+        try:
+            await self.fit_first()
+        except StoreError as error:  # The documents are written, and that is what was asked for.
+            logger.warning(
+                "The document vectors of %s are not fitted: %s Searches score every document until the next write "
+                "or optimize() goes on with it.",
+                self._location,
+                error,
+            )
+
+    async def fit_first(self) -> None:
+        """Fit the first reduction if there are enough documents, and no other client has begun."""
+        async with self._one_at_a_time:
+            if (await self._reductions.refresh()).live or not await self._is_large():
+                return
+            await self._fit(None, show_progress=False)
+
+    async def fit(self, sample: FloatMatrix | None, *, show_progress: bool = False) -> dict[str, Any]:
+        """Fit a reduction to the documents that are there, in place of the one in use, and write all vectors.
+
+        Args:
+            sample: (n, dim) token vectors of queries, or None for the documents' own.
+            show_progress: show a progress bar over the vectors.
+
+        Raises:
+            StoreError: there is no document with vectors.
+        """
+        async with self._one_at_a_time:
+            return await self._fit(sample, show_progress=show_progress)
+
+    async def settle(self, *, show_progress: bool = False) -> dict[str, Any]:
+        """Finish what is unfinished: the first fit, a fit that broke off, documents without a vector, the size."""
+        async with self._one_at_a_time:
+            fitted = await self._reductions.refresh()
+            await self._note_size()
+            if not fitted.live:
+                if not await self._is_large():
+                    return {}
+                return await self._fit(None, show_progress=show_progress)
+            written = await self._finish(show_progress=show_progress)
+            return {"vectors": written} if written else {}
+
+    # --- one fit
+
+    async def _fit(self, sample: FloatMatrix | None, *, show_progress: bool) -> dict[str, Any]:
+        await self._begin(sample)
+        written = await self._finish(show_progress=show_progress)
+        self._written = 0
+        await self._reductions.set_size(Size(written))
+        return {"fitted": True, "vectors": written}
+
+    async def _begin(self, sample: FloatMatrix | None) -> None:
+        """Fit a reduction, and make it the next one."""
+        rows = await self._some_rows()
+        if not rows:
+            raise StoreError(f"There is no document in {self._location} to fit document vectors to.")
+        documents = unpack_many([matrix_of(row) for row in rows], self._tables.dim)
+        tokens = await self._sample(rows) if sample is None else sample
+        wanted = SAMPLE_PER_FEATURE * (self._tables.width or 0)
+        if len(tokens) < wanted:
+            own = np.concatenate([documents.matrix(i) for i in range(len(documents))])
+            chosen = np.random.default_rng(0).permutation(len(own))[: wanted - len(tokens)]
+            tokens = np.concatenate([tokens, own[chosen]])
+        reduction = await asyncio.to_thread(fit, documents, tokens, width=self._tables.width or 0)
+        await self._reductions.add(self._writer.next_generation(), reduction)
+
+    async def _some_rows(self) -> list[Row]:
+        """Return the first documents with vectors in the database's order, which is that of the ids' hashes."""
+        rows: list[Row] = []
+        async with aclosing(self._reader.matching(None, (*DOCUMENT, "packed"))) as found:
+            async for row in found:
+                if row["n_tokens"]:
+                    rows.append(row)
+                if len(rows) == self._limits.fitted_on:
+                    break
+        return rows
+
+    async def _sample(self, rows: Sequence[Row]) -> FloatMatrix:
+        """Return token vectors of the documents' texts, encoded as queries, if there is a model and there are texts."""
+        none = np.empty((0, self._tables.dim), np.float32)
+        documents = [document_of(row) for row in rows]
+        texts = [one.content for one in documents if one.content_type == "text" and one.content.strip()]
+        found: list[FloatMatrix] = [none]
+        if self.encode_queries is not None:
+            wanted = SAMPLE_PER_FEATURE * (self._tables.width or 0)
+            for first in range(0, len(texts), _TEXTS_AT_ONCE):
+                found += await self.encode_queries(texts[first : first + _TEXTS_AT_ONCE])
+                if sum(map(len, found)) >= wanted:
+                    break
+        return np.concatenate(found)
+
+    async def _finish(self, *, show_progress: bool) -> int:
+        """Write vectors until all documents have one of the newest reduction, and it is the current one.
+
+        Returns:
+            How many were written.
+        """
+        written, before = 0, None
+        for _ in range(_PASSES):
+            fitted = await self._reductions.refresh()
+            if not fitted.live:
+                return written  # Another client has cleared the index.
+            newest = fitted.live[-1]
+            reduction = await self._reductions.get(newest)
+            if reduction is None:
+                if fitted == before:  # Its parts are gone, and nobody is about to name another one.
+                    await self._begin(None)
+                before = fitted
+                continue
+            but = fitted.live if fitted.next is None else (newest,)
+            written += await self._fill(newest, reduction, but, show_progress=show_progress)
+            if fitted.next is None:
+                return written
+            await self._reductions.commit(newest)
+        raise StoreError(
+            f"The document vectors of {self._location} are not all written after {_PASSES} passes: other clients keep "
+            "fitting them, or writing documents with others."
+        )
+
+    async def _fill(
+        self, generation: int, reduction: Reduction, but: Sequence[int], *, show_progress: bool
+    ) -> int:
+        """Write the vectors of all documents whose vectors are of none of the reductions `but`; return how many."""
+        written = 0
+        total = self._reductions.size.about or None
+        with tqdm(desc="Document vectors", unit="doc", total=total, disable=not show_progress) as bar:
+            for _ in range(_PASSES):
+                found = 0
+                pages = self._client.pages(self._tables.docs, EXISTS, where=other_than(but))
+                async for page in pages:
+                    doc_ids = [row["doc_id"] for row in page if is_whole(row, EXISTS)]
+                    await self._writer.write_vectors(doc_ids, generation, reduction)
+                    found += len(doc_ids)
+                    bar.update(len(doc_ids))
+                if not found:
+                    break
+                written += found
+        return written
+
+    # --- how many documents there are
+
+    async def _is_large(self) -> bool:
+        """Tell whether there are enough documents to fit; they are counted, up to there."""
+        n = 0
+        async with aclosing(self._reader.matching(None, ())) as rows:
+            async for row in rows:
+                n += row["n_tokens"] > 0
+                if n >= self._limits.fitted_from:
+                    return True
+        self._written = 0
+        await self._reductions.set_size(Size(n))
+        return False
+
+    async def _note_size(self) -> None:
+        """Add what this client wrote to the index's size, and count anew once half of it is not counted."""
+        written, self._written = self._written, 0
+        if not written:
+            return
+        size = self._reductions.size
+        size = Size(size.counted, size.since + written)
+        if size.since > size.counted // 2 and size.about >= self._limits.fitted_from:
+            size = Size(await self._reader.count(None))
+        await self._reductions.set_size(size)
