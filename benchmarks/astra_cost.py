@@ -26,7 +26,6 @@ from astrapy import AsyncDatabase, DataAPIClient
 
 import benchmarks.astra_baseline as baseline
 from late_interaction import (
-    AstraStore,
     LateInteractionPipeline,
     PrecomputedEmbeddings,
     SearchResults,
@@ -34,6 +33,7 @@ from late_interaction import (
 )
 from late_interaction.pooling import pool_query
 from late_interaction.stores.astra.limits import Limits
+from late_interaction.stores.astra.scaling import TOKENS_SCALING
 
 COUNTS = ("requests", "rows", "of them in ANN lists", "other rows", "KB sent", "KB received", "CPU ms")
 K = 10
@@ -89,7 +89,7 @@ def growth() -> None:
     Units are those that DataStax documented for Astra's serverless plans: a read for each 4 KB that a request
     returns, a write for each 1 KB of a row, and one more write for each index on it.
     """
-    tokens, vectors, scaling = 40, 32, AstraStore.scaling
+    tokens, vectors, scaling = 40, 32, TOKENS_SCALING
     depth, candidates = scaling.n_ann_tokens(K), scaling.n_maxsim_candidates(K)
     packed, content = 16 + tokens * 132, 1000
     requests = vectors + math.ceil(candidates / LIMITS.ids) + 1

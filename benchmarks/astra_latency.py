@@ -30,10 +30,11 @@ import numpy as np
 from astrapy import DataAPIClient
 from tqdm import tqdm
 
-from late_interaction import AstraStore, LateInteractionPipeline, PrecomputedEmbeddings
+from late_interaction import LateInteractionPipeline, PrecomputedEmbeddings
 from late_interaction.maxsim import maxsim
 from late_interaction.pooling import pool_document, pool_further, pool_query
 from late_interaction.stores.astra import searching
+from late_interaction.stores.astra.scaling import TOKENS_SCALING
 from late_interaction.types import RaggedTokens
 
 K = 10
@@ -74,7 +75,7 @@ def scores_of_lists(
 def recall_of_less(documents: RaggedTokens, queries: np.ndarray) -> None:
     """Print the recall among the candidates, requests and rows, by what is asked for."""
     owners = np.repeat(np.arange(len(documents)), np.diff(documents.offsets))
-    depth, n_candidates = AstraStore.scaling.n_ann_tokens(K), AstraStore.scaling.n_maxsim_candidates(K)
+    depth, n_candidates = TOKENS_SCALING.n_ann_tokens(K), TOKENS_SCALING.n_maxsim_candidates(K)
     found: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
     for matrix in tqdm(queries):
         query = pool_query(matrix, 0.03)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from late_interaction.maxsim import maxsim
 from late_interaction.pooling import pool_document, pool_query
 from late_interaction.stores.astra.ann import Asked, merge_ann_lists
-from late_interaction.stores.astra.store import AstraStore
+from late_interaction.stores.astra.scaling import TOKENS_SCALING
 from late_interaction.types import RaggedTokens
 
 KS = (1, 5, 10, 20, 50, 100)
@@ -47,7 +47,7 @@ def main() -> None:
         f"{len(documents):,} documents, {len(owners):,} stored tokens (pool factor {arguments.pool_factor:g})"
     )
 
-    scaling = AstraStore.scaling
+    scaling = TOKENS_SCALING
     defaults = {k: (scaling.n_ann_tokens(k), scaling.n_maxsim_candidates(k)) for k in KS}
     depths = sorted({*DEPTHS, *(depth for depth, _ in defaults.values())})
     recalls: dict[tuple[str, int, int, int], list[float]] = defaultdict(list)
