@@ -42,7 +42,7 @@ def docx() -> bytes:
         (*table.rows[0].cells, *table.rows[1].cells), ("Year", "Rent", "1999", "500"), strict=True
     ):
         cell.text = text
-    return _saved(document)
+    return saved(document)
 
 
 def pptx() -> bytes:
@@ -53,7 +53,7 @@ def pptx() -> bytes:
         slide = slides.slides.add_slide(slides.slide_layouts[1])
         slide.shapes.title.text, slide.placeholders[1].text = title, body
     slides.slides[1].notes_slide.notes_text_frame.text = "Speak slowly."
-    return _saved(slides)
+    return saved(slides)
 
 
 def xlsx() -> bytes:
@@ -64,10 +64,11 @@ def xlsx() -> bytes:
     for row in (["Name", "Born"], [FERRY, 1980], ["Bob", None]):
         book.active.append(row)
     book.create_sheet("Sums").append(["total", 7])
-    return _saved(book)
+    return saved(book)
 
 
-def _saved(made: object) -> bytes:
+def saved(made: object) -> bytes:
+    """The bytes of an office file."""
     file = io.BytesIO()
     made.save(file)  # type: ignore[attr-defined]
     return file.getvalue()

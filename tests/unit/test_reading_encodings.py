@@ -71,6 +71,30 @@ def test_an_encoding_may_be_named(file: Path) -> None:
     assert not problems
 
 
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [
+        ("a.xml", '<?xml version="1.0" encoding="ISO-8859-2"?>\n'),
+        ("a.py", "#!/usr/bin/python\n# -*- coding: iso8859-2 -*-\n"),
+        ("a.css", '@charset "iso-8859-2";\n'),
+    ],
+)
+def test_an_encoding_that_the_file_declares(tmp_path: Path, name: str, start: str) -> None:
+    file = tmp_path / name
+    file.write_bytes(f"{start}\nžluťoučký kůň š\n".encode("iso8859-2"))
+    rows, problems = read(file)
+    assert rows[-1]["content"].endswith("žluťoučký kůň š")
+    assert "encoding" not in rows[0]
+    assert not problems
+
+
+def test_an_encoding_that_is_declared_wrongly_is_guessed(tmp_path: Path) -> None:
+    file = tmp_path / "a.xml"
+    for said in ("utf-8", "klingon", "base64"):
+        file.write_bytes(f'<?xml encoding="{said}"?>\nMüller wohnt in Köln.\n'.encode("cp1252"))
+        assert read(file)[0][0]["encoding"] == "cp1252"
+
+
 @pytest.mark.parametrize("name", ["klingon", "base64"])
 def test_an_encoding_that_is_none(file: Path, name: str) -> None:
     with pytest.raises(ValueError, match=f"there is no encoding '{name}' of texts"):

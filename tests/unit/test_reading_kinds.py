@@ -97,6 +97,13 @@ def test_a_mail_has_its_subject_and_says_who_wrote_it(tmp_path: Path) -> None:
     assert not problems
 
 
+def test_a_mail_in_an_encoding_that_is_none_is_read(tmp_path: Path) -> None:
+    mail = b"Subject: x\r\nContent-Type: text/plain; charset=klingon\r\n\r\ncaf\xc3\xa9\r\n"
+    [row], problems = read(tmp_path, "a.eml", mail)
+    assert row["content"] == "x\n\ncafé"
+    assert not problems
+
+
 @pytest.mark.parametrize(
     ("name", "language"),
     [("a.py", "python"), ("a.ts", "typescript"), ("a.cpp", "cpp"), ("a.rs", "rust")],
@@ -224,6 +231,18 @@ def test_office_files_that_cannot_be_read_are_told_and_the_next_is_read(tmp_path
         assert rows == []
         assert message in problem.reason, name
     assert read(tmp_path, "a.html", OFFICE["a.html"])[0]
+
+
+@needs_docling
+@pytest.mark.slow
+def test_empty_office_files_are_no_problem(tmp_path: Path) -> None:
+    from docx import Document
+    from openpyxl import Workbook
+    from pptx import Presentation
+
+    for name, made in (("a.docx", Document()), ("a.pptx", Presentation()), ("a.xlsx", Workbook())):
+        assert read(tmp_path, name, kinds.saved(made)) == ([], []), name
+    assert read(tmp_path, "a.html", b"") == ([], [])
 
 
 @needs_docling

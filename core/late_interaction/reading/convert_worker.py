@@ -67,9 +67,9 @@ def _converted(path: Path, name: str, backend: Any, options: Any) -> Any:
     from docling.datamodel.document import InputDocument
 
     given = InputDocument(path, InputFormat[name], backend, options)
-    if not given.valid:
-        raise _Refused("damaged, or not what its name says")
-    return backend(given, path, options).convert()
+    return backend(
+        given, path, options
+    ).convert()  # raises what is wrong: `given.valid` does not tell it from empty
 
 
 def _markdown(document: Any, **of: Any) -> str:
@@ -117,7 +117,8 @@ def _xlsx(path: Path) -> dict[str, Any]:
     parts = _pages(document)
     sheets = [group.name for group in document.groups if group.label == "sheet"]
     for part, sheet in zip(parts, sheets, strict=False):
-        part["text"] = f"# {sheet}\n\n{part['text']}"
+        if part["text"].strip():
+            part["text"] = f"# {sheet}\n\n{part['text']}"
     return {"parts": parts}
 
 
@@ -196,9 +197,8 @@ def serve(requests: Iterable[bytes], answers: BinaryIO) -> None:
         except RecursionError:
             values = {"refused": "it is nested too deeply"}
         except Exception as error:  # noqa: BLE001 – whatever its reader says of a file
-            values = {
-                "refused": f"damaged, or not what its name says ({type(error).__name__}: {str(error)[:200]})"
-            }
+            said = " ".join(str(error.__cause__ or error).split())[:200]
+            values = {"refused": f"damaged, or not what its name says ({said})"}
         answers.write(json.dumps(values | {"length": 0}).encode() + b"\n")
         answers.flush()
 

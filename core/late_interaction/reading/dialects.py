@@ -132,7 +132,7 @@ def _unlike(names: Sequence[str]) -> Iterator[str]:
     """Yield names of which none is empty or comes twice."""
     taken: set[str] = set()
     for number, name in enumerate(names, 1):
-        plain = name.strip() or f"column_{number}"
+        plain = name.replace("\0", "").strip() or f"column_{number}"
         unlike, count = plain, 1
         while unlike in taken or (unlike != plain and unlike in names):
             count += 1

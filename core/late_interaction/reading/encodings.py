@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,9 @@ _GUESSED = (
     "iso2022_jp", "gb18030", "big5", "cp949", "cp874", "mac_roman",
 )  # fmt: skip
 """What is guessed, of several as likely the first one: the encodings that are met, not all that there are."""
+
+_DECLARED = re.compile(rb"(?:encoding|coding|charset)\s*[:=]?\s*[\"']?([\w.-]+)", re.IGNORECASE)
+"""As XML, Python, CSS and editors write it in the first two lines."""
 
 _BLOCK = 1 << 20
 _SAMPLE = 1 << 16
@@ -84,7 +89,19 @@ def encoding_of(file: Path, given: str | None = None) -> Encoding:
         return Encoding("utf-8", damaged=(first_bad, bad))
     if sum(start.count(byte) for byte in _CONTROL_BYTES) > _CONTROLS * len(start):
         raise ValueError("it is not a text, but binary data")
+    if (declared := _declared(start)) and _is_sound(file, declared):
+        return Encoding(declared)
     return _checked(file, _guess(file), is_guessed=True)
+
+
+def _declared(start: bytes) -> str | None:
+    """Return the encoding that the first two lines of a file name, if there is such a one."""
+    found = _DECLARED.search(b"\n".join(start.splitlines()[:2])[:1024])
+    with contextlib.suppress(ValueError):
+        if found:
+            check_encoding(name := found[1].decode())
+            return codecs.lookup(name).name
+    return None
 
 
 def open_text(file: Path, encoding: Encoding, *, newline: str | None = None) -> TextIO:

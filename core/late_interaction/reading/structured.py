@@ -101,15 +101,34 @@ def mail(file: Path) -> tuple[str, bool, dict[str, Any]]:
     _check_size(file)
     with file.open("rb") as raw:
         message = BytesParser(EmailMessage, policy=policy.default).parse(raw)
+    try:
+        return _mail(message)
+    except (
+        LookupError,
+        AttributeError,
+        TypeError,
+    ) as error:  # of its own parsers, for what nobody should write
+        raise ValueError(f"not a mail that can be read ({error})") from None
+
+
+def _mail(message: EmailMessage) -> tuple[str, bool, dict[str, Any]]:
     headers = {name: str(message[name]) for name in ("subject", "from", "to", "cc") if message[name]}
     if not headers and not message["date"]:
         raise ValueError("not a mail: it has no subject, sender or date")
     sent = getattr(message["date"], "datetime", None)
     body = message.get_body(("plain", "html"))
-    text = str(body.get_content()) if body is not None else ""
+    text = "" if body is None else _body_text(body)
     names = [part.get_filename() or part.get_content_type() for part in message.iter_attachments()]
     metadata = {**headers, **({"date": sent} if sent else {}), **({"attachments": names} if names else {})}
     return text, body is not None and body.get_content_subtype() == "html", metadata
+
+
+def _body_text(body: Any) -> str:
+    try:
+        return str(body.get_content())
+    except LookupError:  # an encoding that is none
+        data: bytes = body.get_payload(decode=True)
+        return data.decode("utf-8", "replace")
 
 
 def _check_size(file: Path) -> None:
