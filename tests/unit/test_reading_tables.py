@@ -95,7 +95,7 @@ def test_tables_in_other_encodings(tmp_path: Path, encoding: str, name: str) -> 
 
 
 def test_columns_are_named_whatever_their_names(tmp_path: Path) -> None:
-    rows, problems = read(tmp_path, "a.csv", ",te\0xt,tag,tag,tag_2,content_type\n0,the wing,x,y,z,article\n")
+    rows, problems = read(tmp_path, "a.csv", ",t\0ext,tag,tag,tag_2,content_type\n0,the wing,x,y,z,article\n")
     assert not problems
     [row] = map(check_row, rows)
     assert row.document.content == "the wing"
