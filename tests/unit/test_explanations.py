@@ -30,6 +30,7 @@ from late_interaction import (
 )
 from late_interaction.adapting import Encodable
 from late_interaction.explain import Explanation, matched_words, word_spans
+from late_interaction.explain.aligning import stored_rows
 from tests.support import checkpoints
 from tests.support.models import HashModel
 
@@ -41,9 +42,9 @@ TEXTS = [
 ]
 QUERIES = ["wing", "hello heat layer of a wing", "wing wing wing wing", "?"]
 BUILDERS = [
-    checkpoints.stanford_checkpoint,
-    checkpoints.pylate_checkpoint,
-    checkpoints.native_checkpoint,
+    pytest.param(checkpoints.stanford_checkpoint, marks=pytest.mark.slow),
+    pytest.param(checkpoints.pylate_checkpoint, marks=pytest.mark.slow),
+    pytest.param(checkpoints.native_checkpoint, marks=pytest.mark.slow),
     checkpoints.plain_checkpoint,
 ]
 
@@ -136,6 +137,17 @@ def test_a_long_text_is_explained_to_its_end(minilm: ColBERTModel, tmp_path: Pat
     best = max(explanation.words, key=lambda word: word.contribution)
     assert (best.text, text[best.start : best.end]) in {("lighthouse",) * 2, ("keeper",) * 2}
     assert any("read in windows of at most 256 tokens" in note for note in explanation.notes)
+
+
+def test_vectors_that_are_alike_are_not_mixed_up() -> None:
+    def at(*degrees: float) -> np.ndarray:
+        angles = np.radians(degrees)
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+    # Rounding has moved each of the first two nearer to the other.
+    assert stored_rows(at(0, 2, 90), at(1.5, 0.6, 90)).tolist() == [0, 1, 2]
+    assert stored_rows(at(0, 45, 90), at(0, 60, 90)).tolist() == [0, -1, 2]
+    assert stored_rows(at(0, 90), at(90, 45, 0)).tolist() == [2, 0]
 
 
 def test_a_projection_tells_the_words_too(minilm: ColBERTModel, tmp_path: Path) -> None:

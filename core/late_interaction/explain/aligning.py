@@ -137,7 +137,9 @@ def _shares(products: NDArray[np.float32], part: float) -> NDArray[np.float64]:
     """Divide a vector's part of the score by the dot products of the tokens behind it."""
     exact = products.astype(np.float64)
     total = exact.sum()
-    if abs(total) < _NO_SUM * exact.size or abs(part) < _NO_SUM:
+    if (
+        part * total < _NO_SUM**2
+    ):  # nothing to divide by, or vectors that are not these tokens' to the last digit
         return np.full(exact.shape, part / exact.size)
     exact *= part / total
     return exact
@@ -159,9 +161,7 @@ def _trace(model: LateInteractionModel, item: Item, stored: FloatMatrix, factor:
         if spans is None or len(spans) != len(matrix):
             return _nothing(f"{model.model_name} does not tell which characters its tokens stand for.")
     vectors, groups = pooled_grouped(model, matrix, factor)
-    same = vectors @ stored.T
-    nearest = same.argmax(axis=1)
-    rows = np.where(same[np.arange(len(vectors)), nearest] >= _SAME, nearest, -1)
+    rows = stored_rows(vectors, stored)
     if not (rows >= 0).any():
         return _nothing(
             "What is stored of the document does not give its stored vectors, so the words behind them are not known: "
@@ -178,6 +178,16 @@ def _trace(model: LateInteractionModel, item: Item, stored: FloatMatrix, factor:
     if model.document_length is not None and isinstance(item, str) and len(matrix) > model.document_length:
         notes += (f"It was read in windows of at most {model.document_length} tokens.",)
     return Traced(matrix, rows[groups], spans or [], places, notes)
+
+
+def stored_rows(vectors: FloatMatrix, stored: FloatMatrix) -> NDArray[np.int64]:
+    """Return for each vector of the document the stored one that it is: the one in its place, or else the nearest."""
+    same = vectors @ stored.T
+    everywhere = np.arange(len(vectors))
+    rows = same.argmax(axis=1)
+    if len(vectors) == len(stored):
+        rows = np.where(same[everywhere, everywhere] >= _SAME, everywhere, rows)
+    return np.where(same[everywhere, rows] >= _SAME, rows, -1)
 
 
 def _nothing(why: str) -> Traced:
