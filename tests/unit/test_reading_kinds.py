@@ -200,6 +200,27 @@ def test_what_office_files_say(tmp_path: Path) -> None:
 
 @needs_docling
 @pytest.mark.slow
+def test_what_stands_at_the_edge_of_a_page_is_text(tmp_path: Path) -> None:
+    from docx import Document
+
+    document = Document()
+    document.add_paragraph("Body.")
+    document.sections[0].header.paragraphs[0].text = "The header"
+    with zipfile.ZipFile(io.BytesIO(kinds.saved(document))) as sound:
+        members = {name: sound.read(name) for name in sound.namelist()}
+    word = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+    note = '<w:footnote w:id="2"><w:p><w:r><w:t>See </w:t></w:r><w:r><w:t>Ann.</w:t></w:r></w:p></w:footnote>'
+    members["word/footnotes.xml"] = f'<w:footnotes xmlns:w="{word}">{note}</w:footnotes>'.encode()
+    rows, _ = read(tmp_path, "a.docx", kinds.archive(members))
+    text = "\n".join(row["content"] for row in rows)
+    for part in ("Body.", "The header", "See Ann."):
+        assert part in text
+    rows, _ = read(tmp_path, "a.html", b"<article><p>Body.</p><footer>The footer</footer></article>")
+    assert "The footer" in rows[0]["content"]
+
+
+@needs_docling
+@pytest.mark.slow
 def test_a_mail_of_html_is_its_text(tmp_path: Path) -> None:
     rows, _ = read(tmp_path, "a.eml", kinds.eml(html=True))
     assert [row["content"] for row in rows] == ["Tickets – été", f"# Boats\n\n{FERRY}"]

@@ -25,6 +25,7 @@ _MOST_UNPACKED = 512 * 1024**2
 _MOST_MEMBERS = 10_000
 _PROPERTIES = 1024**2
 _DUBLIN_CORE = "{http://purl.org/dc/elements/1.1/}"
+_WORD = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _TITLE = re.compile(rb"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 _UNUSED = ("torch", "transformers")
 """docling imports them where they are installed, which takes seconds, and needs them for models only."""
@@ -75,7 +76,7 @@ def _converted(path: Path, name: str, backend: Any, options: Any) -> Any:
 def _markdown(document: Any, **of: Any) -> str:
     from docling_core.types.doc import ContentLayer
 
-    layers = {ContentLayer.BODY, ContentLayer.NOTES}
+    layers = {ContentLayer.BODY, ContentLayer.FURNITURE, ContentLayer.NOTES}  # not what is hidden
     text: str = document.export_to_markdown(
         included_content_layers=layers,
         escape_html=False,
@@ -98,7 +99,26 @@ def _docx(path: Path) -> dict[str, Any]:
     from docling.datamodel.backend_options import MsWordBackendOptions
 
     document = _converted(path, "DOCX", MsWordDocumentBackend, MsWordBackendOptions())
-    return {"parts": [{"text": _markdown(document)}]}
+    return {"parts": [{"text": "\n\n".join([_markdown(document), *_footnotes(path)])}]}
+
+
+def _footnotes(path: Path) -> list[str]:
+    """Return the texts of a Word file's footnotes and endnotes, which docling leaves out."""
+    texts = []
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if name in ("word/footnotes.xml", "word/endnotes.xml"):
+                for note in _parsed(archive.read(name)):
+                    words = ["".join(text.text or "" for text in line.iter(f"{_WORD}t")) for line in note]
+                    texts.append("\n".join(words).strip())
+    return [text for text in texts if text]
+
+
+def _parsed(data: bytes) -> Any:
+    """Return the root of an XML text, without expanding its entities or fetching anything."""
+    from lxml import etree
+
+    return etree.fromstring(data, etree.XMLParser(resolve_entities=False, no_network=True))
 
 
 def _pptx(path: Path) -> dict[str, Any]:
@@ -151,9 +171,7 @@ def _said(path: Path) -> dict[str, str]:
         if not names or archive.getinfo(names[0]).file_size > _PROPERTIES:
             return {}
         try:
-            root = etree.fromstring(
-                archive.read(names[0]), etree.XMLParser(resolve_entities=False, no_network=True)
-            )
+            root = _parsed(archive.read(names[0]))
         except etree.XMLSyntaxError:
             return {}
     found = {
