@@ -101,6 +101,9 @@ async def test_a_service_that_comes_back_in_time_is_waited_for(server, monkeypat
     assert await seconds(pipeline.search("old1x1", k=1)) < 0.5
     await asyncio.sleep(0.5)
     assert len(await pipeline.search("old1x1", k=1)) == 1
+    server.settings.faults = [DownFor(0.5)]
+    copied = [batch async for batch in pipeline.store.scan(batch_size=2)]
+    assert [len(batch) for batch in copied] == [2, 1]
 
 
 def test_the_waits_are_those_of_the_documentation():
@@ -322,13 +325,19 @@ async def test_fewer_requests_are_in_flight_where_the_service_has_no_room():
     assert pace.in_flight >= 1
 
 
-async def test_inserts_are_smaller_where_they_take_long(monkeypatch):
+async def test_slow_inserts_are_fewer_and_then_smaller(monkeypatch):
     now = 0.0
     monkeypatch.setattr("late_interaction.stores.astra.pace.time.monotonic", lambda: now)
+    pace = Pace(16, Limits(rows=40))
+    for in_flight in (8, 4, 4):
+        now += 10
+        pace.answered(now - 3, n_rows=40)
+        assert pace.in_flight == in_flight
+    assert pace.rows == 20
     pace = Pace(4, Limits(rows=40))
-    now = 10.0
-    pace.answered(7.0, n_rows=40)
-    pace.answered(7.0, n_rows=40)  # Sent before the first one was answered.
+    now += 10.0
+    pace.answered(now - 3, n_rows=40)
+    pace.answered(now - 3, n_rows=40)  # Sent before the first one was answered.
     assert pace.rows == 20
     for _ in range(9):
         now += 10

@@ -182,8 +182,13 @@ class DataApiClient:
 
     # --- rows
 
-    async def command(self, table: str | None, body: Row) -> Row:
+    async def command(self, table: str | None, body: Row, *, patient: bool = False) -> Row:
         """Send one command to a table, or to the keyspace, and return the reply.
+
+        Args:
+            table: its name; None for the keyspace.
+            body: the command.
+            patient: take as long for a read as for a write.
 
         Raises:
             ServiceError: it failed for good.
@@ -204,9 +209,8 @@ class DataApiClient:
             raise RequestFailedError(NOT_THE_DATA_API, retryable=True)
 
         on = table or body[name].get("name")
-        return await self._with_retries(
-            f"{name} {on}" if on else name, ask, self._search_for_s if name in _READS else self._load_for_s
-        )
+        for_s = self._search_for_s if name in _READS and not patient else self._load_for_s
+        return await self._with_retries(f"{name} {on}" if on else name, ask, for_s)
 
     async def insert(self, table: str, rows: Sequence[Row]) -> Inserted:
         """Upsert rows by one `insertMany`; rows that failed and may be tried again are sent again.
@@ -252,6 +256,7 @@ class DataApiClient:
         where: Mapping[str, Any] | None = None,
         limit: int | None = None,
         expected: Sequence[str] = (),
+        patient: bool = False,
     ) -> AsyncIterator[list[Row]]:
         """Yield the rows of a table, a page of the service's own size at a time.
 
@@ -261,6 +266,7 @@ class DataApiClient:
             where: a filter of the Data API.
             limit: the most rows in all.
             expected: codes of warnings that need not be logged.
+            patient: take as long as for a write.
         """
         body: Row = {"projection": dict.fromkeys(columns, True), "options": {}}
         if where:
@@ -269,7 +275,7 @@ class DataApiClient:
             body["options"]["limit"] = limit
         while True:
             with expecting(expected):
-                reply = await self.command(table, {"find": body})
+                reply = await self.command(table, {"find": body}, patient=patient)
             yield reply["data"]["documents"]
             if (state := reply["data"].get("nextPageState")) is None:
                 return

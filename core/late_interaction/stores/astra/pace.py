@@ -17,8 +17,10 @@ from typing import Self
 from late_interaction.stores.astra.limits import Limits
 
 _SLOW_S = 2.0
-"""An insert that takes longer has too many rows: it keeps its connection, and costs much if it is lost."""
+"""An insert that takes longer waits for others, or has too many rows, and costs much if it is lost."""
 _QUICK_S = 0.5
+_FEWEST_IN_FLIGHT = 4
+"""With so few at a time, what is slow has too many rows."""
 _FEWEST_ROWS = 5
 
 
@@ -42,7 +44,7 @@ class Pace:
         self._most, self._most_rows = most, limits.rows
         self._busy = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._shrunk_at = self._rows_shrunk_at = -float("inf")
+        self._shrunk_at = -float("inf")
         self._n_quick = 0
 
     async def __aenter__(self) -> Self:
@@ -79,26 +81,30 @@ class Pace:
             sent_at: when it was sent, by `time.monotonic()`.
             n_rows: rows of an insert.
         """
-        self.in_flight = min(float(self._most), self.in_flight + 1 / self.in_flight)
-        if not n_rows:
-            return
         took_s = time.monotonic() - sent_at
-        if took_s > _SLOW_S and sent_at > self._rows_shrunk_at:
-            self.rows = max(min(_FEWEST_ROWS, self.rows), self.rows // 2)
-            self._rows_shrunk_at = time.monotonic()
-        elif took_s < _QUICK_S:
+        if n_rows and took_s > _SLOW_S:
+            if self.in_flight > _FEWEST_IN_FLIGHT:
+                self.overloaded(sent_at)
+            elif self._shrinks(sent_at):
+                self.rows = max(min(_FEWEST_ROWS, self.rows), self.rows // 2)
+            return
+        self.in_flight = min(float(self._most), self.in_flight + 1 / self.in_flight)
+        if n_rows and took_s < _QUICK_S:
             self._n_quick += 1
             if self._n_quick >= self.in_flight:  # About once in a round trip.
                 self.rows, self._n_quick = min(self._most_rows, self.rows + 1), 0
 
     def overloaded(self, sent_at: float) -> None:
-        """Note that the service had no room for a request that was sent at that time.
-
-        All that were in flight together count once.
-        """
-        if sent_at > self._shrunk_at:
+        """Note that the service had no room for a request that was sent at that time."""
+        if self._shrinks(sent_at):
             self.in_flight = max(1.0, self.in_flight / 2)
-            self._shrunk_at = time.monotonic()
+
+    def _shrinks(self, sent_at: float) -> bool:
+        """Tell whether a request was sent since the last time: all that were in flight together count once."""
+        if sent_at <= self._shrunk_at:
+            return False
+        self._shrunk_at = time.monotonic()
+        return True
 
 
 @dataclass(slots=True)

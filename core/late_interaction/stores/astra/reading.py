@@ -125,7 +125,7 @@ class Reader:
     async def scan(self, batch_size: int) -> AsyncGenerator[list[EncodedDocument], None]:
         """Yield every document with its token matrix, in the database's own order, which does not change."""
         batch: list[EncodedDocument] = []
-        async for row in self.matching(None, (*DOCUMENT, "packed")):
+        async for row in self.matching(None, (*DOCUMENT, "packed"), patient=True):  # As for a copy.
             batch.append(EncodedDocument(document_of(row), unpack(matrix_of(row))))
             if len(batch) == batch_size:
                 yield batch
@@ -137,7 +137,9 @@ class Reader:
         """Return the number of token vectors of every document."""
         return [row["n_tokens"] async for row in self.matching(None, ())]
 
-    async def matching(self, filter: Filter | None, columns: Sequence[str]) -> AsyncGenerator[Row, None]:
+    async def matching(
+        self, filter: Filter | None, columns: Sequence[str], *, patient: bool = False
+    ) -> AsyncGenerator[Row, None]:
         """Yield the rows of all documents whose metadata match, reading a page of the service at a time."""
         pushed = self.push_down(filter)
         if pushed.matches_nothing:
@@ -146,7 +148,7 @@ class Reader:
         wanted = dict.fromkeys((*EXISTS, *columns, *(() if residual is None else judged_columns(residual))))
         read = self._existing_columns(list(wanted))
         async for page in self._client.pages(
-            self._tables.docs, read, where=pushed.where, expected=WHOLE_TABLE
+            self._tables.docs, read, where=pushed.where, expected=WHOLE_TABLE, patient=patient
         ):
             for row in page:
                 if is_whole(row, read) and (residual is None or row_matches(residual, row)):
