@@ -57,6 +57,21 @@ def test_links_are_followed_once(folder: Path, tmp_path: Path) -> None:
     assert found.left_out == {finding.BROKEN: {".txt": 1}}
 
 
+def test_a_folder_that_cannot_be_opened_is_counted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(folder, "a.txt", "shut/b.txt")
+    inside = Path.iterdir
+
+    def closed(path: Path) -> object:
+        if path.name == "shut":
+            raise PermissionError(13, "Permission denied")
+        return inside(path)
+
+    monkeypatch.setattr(Path, "iterdir", closed)
+    found = find([folder])
+    assert names(found, folder) == ["a.txt"]
+    assert found.left_out == {finding.CLOSED: {"folder": 1}}
+
+
 def test_patterns_exclude(folder: Path) -> None:
     make(folder, "a.txt", "b.log", "drafts/c.txt", "sub/d.log", "sub/drafts.txt")
     found = find([folder], exclude=["*.log", "drafts/"])

@@ -46,6 +46,12 @@ def test_each_kind_of_text_is_read(tmp_path: Path, name: str) -> None:
     assert {row["source"] for row in rows} == {str(tmp_path / name)}
 
 
+def test_a_file_of_no_kind_is_a_problem(tmp_path: Path) -> None:
+    rows, [problem] = read(tmp_path, "a.zip", b"PK")
+    assert not rows
+    assert problem.reason == "of a kind that is not read"
+
+
 # --- what needs nothing
 
 
@@ -231,9 +237,10 @@ def test_a_mail_of_html_is_its_text(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_other_encodings_of_html(tmp_path: Path) -> None:
     for encoding in ("cp1252", "utf-16"):
-        page = f'<html><head><meta charset="{encoding}"></head><body><p>Müller à Köln</p></body></html>'
+        page = f'<meta charset="{encoding}"><title>é</title><body><p>Müller à Köln</p></body>'
         [row], _ = read(tmp_path, "a.html", page.encode(encoding))
         assert row["content"] == "Müller à Köln"
+        assert row.get("title", "é") == "é"
 
 
 @needs_docling

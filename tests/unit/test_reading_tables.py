@@ -236,6 +236,17 @@ def test_json_without_texts_is_a_text(tmp_path: Path, data: Any) -> None:
     assert not problems
 
 
+def test_json_without_the_columns_that_were_named_is_a_problem(tmp_path: Path) -> None:
+    rows, [problem] = read(tmp_path, "a.json", '[{"title": "x"}]', content_column="body")
+    assert not rows
+    assert problem.reason == "there is no 'body' in an object of it"
+
+
+def test_json_of_images_is_records(tmp_path: Path) -> None:
+    [row], _ = read(tmp_path, "a.json", '[{"image": "https://example.org/a.png", "year": 1}]', images=True)
+    assert (row["image"], row["year"]) == ("https://example.org/a.png", 1)
+
+
 def test_a_text_may_be_inside_of_objects(tmp_path: Path) -> None:
     data = {"page": {"text": "the wing", "number": 3}, "year": 1999}
     for name, text in (("a.json", json.dumps([data])), ("a.jsonl", json.dumps(data))):

@@ -53,10 +53,9 @@ def _check_archive(path: Path) -> None:
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         with path.open("rb") as file:
             is_locked = file.read(4) == b"\xd0\xcf\x11\xe0"
-        old = (
-            "it is protected by a password, or of the kind before 2007" if is_locked else f"damaged ({error})"
-        )
-        raise _Refused(old) from None
+        if is_locked:
+            raise _Refused("it is protected by a password, or of the kind before 2007") from None
+        raise _Refused(f"damaged ({error})") from None
     if len(members) > _MOST_MEMBERS or sum(member.file_size for member in members) > _MOST_UNPACKED:
         raise _Refused(
             f"it would unpack to more than {_MOST_UNPACKED // 2**20} MB or {_MOST_MEMBERS:,} files"
@@ -68,9 +67,8 @@ def _converted(path: Path, name: str, backend: Any, options: Any) -> Any:
     from docling.datamodel.document import InputDocument
 
     given = InputDocument(path, InputFormat[name], backend, options)
-    return backend(
-        given, path, options
-    ).convert()  # raises what is wrong: `given.valid` does not tell it from empty
+    # This raises what is wrong with the file; `given.valid` does not tell damaged ones from empty ones.
+    return backend(given, path, options).convert()
 
 
 def _markdown(document: Any, **of: Any) -> str:
@@ -158,8 +156,15 @@ def _html(path: Path) -> dict[str, Any]:
     document = _converted(path, "HTML", HTMLDocumentBackend, options)
     with path.open("rb") as file:
         found = _TITLE.search(file.read(_PROPERTIES))
-    title = html.unescape(found[1].decode(errors="replace")) if found else ""
+    title = html.unescape(_decoded(found[1])) if found else ""
     return {"parts": [{"text": _markdown(document)}], "title": " ".join(title.split())}
+
+
+def _decoded(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode("cp1252", "replace")
 
 
 def _said(path: Path) -> dict[str, str]:

@@ -15,7 +15,7 @@ from late_interaction.errors import MissingExtraError
 from late_interaction.images.pages import image_pages
 from late_interaction.images.pdf import DPI, PDF_TIMEOUT_S, pdf_pages
 from late_interaction.reading.encodings import Encoding, check_encoding, encoding_of
-from late_interaction.reading.finding import PDF_SUFFIX, TEXT_SUFFIXES, find_files
+from late_interaction.reading.finding import find_files
 from late_interaction.reading.kinds import SUFFIXES, Kind, kind_of
 from late_interaction.reading.ocr import check_ocr
 from late_interaction.reading.passages import passages
@@ -24,6 +24,7 @@ from late_interaction.reading.problems import ReadProblem, RestUnreadableError
 from late_interaction.reading.tables import (
     Record,
     RecordError,
+    alternatives,
     content_columns,
     csv_records,
     json_line_records,
@@ -34,7 +35,7 @@ from late_interaction.reading.tables import (
 from late_interaction.reading.texts import Cut, converted_rows, text_rows
 from late_interaction.rows import Row
 
-__all__ = ["PDF_SUFFIX", "SUFFIXES", "TEXT_SUFFIXES", "ReadProblem", "find_files", "passages", "read_rows"]
+__all__ = ["SUFFIXES", "ReadProblem", "find_files", "passages", "read_rows"]
 
 _LINES_NAMED = 5
 
@@ -98,6 +99,9 @@ def read_rows(
         check_ocr()
     records = _Records(on_problem, content_column, id_column, delimiter, images=images)
     for file in files:
+        if file.suffix.lower() not in SUFFIXES:
+            on_problem(ReadProblem(file, None, "of a kind that is not read"))
+            continue
         try:
             kind = kind_of(file)
             if kind is Kind.PDF and images:
@@ -143,8 +147,10 @@ def _text_or_records(
         )
     elif kind is Kind.JSON_LINES:
         yield from records.rows(file, json_line_records(file, encoding))
-    elif kind is Kind.JSON and (found := json_records(file, encoding, records.columns)) is not None:
+    elif kind is Kind.JSON and (found := json_records(file, encoding, records.needed)) is not None:
         yield from records.rows(file, enumerate(found, 1), place="item")
+    elif kind is Kind.JSON and records.content_column is not None:
+        raise ValueError(f"there is no {alternatives(records.columns)} in an object of it")
     else:
         yield from text_rows(file, cut, encoding)
 

@@ -16,15 +16,11 @@ from late_interaction.reading.kinds import KINDS, Kind, kind_of
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
 
-PDF_SUFFIX = ".pdf"
-_IN_RECORDS = (Kind.CSV, Kind.JSON_LINES, Kind.PDF, Kind.IMAGE)
-TEXT_SUFFIXES = tuple(suffix for suffix, kind in KINDS.items() if kind not in _IN_RECORDS)
-"""Of files that are cut into passages."""
-
 UNKNOWN = "of kinds that are not read"
 IGNORED = "named in .gitignore"
 EXCLUDED = "excluded"
 BROKEN = "links that lead nowhere"
+CLOSED = "which cannot be opened"
 NEEDS_EYES = "which need a visual model such as ColQwen2"
 NEEDS_EXTRA = "which need pip install 'late-interaction[files]'"
 
@@ -164,7 +160,12 @@ class _Walk:
         self._seen.add((stat.st_dev, stat.st_ino))
         if self._gitignore and (own := _rules_of(folder)) is not None:
             rules = [*rules, (_absolute(folder), own)]
-        for path in sorted(folder.iterdir()):
+        try:
+            inside_it = sorted(folder.iterdir())
+        except OSError:
+            self.leave_out(CLOSED, folder)
+            return
+        for path in inside_it:
             if path.name.startswith("."):
                 continue
             is_folder = path.is_dir()
