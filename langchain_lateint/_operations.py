@@ -251,6 +251,7 @@ def search_operation(
     """Check what a search was given, and return the operation that searches by a text, an image or vectors."""
     options = dict(options)
     with_scores, explain = (options.pop(name, False) for name in _RESULTS)
+    text = None if _is_query(query) else options.pop("text", None)
     if unknown := options.keys() - set(_OPTIONS):
         raise TypeError(
             f"this search does not take {', '.join(sorted(unknown))}; it takes k, filter, "
@@ -283,7 +284,7 @@ def search_operation(
             results = await pipeline.search(query, k, filter=filter, **options)
         else:
             vectors = unit_rows(query, pipeline.model.dim)
-            results = await pipeline.search_with_embeddings(vectors, k, filter=filter, **options)
+            results = await pipeline.search_with_embeddings(vectors, k, text=text, filter=filter, **options)
         added = [{SCORE_KEY: r.score, ID_KEY: r.doc_id} if with_scores else {} for r in results]
         if explain and results and not _is_blank(query):
             check_explains(pipeline.model)
@@ -295,6 +296,19 @@ def search_operation(
         )
 
     return search
+
+
+def of_search_type(search_type: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the search type that LangChain knows, and the arguments of the search: "hybrid" and "lexical" are modes.
+
+    Raises:
+        ValueError: the arguments have another mode.
+    """
+    if search_type not in ("hybrid", "lexical"):
+        return search_type, dict(options)
+    if options.get("mode", search_type) != search_type:
+        raise ValueError(f"search_type={search_type!r} and mode={options['mode']!r} exclude each other.")
+    return "similarity", {**options, "mode": search_type}
 
 
 def search_with_matrices_operation(

@@ -13,6 +13,7 @@ from langchain_lateint._operations import (
     Filter,
     all_to_langchain,
     mmr_operation,
+    of_search_type,
     scored,
     search_operation,
     search_with_matrices_operation,
@@ -20,7 +21,7 @@ from langchain_lateint._operations import (
 )
 from langchain_lateint._relevance import ScaleFn
 from late_interaction import SearchResults, SyncPipeline
-from late_interaction.adapting import FloatMatrix, Query
+from late_interaction.adapting import FloatMatrix, Query, relevance, relevances
 
 
 class SearchMethods(VectorStore):
@@ -32,8 +33,11 @@ class SearchMethods(VectorStore):
     - `filter`: only documents whose metadata match. With a filter, an empty query returns the first documents that
       match, with scores of 0.
     - `offset`: leave out so many of the best, for pages.
+    - `mode`: "late" (the default), "hybrid" or "lexical", and `lexical_weight`: see `SearchOptions`. A search by
+      vectors takes the words as `text`. The scores of a hybrid search lie between 0 and 1, and are relative to
+      each other.
     - `n_ann_tokens`, `n_maxsim_candidates`, `exact`: as for `LateInteractionPipeline.search`.
-    - `with_scores=True`: put the raw MaxSim under "score" and the id under "id" into the documents' metadata.
+    - `with_scores=True`: put the raw score under "score" and the id under "id" into the documents' metadata.
     - `explain=True`: put the words that answered a text under "matched" into the metadata, as a list of
       `{"start", "end", "text", "contribution", "answers"}`: positions in the text, the part of the score, and what each
       word of the query has of it; of a page its patches, as `{"box", "contribution", "answers"}`. It encodes each
@@ -43,6 +47,18 @@ class SearchMethods(VectorStore):
 
     _pipeline: SyncPipeline
     _relevance: ScaleFn
+
+    @override
+    def search(self, query: Query, search_type: str, **kwargs: Any) -> list[Document]:
+        """Search by LangChain's search types, "hybrid" or "lexical"; the last two are modes of "similarity"."""
+        kind, options = of_search_type(search_type, kwargs)
+        return super().search(query, kind, **options)  # type: ignore[arg-type]
+
+    @override
+    async def asearch(self, query: Query, search_type: str, **kwargs: Any) -> list[Document]:
+        """Await `search` on any event loop."""
+        kind, options = of_search_type(search_type, kwargs)
+        return await super().asearch(query, kind, **options)  # type: ignore[arg-type]
 
     # --- by a text or an image
 
@@ -87,8 +103,14 @@ class SearchMethods(VectorStore):
         return self._relevant(await self._pipeline.arun(search_operation(query, k, filter, kwargs)))
 
     def _relevant(self, results: SearchResults) -> list[tuple[Document, float]]:
-        n = results.stats.n_query_tokens
-        return [(to_langchain(r), self._relevance(r.score, n) if n else 0.0) for r in results]
+        mode, n = results.stats.mode, results.stats.n_query_tokens
+        if mode == "late" and not n:  # What matches a filter, without a query.
+            scores = [0.0] * len(results)
+        elif self._relevance is relevance:
+            scores = relevances(results)
+        else:
+            scores = [self._relevance(result.score, max(1, n)) for result in results]
+        return [(to_langchain(result), score) for result, score in zip(results, scores, strict=True)]
 
     def similarity_search_with_embeddings(
         self, query: Query, k: int = 4, filter: Filter | None = None, **kwargs: Any

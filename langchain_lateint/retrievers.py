@@ -10,6 +10,7 @@ from langchain_core.vectorstores import VectorStoreRetriever
 from pydantic import ConfigDict, Field, model_validator
 from typing_extensions import override
 
+from langchain_lateint._operations import of_search_type
 from langchain_lateint.vectorstores import LateInteractionVectorStore
 
 _THRESHOLD = "similarity_score_threshold"
@@ -41,7 +42,8 @@ class LateInteractionRetriever(VectorStoreRetriever):
         score_threshold: only documents with at least this relevance, from 0 to 1.
         with_scores: put the raw MaxSim under "score" and the document's id under "id" into the metadata.
         explain: put the words that answered the query under "matched" into the metadata (see the store's searches).
-        search_type: "similarity", "mmr" or "similarity_score_threshold", as for `VectorStoreRetriever`.
+        search_type: "similarity", "mmr" or "similarity_score_threshold", as for `VectorStoreRetriever`; "hybrid" and
+            "lexical" are "similarity" with this `mode` in `search_kwargs`.
         search_kwargs: further arguments of the search, such as `fetch_k` and `lambda_mult` for "mmr".
     """
 
@@ -65,6 +67,9 @@ class LateInteractionRetriever(VectorStoreRetriever):
                 if values.get(name) is not None:
                     raise ValueError(f"{name} is given twice, once of it in search_kwargs: give one.")
                 values[name] = values["search_kwargs"].pop(name)
+        if isinstance(values.get("search_type"), str):
+            kind, values["search_kwargs"] = of_search_type(values["search_type"], values["search_kwargs"])
+            values["search_type"] = kind
         if values.get("score_threshold") is not None and values.get("search_type", _THRESHOLD) != _THRESHOLD:
             raise ValueError(f"a score_threshold goes with search_type={_THRESHOLD!r}.")
         if values.get("score_threshold") is None and values.get("search_type") == _THRESHOLD:

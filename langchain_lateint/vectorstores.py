@@ -25,6 +25,7 @@ from langchain_lateint._operations import (
     delete_operation,
     find_operation,
     get_operation,
+    of_search_type,
     parts_of,
     update_operation,
 )
@@ -193,12 +194,14 @@ class LateInteractionVectorStore(UsualWays):
         """Return a retriever.
 
         Args:
-            kwargs: `search_type` ("similarity", "mmr" or "similarity_score_threshold"), `search_kwargs` and the other
-                fields of LangChain's `VectorStoreRetriever`. Arguments of the search, such as `k` and `filter`, may be
-                given in `search_kwargs` or directly.
+            kwargs: `search_type` ("similarity", "mmr", "similarity_score_threshold", "hybrid" or "lexical"; the last
+                two are "similarity" with this `mode`), `search_kwargs` and the other fields of LangChain's
+                `VectorStoreRetriever`. Arguments of the search, such as `k` and `filter`, may be given in
+                `search_kwargs` or directly.
 
         Raises:
             TypeError: an argument is unknown, or given twice.
+            ValueError: `search_type` and `mode` exclude each other.
         """
         fields = {name: kwargs.pop(name) for name in [*kwargs] if name in VectorStoreRetriever.model_fields}
         search_kwargs = dict(fields.pop("search_kwargs", None) or {})
@@ -212,7 +215,10 @@ class LateInteractionVectorStore(UsualWays):
             )
         if twice := kwargs.keys() & search_kwargs.keys():
             raise TypeError(f"{', '.join(sorted(twice))} is given twice, once of it in search_kwargs.")
-        return super().as_retriever(**fields, search_kwargs={**search_kwargs, **kwargs})
+        search_kwargs.update(kwargs)
+        if "search_type" in fields:
+            fields["search_type"], search_kwargs = of_search_type(fields["search_type"], search_kwargs)
+        return super().as_retriever(**fields, search_kwargs=search_kwargs)
 
     # --- copying
 

@@ -24,6 +24,7 @@ from late_interaction.adapting import (
     DocId,
     FoundBy,
     ImageSource,
+    Mode,
     check_mmr,
     check_names,
     check_not_negative,
@@ -47,7 +48,21 @@ CARRIED = SCORE_KEY, ID_KEY, MATCHED_KEY = "score", "id", "matched"
 _OVERFETCH = 4
 _MMR_PREFETCH = 4
 _MMR_LAMBDA = 0.5
-_OF_OTHER_MODES = ("alpha", "sparse_top_k", "hybrid_top_k", "output_fields", "embedding_field")
+_MODES: dict[VectorStoreQueryMode, Mode | None] = {
+    VectorStoreQueryMode.DEFAULT: None,
+    VectorStoreQueryMode.MMR: None,
+    VectorStoreQueryMode.HYBRID: "hybrid",
+    VectorStoreQueryMode.SEMANTIC_HYBRID: "hybrid",
+    VectorStoreQueryMode.TEXT_SEARCH: "lexical",
+    VectorStoreQueryMode.SPARSE: "lexical",
+}
+"""What to search by in each mode; None for what the options say."""
+_FIELDS_OF: dict[Mode | None, tuple[str, ...]] = {
+    None: (),
+    "hybrid": ("alpha", "sparse_top_k", "hybrid_top_k"),
+    "lexical": ("sparse_top_k",),
+}
+_OF_SOME_MODES = ("alpha", "sparse_top_k", "hybrid_top_k", "output_fields", "embedding_field")
 
 
 def id_list(name: str, ids: Sequence[DocId] | None) -> list[str] | None:
@@ -162,7 +177,8 @@ class Search:
         check_names(SearchOptions, options)
         k = query.similarity_top_k
         check_positive("similarity_top_k", k)
-        is_mmr = _is_mmr(query)
+        is_mmr = VectorStoreQueryMode(query.mode) == VectorStoreQueryMode.MMR
+        k, n_listed = _search_by(query, options)
         texts, image = _texts_and_image(query, query_image)
         if query_matrix is not None and image is not None:
             raise ValueError("an image and query_matrix are both the query: give one of them.")
@@ -195,7 +211,7 @@ class Search:
             image,
             k,
             offset,
-            _prefetch(k + offset, mmr_prefetch_k) if is_mmr else k + offset,
+            _prefetch(k + offset, mmr_prefetch_k) if is_mmr else max(k + offset, n_listed),
             _mmr_lambda(query, mmr_threshold) if is_mmr else None,
             selection,
             options,
@@ -206,8 +222,11 @@ class Search:
 
     async def run(self, pipeline: LateInteractionPipeline) -> SearchResults | list[Document]:
         """Return the results, best first; or, if there is nothing to search for, documents that match the filters."""
+        query: ArrayLike | None
         if self.matrix is not None:
             query = self.matrix
+        elif self.texts and self.options.get("mode") == "lexical":
+            query = None
         elif items := await self._items(pipeline):
             query = np.concatenate(await pipeline.encode_queries(items))
         else:
@@ -219,7 +238,7 @@ class Search:
             if len(results) < most and self.with_twins:
                 twins = replace(self, n=most, options={**self.options, "distinct": False})
                 results = filled(results, await twins._search(pipeline, query), most)  # noqa: SLF001 - a copy
-        return SearchResults(results[self.offset :], results.stats)
+        return SearchResults(results[self.offset :][: self.k], results.stats)
 
     async def add_to(
         self,
@@ -252,16 +271,20 @@ class Search:
             raise ValueError(f"The query is an image, and {pipeline.model.model_name} encodes text only.")
         return [await asyncio.to_thread(load_image, self.image, allow_urls=pipeline.settings.allow_urls)]
 
-    async def _search(self, pipeline: LateInteractionPipeline, query: ArrayLike) -> SearchResults:
+    async def _search(self, pipeline: LateInteractionPipeline, query: ArrayLike | None) -> SearchResults:
         """Search for more until enough documents pass the filters, or the store has no more."""
         asked = self.n
+        text = None if self.options.get("mode", "late") == "late" else " ".join(self.texts) or None
         options: SearchOptions = {
             **self.options,
             "filter": self.selection.pushed,
             "ids": self.selection.node_ids,
         }
         while True:
-            found = await pipeline.search_with_embeddings(query, asked, **options)
+            if query is None:
+                found = await pipeline.search(text or "", asked, **options)
+            else:
+                found = await pipeline.search_with_embeddings(query, asked, text=text, **options)
             accepted = [result for result in found if self.selection.accepts(result.metadata)]
             if len(accepted) >= self.n or len(found) < asked:
                 return SearchResults(accepted[: self.n], found.stats)
@@ -284,14 +307,41 @@ def add_metadata(node: BaseNode, extra: Mapping[str, Any]) -> None:
         keys.extend(name for name in extra if name not in keys)
 
 
-def _is_mmr(query: VectorStoreQuery) -> bool:
-    """Return whether a query is of the mode MMR; raise for a mode, or a field, that the store does not have."""
-    mode = VectorStoreQueryMode(query.mode)
-    if mode not in (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR):
-        raise NotImplementedError(f"The query mode must be 'default' or 'mmr', not {mode.value!r}.")
-    if given := [name for name in _OF_OTHER_MODES if getattr(query, name) is not None]:
-        raise ValueError(f"This store has no use for {', '.join(given)} of a query: leave them out.")
-    return mode == VectorStoreQueryMode.MMR
+def _search_by(query: VectorStoreQuery, options: SearchOptions) -> tuple[int, int]:
+    """Put into the options what a query's mode says; return how many documents it wants, and among how many at least.
+
+    Raises:
+        NotImplementedError: the store does not have the mode.
+        ValueError: the query has a field that the mode has no use for, or the options another mode.
+    """
+    query_mode = VectorStoreQueryMode(query.mode)
+    if query_mode not in _MODES:
+        known = ", ".join(repr(mode.value) for mode in _MODES)
+        raise NotImplementedError(f"The query mode must be one of {known}, not {query_mode.value!r}.")
+    mode = _MODES[query_mode]
+    if given := [
+        name for name in _OF_SOME_MODES if getattr(query, name) is not None and name not in _FIELDS_OF[mode]
+    ]:
+        raise ValueError(
+            f"This store has no use for {', '.join(given)} of a query in the mode {query_mode.value!r}: leave them out."
+        )
+    if mode is not None:
+        if options.setdefault("mode", mode) != mode:
+            raise ValueError(
+                f"The query mode {query_mode.value!r} and mode={options['mode']!r} exclude each other."
+            )
+        if query.alpha is not None:
+            if options.get("lexical_weight") is not None:
+                raise ValueError("alpha is 1 - lexical_weight: give one of them.")
+            if not 0 <= query.alpha <= 1:
+                raise ValueError(f"alpha must be from 0 to 1, not {query.alpha!r:.40}.")
+            options["lexical_weight"] = 1 - query.alpha
+    for name in ("sparse_top_k", "hybrid_top_k"):
+        if getattr(query, name) is not None:
+            check_positive(name, getattr(query, name))
+    if mode == "lexical":
+        return query.sparse_top_k or query.similarity_top_k, 0
+    return query.hybrid_top_k or query.similarity_top_k, query.sparse_top_k or 0
 
 
 def _texts_and_image(

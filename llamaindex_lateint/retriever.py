@@ -40,7 +40,9 @@ class LateInteractionRetriever(BaseRetriever):
         similarity_top_k: how many nodes.
         filters: only nodes whose metadata match.
         doc_ids: only nodes of these documents.
-        vector_store_query_mode: "default" or "mmr".
+        vector_store_query_mode: "default", "mmr", "hybrid", "semantic_hybrid", "text_search" or "sparse".
+        alpha: how much MaxSim counts in a hybrid mode, from 0 to 1; 0.7 by default.
+        sparse_top_k, hybrid_top_k: as for `LateInteractionVectorStore.query`.
         with_scores: put each node's score under "score" and its id under "id" into its metadata.
         explain: put the words that answered under "matched" into each node's metadata, as `{"start", "end",
             "text", "contribution", "answers"}`; of a page its patches (see `LateInteractionVectorStore.query`).
@@ -56,6 +58,9 @@ class LateInteractionRetriever(BaseRetriever):
         filters: MetadataFilters | None = None,
         doc_ids: Sequence[str] | None = None,
         vector_store_query_mode: VectorStoreQueryMode | str = VectorStoreQueryMode.DEFAULT,
+        alpha: float | None = None,
+        sparse_top_k: int | None = None,
+        hybrid_top_k: int | None = None,
         with_scores: bool = False,
         explain: bool = False,
         vector_store_kwargs: Mapping[str, Any] | None = None,
@@ -67,6 +72,7 @@ class LateInteractionRetriever(BaseRetriever):
         self._filters = filters
         self._doc_ids = id_list("doc_ids", doc_ids)
         self._mode = VectorStoreQueryMode(vector_store_query_mode)
+        self._alpha, self._sparse_top_k, self._hybrid_top_k = alpha, sparse_top_k, hybrid_top_k
         asked = {
             name: True for name, wanted in (("with_scores", with_scores), ("explain", explain)) if wanted
         }
@@ -86,6 +92,9 @@ class LateInteractionRetriever(BaseRetriever):
             filters=self._filters,
             doc_ids=self._doc_ids,
             mode=self._mode,
+            alpha=self._alpha,
+            sparse_top_k=self._sparse_top_k,
+            hybrid_top_k=self._hybrid_top_k,
         )
 
 

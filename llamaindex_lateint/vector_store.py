@@ -36,7 +36,7 @@ from late_interaction.adapting import (
     PipelineHolder,
     check_names,
     place_of,
-    relevance,
+    relevances,
     shown,
 )
 from llamaindex_lateint._operations import (
@@ -344,9 +344,13 @@ class LateInteractionVectorStore(PipelineHolder, BasePydanticVectorStore):
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """Return the `similarity_top_k` nodes with the highest MaxSim, best first.
 
-        The query's `query_str`, `similarity_top_k`, `filters`, `doc_ids`, `node_ids`, `mode` (default or mmr) and
-        `mmr_threshold` are used. Its `query_embedding` is used if it comes from `NoEmbedding`, for it carries the texts
-        to search for. A query without a text that has filters gets the first nodes that match them, without scores.
+        The query's `query_str`, `similarity_top_k`, `filters`, `doc_ids`, `node_ids`, `mode` and, where they have a
+        meaning in the mode, `mmr_threshold`, `alpha`, `sparse_top_k` and `hybrid_top_k` are used. The modes are default
+        (MaxSim), mmr, hybrid (MaxSim and BM25, `alpha` of MaxSim, 0.7 by default; semantic_hybrid is the same), and
+        text_search and sparse (BM25). `hybrid_top_k` and `sparse_top_k` are how many nodes come back, each in its mode;
+        a hybrid query ranks by both at least `sparse_top_k` nodes. Its `query_embedding` is used if it comes from
+        `NoEmbedding`, for it carries the texts to search for. A query without a text that has filters gets the first
+        nodes that match them, without scores.
 
         Args:
             query: what to search for.
@@ -365,7 +369,7 @@ class LateInteractionVectorStore(PipelineHolder, BasePydanticVectorStore):
                 `SearchOptions`: as for `LateInteractionPipeline.search`.
 
         Raises:
-            NotImplementedError: the query has another mode.
+            NotImplementedError: the query has a mode for which there is no search, such as "svm".
             ValueError: there is nothing to search with, or an argument has no meaning in this mode.
             FilterError: a filter is not well formed.
             TypeError: an argument is unknown.
@@ -387,9 +391,7 @@ class LateInteractionVectorStore(PipelineHolder, BasePydanticVectorStore):
         nodes = await as_nodes(documents)
         scores: list[float] | None = None
         if isinstance(found, SearchResults):
-            n_query_tokens = found.stats.n_query_tokens
-            raw = [result.score for result in found]
-            scores = raw if self.raw_scores else [relevance(score, n_query_tokens) for score in raw]
+            scores = [result.score for result in found] if self.raw_scores else relevances(found)
         await search.add_to(pipeline, nodes, found, scores)
         return VectorStoreQueryResult(
             nodes=nodes, similarities=scores, ids=[document.doc_id for document in documents]

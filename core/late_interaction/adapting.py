@@ -16,9 +16,9 @@ from late_interaction.images.loading import ImageSource
 from late_interaction.images.storing import IMAGE_KEY, THUMBNAIL_KEY, StoreImages
 from late_interaction.lifecycle import PipelineHolder
 from late_interaction.maxsim import maxsim
-from late_interaction.options import BATCH_SIZE, FilterSpec, OnError, check_names
+from late_interaction.options import BATCH_SIZE, FilterSpec, Mode, OnError, check_names
 from late_interaction.pipeline import Query
-from late_interaction.ranking import check_mmr, diversify, filled, mmr, relevance
+from late_interaction.ranking import check_mmr, diversify, filled, mmr, relevance, relevances
 from late_interaction.rows import BadRow, Encodable, content_id
 from late_interaction.stores.opening import AstraPlace, open_store, place_of
 from late_interaction.types import DocId, FloatMatrix
@@ -45,6 +45,7 @@ __all__ = [
     "FoundBy",
     "ImageSource",
     "Item",
+    "Mode",
     "OnError",
     "PipelineHolder",
     "Query",
@@ -66,5 +67,6 @@ __all__ = [
     "open_store",
     "place_of",
     "relevance",
+    "relevances",
     "shown",
 ]

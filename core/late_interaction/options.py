@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from numbers import Real
-from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, get_args
+from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, cast, get_args
 
 from late_interaction.filters import Filter
 from late_interaction.images.storing import StoreImages, check_store_images
@@ -25,13 +25,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 FilterSpec: TypeAlias = Mapping[str, Any] | Filter
 OnError: TypeAlias = Literal["continue", "raise", "skip"]
 IdsOf: TypeAlias = Literal["random", "content"]
+Mode: TypeAlias = Literal["late", "hybrid", "lexical"]
 
 BATCH_SIZE = 128
 """Documents encoded and written together at most, by default."""
 
 
 class SearchOptions(TypedDict, total=False):
-    """Options of a search. None is the default of each but `exact`, `distinct` and `offset`.
+    """Options of a search. None is the default of each but `exact`, `distinct`, `offset` and `mode`.
 
     Attributes:
         n_ann_tokens: stored tokens to look at for each query vector; by default it grows with `k`.
@@ -46,6 +47,10 @@ class SearchOptions(TypedDict, total=False):
         distinct: only one document of each content, the best; False by default.
         offset: leave out so many of the best, such as `k` for a second page; 0 by default. The search is as deep as for
             `k + offset` documents, so that a page of an approximate search may hold what the one before it missed.
+        mode: what to search by: "late" (the default), token vectors; "lexical", the query's words, by BM25, without the
+            model; "hybrid", both: the 100 best of either (`k`, where it is more) are scored by both, and their scores,
+            scaled to 0 … 1, are added (`late_interaction.fusion`). `exact` makes the list by vectors exact.
+        lexical_weight: how much the words count in a hybrid search, from 0 to 1; 0.3 by default. Not with other modes.
     """
 
     n_ann_tokens: int | None
@@ -56,6 +61,8 @@ class SearchOptions(TypedDict, total=False):
     group_by: str | None
     distinct: bool
     offset: int
+    mode: Mode
+    lexical_weight: float | None
 
 
 class IndexOptions(TypedDict, total=False):
@@ -218,7 +225,7 @@ def spelled_out(of: type, **defaults: object) -> Callable[[F], F]:
     settings = {IndexOptions: IndexSettings, RowOptions: RowSettings, WriteOptions: WriteSettings}.get(of)
     given = {} if settings is None else {field.name: field.default for field in fields(settings)}
     given.update(defaults)
-    plain = {"bool": False, "int": 0}
+    plain = {"bool": False, "int": 0, "Mode": "late"}
     options = [
         inspect.Parameter(
             name,
@@ -250,6 +257,19 @@ def check_names(of: type, given: Mapping[str, object]) -> None:
             near = difflib.get_close_matches(name, known, n=1)
             suggestion = f" Did you mean {near[0]!r}?" if near else ""
             raise TypeError(f"there is no option {name!r}.{suggestion} The options are {', '.join(known)}.")
+
+
+def check_weight(name: str, value: object) -> float:
+    """Return a share from 0 to 1.
+
+    Raises:
+        TypeError, ValueError: it is none.
+    """
+    _check_number(name, value, 0)
+    weight = float(cast("float", value))
+    if weight > 1:
+        raise ValueError(f"{name} must be at most 1, not {shown(value)}.")
+    return weight
 
 
 def _check_number(name: str, value: object, least: float, *, finite: bool = True) -> None:

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, Unpack, cast, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
-from late_interaction.encoders.base import Item, LateInteractionModel, encode_checked, warn_of_cut_queries
+from late_interaction.encoders.base import (
+    Item,
+    LateInteractionModel,
+    check_texts,
+    encode_checked,
+    warn_of_cut_queries,
+)
 from late_interaction.encoders.projection import restored
 from late_interaction.errors import IndexMismatchError, IndexNotFoundError, StoreError
 from late_interaction.explain.explaining import FoundBy, explain_document
@@ -35,11 +41,12 @@ from late_interaction.options import (
     spelled_out,
 )
 from late_interaction.pacing import Items, Rows, each
+from late_interaction.planning import SearchPlan
 from late_interaction.pooling import POOLING_ALGORITHM
 from late_interaction.recipes import Remade
 from late_interaction.rows import Row, as_row, check_doc_id, check_doc_ids
 from late_interaction.sampling import QuerySampler
-from late_interaction.searching import SearchPlan, search
+from late_interaction.searching import search
 from late_interaction.stores.base import Store
 from late_interaction.stores.copying import copy_index
 from late_interaction.stores.opening import Place, copy_target, open_store
@@ -393,7 +400,7 @@ class LateInteractionPipeline(Remade):
 
     @spelled_out(SearchOptions)
     async def search(self, query: Query, k: int = 10, **options: Unpack[SearchOptions]) -> SearchResults:
-        """Find the `k` documents with the highest MaxSim, best first.
+        """Find the `k` documents with the highest MaxSim, best first; by `mode`, also by the words of the query.
 
         Stage 1 finds candidates by their token vectors, stage 2 scores the candidates exactly. Where fewer than
         `k` come back and the store has more, stage 1 is done again with larger parameters.
@@ -402,8 +409,8 @@ class LateInteractionPipeline(Remade):
             query: what to look for: a text, or with a visual model an image, as a PIL image, a `Path` or bytes. A str
                 is always a text.
             k: how many documents, at least 1.
-            **options: `n_ann_tokens`, `n_maxsim_candidates`, `filter`, `ids`, `exact`, `group_by`, `distinct` and
-                `offset`; see `SearchOptions`.
+            **options: `n_ann_tokens`, `n_maxsim_candidates`, `filter`, `ids`, `exact`, `group_by`, `distinct`,
+                `offset`, `mode` and `lexical_weight`; see `SearchOptions`.
 
         Returns:
             Results that unpack as `doc_id, score, content`; `.stats` says how the search went.
@@ -412,6 +419,7 @@ class LateInteractionPipeline(Remade):
             ValueError: the query is empty, or an image that cannot be read or that the model does not encode, or a
                 number is out of range.
             FilterError: the filter is not well formed.
+            StoreError: words are searched for, and there is no index of them.
         """
         return (await self.search_many([query], k, **options))[0]
 
@@ -420,30 +428,50 @@ class LateInteractionPipeline(Remade):
         self, queries: Sequence[Query], k: int = 10, **options: Unpack[SearchOptions]
     ) -> list[SearchResults]:
         """Do `search` for several queries: they are encoded together, and searched `concurrency` at a time."""
-        SearchPlan.of(k, options, self.store.scaling)  # What is wrong is said before anything is encoded.
+        asked = SearchPlan.of(
+            k, options, self.store.scaling
+        )  # What is wrong is said before anything is encoded.
+        texts = [query if isinstance(query, str) else None for query in queries]
         started = time.perf_counter()
-        matrices = await self.encode_queries(queries)
+        if asked.mode == "lexical":
+            items = await self._query_items(queries)
+            check_texts([item for item in items if isinstance(item, str)], "query")
+            matrices = [np.empty((0, self.model.dim), np.float32)] * len(texts)
+        else:
+            matrices = await self.encode_queries(queries)
         encode_s = (time.perf_counter() - started) / max(1, len(matrices))
         plan = SearchPlan.of(k, options, (await self._opened()).scaling)
-        texts = [query if isinstance(query, str) else None for query in queries]
         searches = map(self._search, matrices, repeat(plan), repeat(encode_s), texts)
         return list(await asyncio.gather(*searches))
 
     @spelled_out(SearchOptions)
     async def search_with_embeddings(
-        self, matrix: ArrayLike, k: int = 10, **options: Unpack[SearchOptions]
+        self, matrix: ArrayLike, k: int = 10, *, text: str | None = None, **options: Unpack[SearchOptions]
     ) -> SearchResults:
-        """Do `search` for a query whose (n_tokens, dim) unit vectors were made elsewhere."""
-        SearchPlan.of(k, options, self.store.scaling)
+        """Do `search` for a query whose (n_tokens, dim) unit vectors were made elsewhere; `text` has its words."""
+        asked = SearchPlan.of(k, options, self.store.scaling)
+        if text is not None and asked.mode == "late":
+            raise ValueError('text is for a search by words: mode="hybrid" or "lexical".')
+        if text is not None:
+            check_texts([text], "query")
         checked = check_matrix(matrix, self.model.dim)
-        return await self._search(checked, SearchPlan.of(k, options, (await self._opened()).scaling))
+        plan = SearchPlan.of(k, options, (await self._opened()).scaling)
+        return await self._search(checked, plan, words=text)
 
     async def _search(
-        self, matrix: FloatMatrix, plan: SearchPlan, encode_s: float = 0.0, text: str | None = None
+        self,
+        matrix: FloatMatrix,
+        plan: SearchPlan,
+        encode_s: float = 0.0,
+        text: str | None = None,
+        words: str | None = None,
     ) -> SearchResults:
+        """Search by vectors, and by the text that they were made of or, of vectors made elsewhere, these words."""
         store, distance = await self._opened(), self.settings.query_pool_distance
         async with self._in_flight():
-            results = await search(store, matrix, plan, query_pool_distance=distance, encode_s=encode_s)
+            results = await search(
+                store, matrix, plan, query_pool_distance=distance, encode_s=encode_s, text=text or words
+            )
         return results.found_by(FoundBy(self, matrix, text))
 
     async def explain(self, query: Query, doc_id: DocId, *, text: str | None = None) -> Explanation:

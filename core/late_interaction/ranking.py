@@ -34,6 +34,25 @@ def relevance(score: float, n_query_tokens: int) -> float:
     return min(1.0, max(0.0, (score / n_query_tokens + 1) / 2))
 
 
+def relevances(results: SearchResults) -> list[float]:
+    """Return the relevance of each result, from 0 to 1, of any mode.
+
+    Of a search by vectors it is `relevance`. Of a hybrid one it is the score, which is relative to the other
+    candidates: the best may have 1 where nothing is right. Of a lexical one it is
+    `score / (1 + score)`: BM25 has no upper end.
+
+    >>> from late_interaction.types import SearchResult, SearchStats
+    >>> relevances(SearchResults([SearchResult("a", 3.0, "text")], SearchStats(mode="lexical")))
+    [0.75]
+    """
+    stats = results.stats
+    if stats.mode == "hybrid":
+        return [result.score for result in results]
+    if stats.mode == "lexical":
+        return [result.score / (1 + result.score) for result in results]
+    return [relevance(result.score, stats.n_query_tokens) for result in results]
+
+
 def mmr(
     query_scores: ArrayLike, matrices: Sequence[FloatMatrix], k: int, lambda_mult: float = 0.5
 ) -> list[int]:
@@ -108,7 +127,7 @@ async def diversify(
     results = SearchResults(list(first_of_each(results, distinct=True)), results.stats)
     matrices = await pipeline.get_matrices([result.doc_id for result in results])
     there = [result for result in results if result.doc_id in matrices]
-    rel = [result.score / results.stats.n_query_tokens for result in there]
+    rel = [2 * one - 1 for one in relevances(SearchResults(there, results.stats))]
     chosen = await asyncio.to_thread(mmr, rel, [matrices[r.doc_id] for r in there], k, lambda_mult)
     return SearchResults([there[i] for i in chosen], results.stats)
 

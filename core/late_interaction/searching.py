@@ -3,6 +3,9 @@
 Stage 1 (`Store.candidates`) proposes documents by their token vectors, stage 2 (`Store.score`) scores the proposed ones
 exactly. Where fewer than `k` documents come of it, or `exact=True` and the top k is not certain, stage 1 is done again
 with larger parameters (`deeper`). With `ids=` there is no stage 1: each of these documents is scored.
+
+A search by words (`mode="lexical"`) is the store's alone. A hybrid one puts two lists together, and scores the
+documents of both by both (`late_interaction.fusion`).
 """
 
 from __future__ import annotations
@@ -20,11 +23,11 @@ from numpy.typing import NDArray
 
 from late_interaction.candidates import Scaling
 from late_interaction.errors import StoreError
-from late_interaction.filters import Filter, matches, parse_filter
+from late_interaction.filters import matches
+from late_interaction.fusion import LISTED, fused
 from late_interaction.grouping import first_of_each
-from late_interaction.options import SearchOptions, check_names
+from late_interaction.planning import Depth, SearchPlan
 from late_interaction.pooling import pool_query
-from late_interaction.rows import check_doc_ids
 from late_interaction.stores.base import Candidates, Store
 from late_interaction.types import (
     FloatMatrix,
@@ -33,7 +36,7 @@ from late_interaction.types import (
     SearchResults,
     SearchStats,
 )
-from late_interaction.validation import LARGEST, check_flag, check_not_negative, check_positive, shown
+from late_interaction.validation import LARGEST
 
 _ESCALATION = 4
 """How much larger stage 1's parameters are in the next round."""
@@ -45,106 +48,6 @@ _ATTEMPTS = 5
 """How often a search is done that saw the index replaced by another."""
 _ERROR_SPREAD = 2.35
 """Standard deviations; benchmarks/local.py shows the recall that comes of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Depth:
-    """How far stage 1 looks.
-
-    Attributes:
-        n_candidates: documents that it hands over.
-        n_ann_tokens: stored tokens that it looks at for each query vector; None to score every document.
-    """
-
-    n_candidates: int
-    n_ann_tokens: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class SearchPlan:
-    """What a search does, checked.
-
-    Attributes:
-        k: how many documents, those that `offset` leaves out among them.
-        depth: how far stage 1 looks in the first round.
-        n_first: how many candidates are scored before the others are judged by them; None to score all.
-        filter: only documents whose metadata match.
-        ids: only these documents, each of which is scored.
-        exact: search on until the top k is certain.
-        group_by: only the best document of each value of this metadata field.
-        distinct: only one document of each content.
-        offset: how many of the best to leave out.
-    """
-
-    k: int
-    depth: Depth
-    n_first: int | None = None
-    filter: Filter | None = None
-    ids: Sequence[str] | None = None
-    exact: bool = False
-    group_by: str | None = None
-    distinct: bool = False
-    offset: int = 0
-
-    @classmethod
-    def of(cls, k: int, options: SearchOptions, scaling: Scaling) -> SearchPlan:
-        """Check what a search is asked for, and fill in the store's defaults.
-
-        Raises:
-            TypeError: there is no such option, or a value is of another type.
-            ValueError: a number is out of range, or options exclude each other.
-            FilterError: the filter is not well formed.
-        """
-        check_names(SearchOptions, options)
-        offset = check_not_negative("offset", options.get("offset", 0))
-        k = min(LARGEST, check_positive("k", k) + offset)
-        n_ann_tokens, n_candidates = options.get("n_ann_tokens"), options.get("n_maxsim_candidates")
-        ids, exact = options.get("ids"), options.get("exact", False)
-        check_flag("exact", exact)
-        group_by, distinct = options.get("group_by"), options.get("distinct", False)
-        check_flag("distinct", distinct)
-        if group_by is not None and not isinstance(group_by, str):
-            raise TypeError(f"group_by must be the name of a metadata field, not {shown(group_by)}.")
-        if group_by == "":
-            raise ValueError("group_by must be the name of a metadata field, and is empty.")
-        if n_ann_tokens is not None:
-            n_ann_tokens = check_positive("n_ann_tokens", n_ann_tokens)
-        if n_candidates is not None:
-            n_candidates = check_positive("n_maxsim_candidates", n_candidates)
-        if ids is not None and (n_ann_tokens, n_candidates) != (None, None):
-            raise ValueError(
-                "with ids each of these documents is scored: leave n_ann_tokens and n_maxsim_candidates out."
-            )
-        ann_tokens = (
-            scaling.n_ann_tokens(k) if n_ann_tokens is None else scaling.clamp_ann_tokens(n_ann_tokens)
-        )
-        return cls(
-            k,
-            Depth(
-                min(
-                    LARGEST, max(k, scaling.n_maxsim_candidates(k) if n_candidates is None else n_candidates)
-                ),
-                None if exact and not scaling.bounded else ann_tokens,
-            ),
-            scaling.n_first_candidates(k) if n_candidates is None else None,
-            parse_filter(options.get("filter")),
-            None if ids is None else list(dict.fromkeys(check_doc_ids(ids))),
-            exact,
-            group_by,
-            distinct,
-            offset,
-        )
-
-    def among(self, k: int, scaling: Scaling) -> SearchPlan:
-        """Return the plan to choose from the top `k` by group or content: at least as deep, and all of the ranking."""
-        depth = Depth(
-            min(LARGEST, max(self.depth.n_candidates, k, scaling.n_maxsim_candidates(k))),
-            None
-            if self.depth.n_ann_tokens is None
-            else max(self.depth.n_ann_tokens, scaling.n_ann_tokens(k)),
-        )
-        n_first = None if self.n_first is None else scaling.n_first_candidates(k)
-        return replace(self, k=k, depth=depth, n_first=n_first, group_by=None, distinct=False)
 
 
 @dataclass(slots=True)
@@ -159,6 +62,7 @@ class Ranking:
         rounds: how often stage 1 was done.
         certain: the top k is proved to be exact.
         seconds: by stage.
+        late, lexical: MaxSim of a hybrid search; BM25 of a hybrid or lexical one.
     """
 
     best: list[tuple[str, float]] = field(default_factory=list)
@@ -168,6 +72,8 @@ class Ranking:
     rounds: int = 0
     certain: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
+    late: Mapping[str, float] | None = None
+    lexical: Mapping[str, float] | None = None
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -177,15 +83,58 @@ class Ranking:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A query: what a search by vectors asks for, and what one by words.
+
+    Attributes:
+        matrix: (n_tokens, dim) vectors, before pooling; (0, dim) where only words are searched for.
+        query: the pooled vectors; None where only words are searched for.
+        text: the words; None of an image, or of vectors that were made elsewhere.
+    """
+
+    matrix: FloatMatrix
+    query: QueryVectors | None
+    text: str | None
+
+    @property
+    def vectors(self) -> QueryVectors:
+        """The pooled vectors of a search by vectors."""
+        assert self.query is not None
+        return self.query
+
+    @property
+    def words(self) -> str:
+        """The text of a search by words.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.text is None:
+            raise ValueError(
+                'mode="hybrid" and "lexical" search by the words of a text: an image has none, and with vectors give '
+                "the query as text=…."
+            )
+        return self.text
+
+
 async def search(
-    store: Store, matrix: FloatMatrix, plan: SearchPlan, *, query_pool_distance: float, encode_s: float = 0.0
+    store: Store,
+    matrix: FloatMatrix,
+    plan: SearchPlan,
+    *,
+    query_pool_distance: float,
+    encode_s: float = 0.0,
+    text: str | None = None,
 ) -> SearchResults:
-    """Search a store for a query's (n_tokens, dim) vectors.
+    """Search a store for a query's (n_tokens, dim) vectors, its text, or both.
 
     Raises:
+        ValueError: the plan is to search by words, and there is no text.
         StoreError: the store failed, or the index was replaced by others again and again.
     """
-    query = pool_query(matrix, query_pool_distance)
+    pooled = None if plan.mode == "lexical" else pool_query(matrix, query_pool_distance)
+    query = Asked(matrix, pooled, text)
     find = _rank_and_read if plan.group_by is None and not plan.distinct else _search_groups
     for _ in range(_ATTEMPTS):
         epoch = store.epoch
@@ -196,7 +145,7 @@ async def search(
         raise StoreError(f"The index in {store.location} was replaced again and again during a search.")
     stats = SearchStats(
         n_query_tokens=len(matrix),
-        n_query_vectors=len(query.vectors),
+        n_query_vectors=0 if query.query is None else len(query.query.vectors),
         n_ann_tokens=None if ranking.depth is None else ranking.depth.n_ann_tokens,
         n_candidates=ranking.n_candidates,
         n_scored=ranking.n_scored,
@@ -206,21 +155,20 @@ async def search(
         candidates_s=ranking.seconds.get("candidates", 0.0),
         maxsim_s=ranking.seconds.get("maxsim", 0.0),
         documents_s=ranking.seconds["documents"],
+        mode=plan.mode,
+        lexical_s=ranking.seconds.get("lexical", 0.0),
     )
     return SearchResults(results[plan.offset :], stats)
 
 
-async def _rank_and_read(
-    store: Store, query: QueryVectors, plan: SearchPlan
-) -> tuple[Ranking, list[SearchResult]]:
-    ranking = await (rank(store, query, plan) if plan.ids is None else rank_ids(store, query, plan.ids))
+async def _rank_and_read(store: Store, query: Asked, plan: SearchPlan) -> tuple[Ranking, list[SearchResult]]:
+    by_mode = {"late": _rank_late, "lexical": _rank_lexical, "hybrid": _rank_hybrid}
+    ranking = await by_mode[plan.mode](store, query, plan)
     with ranking.timed("documents"):
-        return ranking, await _read(store, ranking.best, plan)
+        return ranking, await _read(store, ranking, plan)
 
 
-async def _search_groups(
-    store: Store, query: QueryVectors, plan: SearchPlan
-) -> tuple[Ranking, list[SearchResult]]:
+async def _search_groups(store: Store, query: Asked, plan: SearchPlan) -> tuple[Ranking, list[SearchResult]]:
     """Rank more and more documents, until the first of each group among them are k, or there are no more."""
     n = plan.k * _ESCALATION
     while True:
@@ -229,6 +177,46 @@ async def _search_groups(
         if len(chosen) >= plan.k or len(ranking.best) < n:
             return ranking, chosen[: plan.k]
         n *= _ESCALATION
+
+
+async def _rank_late(store: Store, query: Asked, plan: SearchPlan) -> Ranking:
+    if plan.ids is None:
+        return await rank(store, query.vectors, plan)
+    return await rank_ids(store, query.vectors, plan.ids)
+
+
+async def _rank_lexical(store: Store, query: Asked, plan: SearchPlan) -> Ranking:
+    """Rank by BM25 the documents that have a word of the query."""
+    ranking = Ranking(certain=True)
+    with ranking.timed("lexical"):
+        if plan.ids is None:
+            ranking.lexical = (await store.lexical(query.words, plan.k, filter=plan.filter)).best
+        else:
+            ranking.lexical = (await store.lexical(query.words, 1, also=plan.ids)).others
+    ranking.best = _best_first(ranking.lexical)
+    ranking.n_candidates = len(ranking.best)
+    return ranking
+
+
+async def _rank_hybrid(store: Store, query: Asked, plan: SearchPlan) -> Ranking:
+    """Rank the best documents by vectors and the best by words by both (`fused`)."""
+    text, listed = query.words, max(plan.k, LISTED)
+    depth = replace(plan.depth, n_candidates=max(plan.depth.n_candidates, listed))
+    ranking = await _rank_late(store, query, replace(plan, k=listed, depth=depth, n_first=None))
+    late = dict(ranking.best)
+    with ranking.timed("lexical"):
+        words = await store.lexical(text, listed, filter=plan.filter, also=list(late))
+    lexical = words.others
+    if plan.ids is None:
+        with ranking.timed("maxsim"):
+            others = [doc_id for doc_id in words.best if doc_id not in late]
+            late |= await _score_exactly(store, query.vectors, others)
+        lexical = words.best | lexical
+        ranking.n_scored += len(others)
+        ranking.n_candidates += len(others)
+    ranking.late, ranking.lexical = late, lexical
+    ranking.best = _best_first(fused(late, lexical, plan.lexical_weight))
+    return ranking
 
 
 async def rank(store: Store, query: QueryVectors, plan: SearchPlan) -> Ranking:
@@ -339,16 +327,25 @@ async def _score_exactly(store: Store, query: QueryVectors, doc_ids: Sequence[st
     return dict(zip(there, scores.tolist(), strict=True))
 
 
-async def _read(store: Store, ranked: Sequence[tuple[str, float]], plan: SearchPlan) -> list[SearchResult]:
+async def _read(store: Store, ranking: Ranking, plan: SearchPlan) -> list[SearchResult]:
     """Read the first k of the ranked documents that are in the index and match."""
     results: list[SearchResult] = []
-    scores, doc_ids = dict(ranked), [doc_id for doc_id, _ in ranked]
+    scores, doc_ids = dict(ranking.best), [doc_id for doc_id, _ in ranking.best]
+    late, lexical = ranking.late, ranking.lexical
     first = 0
     while first < len(doc_ids) and len(results) < plan.k:
         size = plan.k if plan.filter is None else max(plan.k, _READ_TOGETHER)
         documents = await store.documents(doc_ids[first : first + size])
         results += [
-            SearchResult(d.doc_id, scores[d.doc_id], d.content, d.content_type, d.metadata)
+            SearchResult(
+                d.doc_id,
+                scores[d.doc_id],
+                d.content,
+                d.content_type,
+                d.metadata,
+                None if late is None else late[d.doc_id],
+                None if lexical is None else lexical.get(d.doc_id, 0.0),
+            )
             for d in documents
             # Asked again: metadata may have changed since the store looked at them.
             if plan.filter is None or matches(plan.filter, d.metadata, d.content)

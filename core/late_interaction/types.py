@@ -161,7 +161,10 @@ class SearchResult(_Found):
     """One document found; unpacks as `doc_id, score, content`.
 
     Attributes:
-        score: raw MaxSim over the query's tokens, higher is better.
+        score: higher is better: raw MaxSim over the query's tokens; of a lexical search BM25; of a hybrid one both,
+            from 0 to 1, relative to the other candidates.
+        late_score: MaxSim, of a hybrid search.
+        lexical_score: BM25, of a hybrid or lexical search; 0 without any word of the query.
     """
 
     doc_id: str
@@ -169,6 +172,8 @@ class SearchResult(_Found):
     content: str
     content_type: str = "text"
     metadata: dict[str, Any] = field(default_factory=dict)
+    late_score: float | None = None
+    lexical_score: float | None = None
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.doc_id, self.score, self.content))
@@ -211,9 +216,11 @@ class SearchStats:
         n_scored: documents scored exactly, over all rounds.
         escalations: rounds beyond the first, each with larger stage-1 parameters.
         certain: True where the top k is proved to be the exact top k of what is stored (on Astra: of what its
-            vector index finds).
+            vector index finds); of a hybrid search, where the documents listed by vectors are proved to be the best.
         encode_s, candidates_s, maxsim_s, documents_s: seconds per stage (maxsim_s includes fetching the
             matrices).
+        mode: what was searched by.
+        lexical_s: seconds for the words.
     """
 
     n_query_tokens: int = 0
@@ -227,11 +234,13 @@ class SearchStats:
     candidates_s: float = 0.0
     maxsim_s: float = 0.0
     documents_s: float = 0.0
+    mode: str = "late"
+    lexical_s: float = 0.0
 
     @property
     def total_s(self) -> float:
         """Seconds over all stages."""
-        return self.encode_s + self.candidates_s + self.maxsim_s + self.documents_s
+        return self.encode_s + self.candidates_s + self.maxsim_s + self.documents_s + self.lexical_s
 
 
 class SearchResults(list[SearchResult]):

@@ -50,7 +50,19 @@ def test_index_search_info(db: str, docs: Path, model: str) -> None:
     found = run_json("search", "the wing", "--db", db, "--model", model, "-k", 2)
     assert found["query"] == "the wing"
     assert len(found["results"]) == 2
-    assert {"doc_id", "score", "content", "content_type", "metadata"} == set(found["results"][0])
+    fields = {"doc_id", "score", "content", "content_type", "metadata", "late_score", "lexical_score"}
+    assert fields == set(found["results"][0])
+    words = run_json("search", "wing", "--db", db, "--model", model, "--mode", "lexical")
+    assert all(result["score"] == result["lexical_score"] > 0 for result in words["results"])
+    assert words["results"]
+    both = run_json("search", "wing", "--db", db, "--model", model, "--mode", "hybrid", "--lexical-weight", 1)
+    assert both["results"][0]["doc_id"] == words["results"][0]["doc_id"]
+    assert (
+        "--lexical-weight"
+        in run("search", "wing", "--db", db, "--mode", "hybrid", "--lexical-weight", 2).output
+    )
+    marked = run("search", "wing", "--db", db, "--model", model, "--mode", "lexical")
+    assert "by the words alone" in marked.output
     assert found["stats"]["n_scored"] == 5
     filtered = run_json(
         "search", "vector", "--db", db, "--model", model, "--filter", '{"year": {"$gte": 2002}}'

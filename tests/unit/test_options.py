@@ -28,7 +28,7 @@ from late_interaction import (
 )
 from late_interaction.cli import app
 from late_interaction.options import IndexSettings, RowSettings, WriteSettings
-from late_interaction.searching import SearchPlan
+from late_interaction.planning import SearchPlan
 from llamaindex_lateint import LateInteractionRetriever as LlamaIndexRetriever
 from llamaindex_lateint import LateInteractionVectorStore as LlamaIndexStore
 from tests.support.colours import ColourModel
@@ -43,6 +43,8 @@ SEARCH: dict[str, Any] = {
     "group_by": "year",
     "distinct": True,
     "offset": 7,
+    "mode": "hybrid",
+    "lexical_weight": 0.5,
 }
 INDEX: dict[str, Any] = {
     "doc_pool_factor": 3,
@@ -105,7 +107,7 @@ def test_a_signature_names_every_option_and_its_default(
     for name in samples:
         assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
         if samples is SEARCH:
-            expected = {"exact": False, "distinct": False, "offset": 0}.get(name)
+            expected = {"exact": False, "distinct": False, "offset": 0, "mode": "late"}.get(name)
             assert parameters[name].default is expected
         else:
             assert parameters[name].default == getattr(settings(), name)
@@ -131,14 +133,18 @@ def search_surfaces(tmp_path: Path, twin: SyncPipeline) -> dict[str, Callable[..
         "search": lambda **given: asyncio.run(pipeline.search("text", **given)),
         "search_many": lambda **given: asyncio.run(pipeline.search_many(["text"], **given)),
         "search_with_embeddings": lambda **given: asyncio.run(
-            pipeline.search_with_embeddings(matrix, **given)
+            pipeline.search_with_embeddings(matrix, **with_text(given))
         ),
         "sync search": lambda **given: twin.search("text", **given),
         "sync search_many": lambda **given: twin.search_many(["text"], **given),
-        "sync search_with_embeddings": lambda **given: twin.search_with_embeddings(matrix, **given),
+        "sync search_with_embeddings": lambda **given: twin.search_with_embeddings(
+            matrix, **with_text(given)
+        ),
         "langchain": lambda **given: langchain.similarity_search("text", **given),
         "langchain async": lambda **given: asyncio.run(langchain.asimilarity_search("text", **given)),
-        "langchain by vector": lambda **given: langchain.similarity_search_by_vector(matrix, **given),
+        "langchain by vector": lambda **given: langchain.similarity_search_by_vector(
+            matrix, **with_text(given)
+        ),
         "langchain mmr": lambda **given: langchain.max_marginal_relevance_search("text", **given),
         "langchain as_retriever": lambda **given: langchain.as_retriever(search_kwargs=given).invoke("text"),
         "langchain retriever": lambda **given: LangChainRetriever(vectorstore=langchain).invoke(
@@ -150,6 +156,10 @@ def search_surfaces(tmp_path: Path, twin: SyncPipeline) -> dict[str, Callable[..
             llamaindex, vector_store_kwargs=given
         ).retrieve("text"),
     }
+
+
+def with_text(given: dict[str, Any]) -> dict[str, Any]:
+    return {**given, "text": "text"} if "mode" in given else given
 
 
 SEARCHES = [
@@ -174,7 +184,7 @@ def test_every_search_offers_every_option(
 
     monkeypatch.setattr(SearchPlan, "of", spy)
     for name, value in SEARCH.items():
-        search_surfaces[surface](**{name: value})
+        search_surfaces[surface](**{name: value, **({"mode": "hybrid"} if name == "lexical_weight" else {})})
         if name == "offset" and ("mmr" in surface or "llamaindex" in surface):
             # They leave out after they have chosen: `test_pages` of either adapter.
             assert not seen["plain"].get("offset")

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from late_interaction import Candidates, Document, QueryVectors, SearchOptions, StoreError
 from late_interaction.candidates import Scaling
 from late_interaction.filters import Filter, matches
-from late_interaction.searching import Depth, SearchPlan, deeper, rank, rank_ids, search
+from late_interaction.planning import Depth, SearchPlan
+from late_interaction.searching import deeper, rank, rank_ids, search
 
 BOUNDED = Scaling((10.0, 0.0, 0.0), (5.0, 0.0, 0.0), max_ann_tokens=1000, bounded=True)
 UNBOUNDED = Scaling((10.0, 0.0, 0.0), (5.0, 0.0, 0.0))

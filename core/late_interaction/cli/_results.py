@@ -15,6 +15,7 @@ from late_interaction.encoders.base import LateInteractionModel
 from late_interaction.encoders.colbert import ColBERTModel
 from late_interaction.explain import Span, matched_words
 from late_interaction.printable import printable
+from late_interaction.stores.local.words import word_hits
 from late_interaction.types import SearchResult, SearchResults, SearchStats
 
 _EXCERPT = 240
@@ -46,6 +47,10 @@ def print_results(
     if isinstance(model, ColBERTModel):
         table.add_column("Text, matching words marked")
         matched = matched_words(model, query, texts) if texts else []
+        if results.stats.mode != "late":
+            matched = [
+                sorted({*words, *hits}) for words, hits in zip(matched, word_hits(query, texts), strict=True)
+            ]
     else:
         table.add_column("Text, or what stands for an image")
         matched = [[] for _ in texts]
@@ -94,6 +99,8 @@ def first_line(text: str, _words: Sequence[Span]) -> Span:
 
 
 def _caption(stats: SearchStats) -> str:
+    if stats.mode == "lexical":
+        return f"{1000 * stats.total_s:.0f} ms; by the words alone"
     return (
         f"{1000 * stats.total_s:.0f} ms, {1000 * stats.encode_s:.0f} of it to encode the question; "
         f"{stats.n_scored} documents scored exactly"

@@ -23,7 +23,7 @@ from late_interaction.cli._shared import (
     print_json,
 )
 from late_interaction.encoders.base import LateInteractionModel
-from late_interaction.options import SearchOptions
+from late_interaction.options import Mode, SearchOptions
 from late_interaction.stores.opening import DEFAULT_NAME
 from late_interaction.types import SearchResults
 
@@ -54,6 +54,13 @@ def search(
     ] = None,
     distinct: Annotated[bool, typer.Option(help="Each text once.")] = False,
     offset: Annotated[int, typer.Option(min=0, help="Leave out so many of the best ones.")] = 0,
+    mode: Annotated[
+        Mode, typer.Option(help="Search by the meaning of the words (late), by the words (lexical), or both.")
+    ] = "late",
+    lexical_weight: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="How much the words count in a hybrid search.", show_default="0.3"),
+    ] = None,
     model: ModelOption = None,
     device: DeviceOption = None,
     as_json: JsonOption = False,
@@ -68,6 +75,8 @@ def search(
         "group_by": group_by,
         "distinct": distinct,
         "offset": offset,
+        "mode": mode,
+        "lexical_weight": lexical_weight,
     }
 
     async def run() -> tuple[SearchResults, LateInteractionModel]:

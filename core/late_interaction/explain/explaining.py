@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from late_interaction.encoders.base import Item, LateInteractionModel
@@ -71,9 +71,14 @@ def check_same(result: SearchResult, explanation: Explanation) -> None:
     Raises:
         LateInteractionError: it has another.
     """
-    if abs(result.score - explanation.score) > _TOLERANCE * max(1.0, abs(result.score)):
+    score = result.late_score
+    if score is None:
+        if result.lexical_score is not None:  # found by words alone
+            return
+        score = result.score
+    if abs(score - explanation.score) > _TOLERANCE * max(1.0, abs(score)):
         raise LateInteractionError(
-            f"The document {result.doc_id!r} was changed since it was found with a score of {result.score:.4f}: it has "
+            f"The document {result.doc_id!r} was changed since it was found with a score of {score:.4f}: it has "
             f"{explanation.score:.4f} now. Search again."
         )
 
@@ -130,10 +135,12 @@ class FoundBy:
 
     async def aexplain(self, result: SearchResult, text: str | None = None) -> Explanation:
         """Explain a result; `text` is what was encoded, where it is not the content."""
-        asked = self.matrix, self.query
-        explanation = await self.pipeline._explain(*asked, result.doc_id, text)  # noqa: SLF001 - one of us
+        matrix = self.matrix
+        if not len(matrix) and self.query is not None:  # A search by words encodes nothing.
+            (matrix,) = await self.pipeline.encode_queries([self.query])
+        explanation = await self.pipeline._explain(matrix, self.query, result.doc_id, text)  # noqa: SLF001 - one of us
         check_same(result, explanation)
-        return explanation
+        return replace(explanation, lexical=result.lexical_score)
 
     def to_html(self, results: SearchResults) -> str:
         """Return a table of results, without marks: they take an `await`."""

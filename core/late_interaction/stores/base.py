@@ -63,6 +63,19 @@ class Candidates:
         return self.bound == -math.inf
 
 
+@dataclass(frozen=True, slots=True)
+class WordMatches:
+    """What a search by words found.
+
+    Attributes:
+        best: BM25 of the best documents, by id, best first; of equal ones by id.
+        others: BM25 of those documents that were asked about and have one of the words.
+    """
+
+    best: dict[str, float]
+    others: dict[str, float]
+
+
 def check_search(query: object, dim: int, n: object, n_ann_tokens: object, filter: object) -> None:
     """Check the arguments of `candidates`, for an index of vectors of width `dim`.
 
@@ -152,6 +165,27 @@ class Store(ABC):
                 exactly, however many there are.
             filter: only documents whose metadata match.
         """
+
+    async def lexical(
+        self, text: str, n: int, *, filter: Filter | None = None, also: Sequence[str] = ()
+    ) -> WordMatches:
+        """Return the `n` best documents by their words, and how well others have the words.
+
+        A document has to have one word of the text, and like a candidate it has vectors.
+
+        Args:
+            text: the query. Nothing in it is syntax.
+            n: how many documents at most.
+            filter: only documents whose metadata match.
+            also: documents to score beside, filter or not.
+
+        Raises:
+            StoreError: the engine, or this index, has no index of words.
+        """
+        raise StoreError(
+            f'{type(self).__name__} searches by vectors alone: mode="lexical" and "hybrid" need an index of words, '
+            "which an index in a folder has."
+        )
 
     @abstractmethod
     async def matrices(self, doc_ids: Sequence[str]) -> tuple[list[str], RaggedTokens]:

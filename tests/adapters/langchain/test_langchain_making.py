@@ -183,8 +183,6 @@ def test_every_method_has_its_async_twin_with_the_same_arguments() -> None:
 
 def test_every_method_of_langchain_that_does_io_is_our_own() -> None:
     theirs = {
-        "search",
-        "asearch",
         "similarity_search_with_relevance_scores",
         "asimilarity_search_with_relevance_scores",
     }

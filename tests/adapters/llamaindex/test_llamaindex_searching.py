@@ -131,12 +131,6 @@ async def test_scores_between_0_and_1(make_store: Any) -> None:
 @pytest.mark.parametrize(
     ("query", "options", "error", "message"),
     [
-        (
-            ask("x", mode=VectorStoreQueryMode.HYBRID),
-            {},
-            NotImplementedError,
-            "'default' or 'mmr', not 'hybrid'",
-        ),
         (ask(None), {}, ValueError, "nothing to search for and no filters"),
         (VectorStoreQuery(query_embedding=[0.1]), {}, ValueError, "embedding of another model is not enough"),
         (ask("x", alpha=0.5), {}, ValueError, "alpha"),
@@ -151,7 +145,19 @@ async def test_scores_between_0_and_1(make_store: Any) -> None:
             ValueError,
             "mmr_prefetch_k must be",
         ),
-        (ask("x", mode="sparse"), {}, NotImplementedError, "'default' or 'mmr', not 'sparse'"),
+        (ask("x", mode="svm"), {}, NotImplementedError, "'hybrid', .* not 'svm'"),
+        (ask("x", mode="sparse", alpha=0.5), {}, ValueError, "no use for alpha"),
+        (ask("x", mode="text_search", hybrid_top_k=5), {}, ValueError, "no use for hybrid_top_k"),
+        (ask("x", sparse_top_k=5), {}, ValueError, "no use for sparse_top_k"),
+        (ask("x", mode="hybrid", sparse_top_k=0), {}, ValueError, "sparse_top_k must be at least 1"),
+        (ask("x", mode="hybrid", alpha=2), {}, ValueError, "alpha must be from 0 to 1"),
+        (
+            ask("x", mode="hybrid", alpha=0.5),
+            {"lexical_weight": 0.5},
+            ValueError,
+            "alpha is 1 - lexical_weight",
+        ),
+        (ask("x", mode="hybrid"), {"mode": "late"}, ValueError, "exclude each other"),
         (ask("x"), {"node_ids": ["x"], "n_ann_tokens": 9}, ValueError, "every one of these nodes is scored"),
         (ask("x"), {"node_ids": "x"}, TypeError, r"node_ids takes a list of ids, not a bare str: \['x'\]"),
         (ask("x", doc_ids="x"), {}, TypeError, "doc_ids takes a list"),

@@ -33,11 +33,12 @@ from numpy.typing import NDArray
 from late_interaction.candidates import Scaling
 from late_interaction.errors import DocumentError, IndexMismatchError, StoreError
 from late_interaction.filters import Filter, check_parsed
+from late_interaction.lexical import MOST_WORDS, query_words
 from late_interaction.maxsim import maxsim
 from late_interaction.metadata import MetadataChange, as_change
 from late_interaction.packing import has_vectors, unpack, unpack_many
 from late_interaction.recipes import Remade
-from late_interaction.stores.base import Candidates, Store, check_search
+from late_interaction.stores.base import Candidates, Store, WordMatches, check_search
 from late_interaction.stores.local.background import Background
 from late_interaction.stores.local.build import IndexBuilder
 from late_interaction.stores.local.calls import in_thread, in_writer_thread
@@ -51,19 +52,28 @@ from late_interaction.stores.local.tables import (
     DOCUMENT,
     Change,
     create_tables,
-    delete_ids,
     delete_rows,
     insert,
     parse_spec,
     read_property,
     read_state,
     record_change,
+    row_ids_of,
     select_in,
     to_document,
     to_metadata,
     write_property,
 )
 from late_interaction.stores.local.view import View, Views
+from late_interaction.stores.local.words import (
+    Words,
+    check_words,
+    clear_words,
+    create_words,
+    fill_words,
+    find_words,
+    has_fts5,
+)
 from late_interaction.stores.local.writer import WriterThread, weak_method
 from late_interaction.types import (
     Document,
@@ -207,7 +217,12 @@ class LocalStore(Remade, Store):
     def _create(self, spec: IndexSpec) -> IndexSpec:
         """Create the index, unless another process does it first; return the spec in the file."""
         properties = {"spec": json.dumps(spec.to_dict()), "index_id": uuid.uuid4().hex}
-        self._file.create(lambda connection: create_tables(connection, properties))
+
+        def fill(connection: sqlite3.Connection) -> None:
+            create_tables(connection, properties)
+            create_words(connection)
+
+        self._file.create(fill)
         have = self._read_spec()
         if have is None:
             raise StoreError(
@@ -294,9 +309,11 @@ class LocalStore(Remade, Store):
         rows, failures = prepare(documents, self._opened())
         with self._changing() as (connection, change):
             index = self._views.index(connection, read_state(connection))
-            delete_ids(connection, [columns[0] for columns, _ in rows], change)
-            for columns, packed in rows:
-                insert(connection, columns, packed)
+            replaced = row_ids_of(connection, [columns[0] for columns, _ in rows])
+            self._delete_rows(connection, replaced, change)
+            written = [(insert(connection, columns, packed), columns[1]) for columns, packed in rows]
+            if change.words is not None:
+                change.words.add(connection, written)
             due = self._build.unindexed_tokens(connection, index) > self._limits.exact_tokens
         if failures:
             raise DocumentError(failures, [columns[0] for columns, _ in rows])
@@ -330,9 +347,16 @@ class LocalStore(Remade, Store):
         doc_ids = None if isinstance(selection, Filter) else check_ids(selection)
         with self._changing() as (connection, change):
             if doc_ids is not None:
-                return delete_ids(connection, doc_ids, change)
-            row_ids = [row_id for (row_id,) in matching(connection, cast("Filter", selection), "rid")]
-            return delete_rows(connection, row_ids, change)
+                row_ids = row_ids_of(connection, doc_ids)
+            else:
+                row_ids = [row_id for (row_id,) in matching(connection, cast("Filter", selection), "rid")]
+            return self._delete_rows(connection, row_ids, change)
+
+    @staticmethod
+    def _delete_rows(connection: sqlite3.Connection, row_ids: list[int], change: Change) -> int:
+        if change.words is not None:
+            change.words.delete(connection, row_ids)
+        return delete_rows(connection, row_ids, change)
 
     @in_writer_thread
     def clear(self) -> None:
@@ -340,6 +364,8 @@ class LocalStore(Remade, Store):
         with self._changing() as (connection, change):
             connection.execute("DELETE FROM vectors")
             connection.execute("DELETE FROM documents")
+            if change.words is not None:
+                clear_words(connection)
             change.everything = True
 
     @contextmanager
@@ -350,9 +376,11 @@ class LocalStore(Remade, Store):
             if state.stamp is None and self._views.index(connection, state) is None:
                 # An earlier release may have left an index of other documents, whose row ids come again.
                 write_property(connection, "build", uuid.uuid4().hex)
-            change = Change()
+            change = Change(words=Words.read(connection))
             yield connection, change
             record_change(connection, change)
+            if change.words is not None:
+                change.words.write(connection)
 
     # --- reading
 
@@ -488,6 +516,23 @@ class LocalStore(Remade, Store):
                 connection, self._views, view, query, n, n_ann_tokens, filter, exact_tokens
             )
 
+    @in_thread
+    def lexical(
+        self, text: str, n: int, *, filter: Filter | None = None, also: Sequence[str] = ()
+    ) -> WordMatches:
+        """Rank by BM25 the documents that have a word of a text; of more than 256 words the first 256 count.
+
+        Raises:
+            StoreError: the index of words does not cover all documents, or SQLite has no FTS5.
+        """
+        check_positive("n", n)
+        check_parsed(filter)
+        words, also = query_words(text)[:MOST_WORDS], check_ids(also)
+        with self._file.reading() as connection:
+            view = self._current_view(connection)
+            check_words(connection, self.location)
+            return find_words(connection, self._views, view, words, n, filter, also)
+
     def _current_view(self, connection: sqlite3.Connection) -> View:
         return self._views.current(connection, quiet=self._builder.running())
 
@@ -496,7 +541,8 @@ class LocalStore(Remade, Store):
     async def optimize(self, *, show_progress: bool = False) -> dict[str, Any]:
         """Bring the centroid index up to date if scoring what it does not cover has become slow; give space back.
 
-        One process builds an index; if another does so now, this one leaves it to that.
+        An index that an earlier release wrote gets its index of words. One process builds an index; if another does so
+        now, this one leaves it to that.
 
         Returns:
             `freed_bytes`: by how much the folder shrank.
@@ -507,7 +553,19 @@ class LocalStore(Remade, Store):
         """
         self._opened()
         await asyncio.to_thread(self._builder.run, show_progress)
+        while await self._fill_words():
+            pass
         return {"freed_bytes": await self._shrink()}
+
+    @in_writer_thread
+    def _fill_words(self) -> bool:
+        """Bring documents of an earlier release into the index of words; return whether there are more."""
+        with self._file.reading() as connection:
+            words = Words.read(connection)
+            if not has_fts5(connection) or (words is not None and words.is_complete):
+                return False
+        with self._file.writing() as connection:
+            return fill_words(connection)
 
     @in_writer_thread
     def _shrink(self) -> int:

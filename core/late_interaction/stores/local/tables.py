@@ -14,7 +14,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +23,20 @@ from late_interaction.errors import StoreError
 from late_interaction.metadata import loads
 from late_interaction.types import Document, IndexSpec, PackingDtype
 
+if TYPE_CHECKING:
+    from late_interaction.stores.local.words import Words
+
 BATCH = 500
 """How many rows are asked for, or held in memory, at a time."""
 
 DOCUMENT = "doc_id, content, content_type, metadata"
 """The columns that `to_document` takes."""
+
+CREATE_WORDS = (
+    "CREATE VIRTUAL TABLE words USING fts5(text, content='', "
+    "tokenize=\"porter unicode61 remove_diacritics 2 categories 'L* N* M* Co'\")"
+)
+"""The index of words (`words.py`)."""
 
 _SCHEMA = """
 CREATE TABLE properties (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -86,12 +95,14 @@ class Change:
         updated: documents whose metadata changed.
         deleted_bytes: how much space the deleted ones took.
         everything: all documents were deleted.
+        words: the index of words, where it is in step with the documents before the transaction, and is kept so.
     """
 
     deleted: list[int] = field(default_factory=list)
     updated: list[int] = field(default_factory=list)
     deleted_bytes: int = 0
     everything: bool = False
+    words: Words | None = None
 
 
 def create_tables(connection: sqlite3.Connection, properties: dict[str, str]) -> None:
@@ -109,10 +120,11 @@ def check_schema(connection: sqlite3.Connection, folder: Path) -> None:
         StoreError: there is a trigger, or a view or a virtual table in the place of a table.
     """
     query = (
-        "SELECT type, name FROM sqlite_schema WHERE type = 'trigger' OR "
-        "(name IN ('properties', 'documents', 'vectors', 'changes') AND sql NOT LIKE 'CREATE TABLE %')"
+        "SELECT type, name FROM sqlite_schema WHERE type = 'trigger' OR (name = 'words' AND sql != ?) OR (name IN "
+        "('properties', 'documents', 'vectors', 'changes', 'words_data', 'words_idx', 'words_docsize', 'words_config') "
+        "AND sql NOT LIKE 'CREATE TABLE %')"
     )
-    if found := connection.execute(query).fetchone():
+    if found := connection.execute(query, (CREATE_WORDS,)).fetchone():
         raise StoreError(
             f"The index in {folder} cannot be trusted: its file has the {found[0]} {found[1]!r:.100}, which no release "
             "of ours makes."
@@ -277,11 +289,10 @@ def select_in(
         yield from connection.execute(f"SELECT {what} WHERE {key} IN ({marks})", batch)
 
 
-def delete_ids(connection: sqlite3.Connection, doc_ids: Sequence[str], change: Change) -> int:
-    """Delete documents by id; return how many there were."""
+def row_ids_of(connection: sqlite3.Connection, doc_ids: Sequence[str]) -> list[int]:
+    """Return the row ids of those of the documents that exist, ascending."""
     # Ids are bound one by one: as JSON, SQLite would read an id only up to its first NUL.
-    row_ids = {row_id for (row_id,) in select_in(connection, "rid FROM documents", "doc_id", doc_ids)}
-    return delete_rows(connection, sorted(row_ids), change)
+    return sorted({row_id for (row_id,) in select_in(connection, "rid FROM documents", "doc_id", doc_ids)})
 
 
 def delete_rows(connection: sqlite3.Connection, row_ids: Sequence[int], change: Change) -> int:
@@ -294,8 +305,10 @@ def delete_rows(connection: sqlite3.Connection, row_ids: Sequence[int], change: 
     return len(row_ids)
 
 
-def insert(connection: sqlite3.Connection, row: tuple[str, str, str, str, int], packed: bytes) -> None:
-    """Write a document, the columns `DOCUMENT` and its number of tokens, and its packed matrix."""
+def insert(connection: sqlite3.Connection, row: tuple[str, str, str, str, int], packed: bytes) -> int:
+    """Write a document, the columns `DOCUMENT` and its number of tokens, and its packed matrix; return its row id."""
     statement = f"INSERT INTO documents ({DOCUMENT}, n_tokens) VALUES (?, ?, ?, ?, ?)"
-    cursor = connection.execute(statement, row)
-    connection.execute("INSERT INTO vectors VALUES (?, ?)", (cursor.lastrowid, packed))
+    row_id = connection.execute(statement, row).lastrowid
+    assert row_id is not None
+    connection.execute("INSERT INTO vectors VALUES (?, ?)", (row_id, packed))
+    return row_id

@@ -1,0 +1,234 @@
+"""The index of words of the embedded store: an FTS5 table in the file of the documents, written in their transactions.
+
+The table has no copy of the texts (`content=''`). To delete a document from it, FTS5 is given the text again, which is
+read from the document. The property `words` says up to which generation the table is in step, and how far it has come:
+
+- A release that does not know the table writes documents and moves the generation on. Whoever comes next sees it.
+- An index made before gets the table by `optimize`, some documents a transaction, so that others write meanwhile.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from late_interaction.errors import StoreError
+from late_interaction.filters import Filter
+from late_interaction.lexical import MOST_WORDS, Span, is_prefix, query_words, searchable, text_words
+from late_interaction.stores.base import WordMatches
+from late_interaction.stores.local.tables import (
+    CREATE_WORDS,
+    read_property,
+    read_state,
+    select_in,
+    write_property,
+)
+from late_interaction.stores.local.view import View, Views
+
+_VERSION = 1
+"""Counts the ways in which texts became words; a table of another one is made anew."""
+_FILLED_TOGETHER = 2000
+_COMPLETE = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The index of words as a transaction sees it.
+
+    Attributes:
+        generation: of the documents with which it is in step.
+        up_to: the last row id that it covers; -1 if it covers all, and those that will be written.
+    """
+
+    generation: int
+    up_to: int = _COMPLETE
+
+    @classmethod
+    def read(cls, connection: sqlite3.Connection) -> Words | None:
+        """Return the index of words, or None if there is none that is in step with the documents."""
+        try:
+            version, generation, up_to = map(int, (read_property(connection, "words") or "").split())
+        except ValueError:
+            return None
+        is_in_step = version == _VERSION and generation == read_state(connection).generation
+        return cls(generation, up_to) if is_in_step and has_fts5(connection) else None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every document is in it."""
+        return self.up_to == _COMPLETE
+
+    def write(self, connection: sqlite3.Connection) -> None:
+        """Record that the index of words is in step with the documents as they are now."""
+        generation = read_state(connection).generation
+        write_property(connection, "words", f"{_VERSION} {generation} {self.up_to}")
+
+    def add(self, connection: sqlite3.Connection, documents: Iterable[tuple[int, str]]) -> None:
+        """Add documents, row ids and contents; those that are still to come by `fill` are left to it."""
+        rows = ((rid, searchable(content)) for rid, content in documents if self._covers(rid))
+        connection.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", rows)
+
+    def delete(self, connection: sqlite3.Connection, row_ids: Sequence[int]) -> None:
+        """Delete documents that are in the table of documents still."""
+        covered = [rid for rid in row_ids if self._covers(rid)]
+        rows = select_in(connection, "rid, content FROM documents", "rid", covered)
+        texts = [(rid, searchable(content)) for rid, content in rows]
+        connection.executemany("INSERT INTO words (words, rowid, text) VALUES ('delete', ?, ?)", texts)
+
+    def _covers(self, row_id: int) -> bool:
+        return self.is_complete or row_id <= self.up_to
+
+
+def has_fts5(connection: sqlite3.Connection) -> bool:
+    """Return whether this Python's SQLite has FTS5."""
+    return ("fts5",) in connection.execute("SELECT name FROM pragma_module_list").fetchall()
+
+
+def create_words(connection: sqlite3.Connection) -> None:
+    """Make the index of words of a new index, if this Python's SQLite can."""
+    if has_fts5(connection):
+        connection.execute(CREATE_WORDS)
+        Words(0).write(connection)
+
+
+def clear_words(connection: sqlite3.Connection) -> None:
+    """Delete all documents from the index of words."""
+    connection.execute("INSERT INTO words (words) VALUES ('delete-all')")
+
+
+def fill_words(connection: sqlite3.Connection) -> bool:
+    """Bring some more documents of an earlier release into the index of words; return whether there are more.
+
+    To be called in a write transaction, again and again. The documents' generation does not move.
+    """
+    words = Words.read(connection)
+    if words is None:
+        connection.execute("DROP TABLE IF EXISTS words")
+        connection.execute(CREATE_WORDS)
+        words = Words(0, 0)
+    query = "SELECT rid, content FROM documents WHERE rid > ? ORDER BY rid LIMIT ?"
+    rows = connection.execute(query, (words.up_to, _FILLED_TOGETHER)).fetchall()
+    is_last = len(rows) < _FILLED_TOGETHER
+    Words(0).add(connection, rows)
+    if is_last:
+        connection.execute("INSERT INTO words (words) VALUES ('optimize')")
+    replace(words, up_to=_COMPLETE if is_last else rows[-1][0]).write(connection)
+    return not is_last
+
+
+def check_words(connection: sqlite3.Connection, location: str) -> None:
+    """Check that words can be searched.
+
+    Raises:
+        StoreError: SQLite has no FTS5, or the index of words does not cover all documents.
+    """
+    if not has_fts5(connection):
+        raise StoreError(
+            f"The SQLite {sqlite3.sqlite_version} of this Python has no FTS5, which searches by words need "
+            '(mode="hybrid" and "lexical"): use another build of Python, or mode="late".'
+        )
+    words = Words.read(connection)
+    if words is None or not words.is_complete:
+        raise StoreError(
+            f"The index in {location} has no index of words that covers all documents, because an earlier release "
+            "wrote to it: call optimize() once (`late-interaction optimize`)."
+        )
+
+
+def find_words(
+    connection: sqlite3.Connection,
+    views: Views,
+    view: View,
+    words: Sequence[str],
+    n: int,
+    filter: Filter | None,
+    also: Sequence[str],
+) -> WordMatches:
+    """Return the `n` documents of a view that match a filter with the highest BM25, and the BM25 of others."""
+    rows = (view.indexed, view.unindexed)
+    row_ids, scores = bm25(connection, words)
+    alive = [each.alive for each in rows]
+    allowed = alive if filter is None else views.allowed(connection, filter, view)
+    asked, best, others = set(also), list[tuple[str, float]](), dict[str, float]()
+    for part, is_alive, is_allowed in zip(rows, alive, allowed, strict=True):
+        places = np.searchsorted(part.row_ids, row_ids)
+        found = places < len(part.row_ids)
+        found[found] = part.row_ids[places[found]] == row_ids[found]
+        places, part_scores = places[found], scores[found]
+        keep = is_alive[places]
+        places, part_scores = places[keep], part_scores[keep]
+        if asked:
+            known = (
+                (part.doc_ids[i], score)
+                for i, score in zip(places.tolist(), part_scores.tolist(), strict=True)
+            )
+            others.update(pair for pair in known if pair[0] in asked)
+        keep = is_allowed[places]
+        best += _best_n(part.doc_ids, places[keep], part_scores[keep], n)
+    return WordMatches(dict(sorted(best, key=lambda pair: (-pair[1], pair[0]))[:n]), others)
+
+
+def _best_n(
+    doc_ids: list[str], places: NDArray[np.int64], scores: NDArray[np.float64], n: int
+) -> list[tuple[str, float]]:
+    """Return the `n` highest scores with their ids, and all that equal the last of them."""
+    if n < len(scores):
+        keep = scores >= np.partition(scores, -n)[-n]
+        places, scores = places[keep], scores[keep]
+    return [(doc_ids[i], score) for i, score in zip(places.tolist(), scores.tolist(), strict=True)]
+
+
+def bm25(
+    connection: sqlite3.Connection, words: Sequence[str]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return row ids and BM25 of all documents that have one of the words, ascending by row id."""
+    # A word has no quotes in it (`query_words`), and in quotes nothing is syntax.
+    query = " OR ".join(f'"{word}"{" *" if is_prefix(word) else ""}' for word in words)
+    statement = "SELECT rowid, -bm25(words) FROM words WHERE words MATCH ?"
+    rows = connection.execute(statement, (query,)).fetchall() if words else []
+    table = np.array(rows, np.float64).reshape(-1, 2)
+    return table[:, 0].astype(np.int64), table[:, 1]
+
+
+def words_bytes(connection: sqlite3.Connection) -> int:
+    """Return about how much room the index of words takes."""
+    if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'words_data'").fetchone():
+        return 0
+    query = "SELECT coalesce(sum(length(block) + 12), 0) FROM words_data"
+    docsize = "SELECT coalesce(sum(length(sz) + 10), 0) FROM words_docsize"
+    return sum(int(connection.execute(each).fetchone()[0]) for each in (query, docsize))
+
+
+def word_hits(query: str, texts: Sequence[str]) -> list[list[Span]]:
+    """Return the words of texts that a search by words finds: those with the stem of a word of the query.
+
+    >>> text = "Pie of green apples"
+    >>> [[text[start:end] for start, end in spans] for spans in word_hits("an apple", [text])]
+    [['apples']]
+    """
+    connection = sqlite3.connect(":memory:")
+    if not has_fts5(connection):
+        return [[] for _ in texts]
+    connection.execute(CREATE_WORDS)
+    units = [[(span, unit) for span, unit in text_words(text)] for text in texts]
+    every = {unit for each in units for _, unit in each}
+    by_row = dict(enumerate(every))
+    connection.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", by_row.items())
+    row_ids, _ = bm25(connection, query_words(query)[:MOST_WORDS])
+    hits = {by_row[row_id] for row_id in row_ids.tolist()}
+    return [_joined(span for span, unit in each if unit in hits) for each in units]
+
+
+def _joined(spans: Iterable[Span]) -> list[Span]:
+    """Return spans with those that overlap made one."""
+    joined: list[Span] = []
+    for start, end in spans:
+        if joined and start < joined[-1][1]:
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((start, end))
+    return joined
