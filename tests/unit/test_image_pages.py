@@ -80,6 +80,14 @@ def test_a_page_that_is_damaged_is_named(tmp_path: Path) -> None:
         load_image(rows[2]["image"])
 
 
+def test_a_page_of_a_file_that_is_gone(tmp_path: Path) -> None:
+    file = pages(tmp_path / "fax.tif")
+    [first, *_] = image_pages(file)
+    file.unlink()
+    with pytest.raises(ValueError, match=r"fax\.tif, page 1 cannot be read: No such file"):
+        load_image(first["image"])
+
+
 def test_a_file_of_pages_given_as_an_image_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"has 3 pages: image_pages\(path\) gives each as a row"):
         load_image(pages(tmp_path / "fax.tif"))

@@ -155,13 +155,16 @@ def load_page(path: str, page: int) -> Image.Image:
         ValueError: it is damaged, or too large.
     """
     name = f"{path}, page {page}"
-    _, data = _read(Path(path), allow_urls=False)
-    image = _opened(io.BytesIO(data), name)
     try:
-        image.seek(page - 1)
-    except Exception as error:
-        raise ValueError(f"{name} is damaged: {error}.") from error
-    return _decoded(image, name, None, data=None, is_page=True).image
+        with open(path, "rb") as file:  # noqa: PTH123 – as a path is written
+            image = _opened(file, name)
+            try:
+                image.seek(page - 1)
+            except Exception as error:
+                raise ValueError(f"{name} is damaged: {error}.") from error
+            return _decoded(image, name, None, data=None, is_page=True).image
+    except OSError as error:
+        raise ValueError(f"{name} cannot be read: {error.strerror}.") from None
 
 
 def _opened(file: IO[bytes], name: str) -> Image.Image:
