@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         StoreLockedError,
         StoreWriteError,
     )
+    from late_interaction.folders import ReadOptions
     from late_interaction.images.loading import load_image
     from late_interaction.images.pages import image_pages
     from late_interaction.images.pdf import pdf_pages
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from late_interaction.stores.base import Candidates, Store
     from late_interaction.stores.local.store import LocalStore
     from late_interaction.sync import SyncPipeline
+    from late_interaction.syncing import SyncReport
     from late_interaction.types import (
         Document,
         EncodedDocument,
@@ -65,6 +67,7 @@ _HOMES = {
     "late_interaction.encoders.base": ("LateInteractionModel",),
     "late_interaction.encoders.colbert": ("ColBERTModel",),
     "late_interaction.encoders.colpali": ("ColPaliModel",),
+    "late_interaction.folders": ("ReadOptions",),
     "late_interaction.images.loading": ("load_image",),
     "late_interaction.encoders.precomputed": ("PrecomputedEmbeddings",),
     "late_interaction.encoders.projection": ("ProjectedModel", "fit_projection"),
@@ -92,6 +95,7 @@ _HOMES = {
     "late_interaction.stores.local.store": ("LocalStore",),
     "late_interaction.starting": ("open",),
     "late_interaction.sync": ("SyncPipeline",),
+    "late_interaction.syncing": ("SyncReport",),
     "late_interaction.types": (
         "Document",
         "EncodedDocument",
@@ -131,6 +135,7 @@ __all__ = [
     "ProjectedModel",
     "QueryVectors",
     "RaggedTokens",
+    "ReadOptions",
     "RowFailure",
     "RowOptions",
     "SearchOptions",
@@ -142,6 +147,7 @@ __all__ = [
     "StoreLockedError",
     "StoreWriteError",
     "SyncPipeline",
+    "SyncReport",
     "WriteOptions",
     "__version__",
     "fit_projection",

@@ -48,6 +48,9 @@ _HINTS: tuple[tuple[type | tuple[type, ...], str], ...] = (
     ((dt.timedelta, np.timedelta64), "write its total_seconds()"),
 )
 
+MARK = "_sync"
+"""Key under which a store keeps the mark of a document that `sync` wrote; no part of its metadata."""
+
 
 class NotPlainError(ValueError):
     """A value has no plain form.
@@ -70,14 +73,27 @@ def check_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         TypeError: they are not a mapping, or a key is not a str.
-        ValueError: a key holds a NUL character, they nest too deep, or a value has no plain form.
+        ValueError: a key holds a NUL character or is reserved, they nest too deep, or a value has no plain form.
     """
     if not isinstance(metadata, Mapping):
         raise TypeError(f"metadata are a mapping such as {{'lang': 'en'}}, not {shown(metadata)}.")
+    if MARK in metadata:
+        raise ValueError(f"the metadata key {MARK!r} is reserved for what sync keeps of a document.")
     try:
         return {check_key(key): plain_value(value, str(key), 1) for key, value in metadata.items()}
     except NotPlainError as error:
         raise ValueError(f"metadata {error.path[:80]!r} {error.reason}") from None
+
+
+def with_mark(metadata: Mapping[str, Any], mark: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what a store keeps as metadata: them, and the mark of `sync` under its reserved key."""
+    return dict(metadata) if mark is None else {**metadata, MARK: dict(mark)}
+
+
+def without_mark(stored: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Return the metadata in what `with_mark` made, and the mark."""
+    mark = stored.pop(MARK, None)
+    return stored, mark
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -116,7 +132,7 @@ class MetadataChange:
 
     def apply(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
         """Return what becomes of metadata."""
-        kept = {} if self.replace else {k: v for k, v in metadata.items() if k not in self.remove}
+        kept = {k: v for k, v in metadata.items() if k == MARK or not (self.replace or k in self.remove)}
         return {**kept, **self.values}
 
 

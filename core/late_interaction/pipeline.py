@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 import weakref
 from collections.abc import Collection, Mapping, Sequence
@@ -25,11 +26,13 @@ from late_interaction.encoders.projection import restored
 from late_interaction.errors import IndexMismatchError, IndexNotFoundError, StoreError
 from late_interaction.explain.explaining import FoundBy, explain_document
 from late_interaction.filters import Filter, parse_filter
+from late_interaction.folders import FolderSync, ReadOptions, as_paths
 from late_interaction.images.loading import load_image
 from late_interaction.indexing import IndexingRun
 from late_interaction.lifecycle import FirstUse
 from late_interaction.metadata import MetadataChange
 from late_interaction.options import (
+    BATCH_SIZE,
     FilterSpec,
     IndexOptions,
     IndexSettings,
@@ -50,6 +53,7 @@ from late_interaction.searching import search
 from late_interaction.stores.base import Store
 from late_interaction.stores.copying import copy_index
 from late_interaction.stores.opening import Place, copy_target, open_store
+from late_interaction.syncing import SyncReport, sync_rows
 from late_interaction.types import (
     DocId,
     Document,
@@ -326,6 +330,63 @@ class LateInteractionPipeline(Remade):
         return await IndexingRun(self.model, store, self._in_flight(), self.settings, settings).index(
             rows, matrices
         )
+
+    async def sync(
+        self,
+        source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Rows,
+        *,
+        prune: bool = False,
+        scope: str | None = None,
+        root: str | os.PathLike[str] | None = None,
+        exclude: Sequence[str] = (),
+        gitignore: bool = True,
+        reading: ReadOptions | None = None,
+        batch_size: int = BATCH_SIZE,
+        show_progress: bool = False,
+    ) -> SyncReport:
+        """Bring the index in step with files or rows: only what is new or changed is encoded.
+
+        Files are compared by a hash of their bytes, and only changed ones are read; rows are compared with what is
+        stored. Changed metadata alone are written without encoding. A call that was interrupted goes on where it was.
+
+        Args:
+            source: a file or folder, or several; or an iterable or async iterable of rows that have ids.
+            prune: delete what is removed: the documents of this scope that are no longer among the files or rows.
+                Documents of other scopes, and those that other methods wrote, are never removed.
+            scope: tells these files or rows from others in the index. By default rows are in one scope together,
+                and those of a folder in its own, also when it was moved.
+            root: ids and sources of files are relative to it; by default to each folder that is given.
+            exclude: patterns of files to leave out, as in .gitignore.
+            gitignore: leave out what .gitignore files name.
+            reading: how files are read, such as `ReadOptions(dpi=200)`.
+            batch_size: as for `index_documents`.
+            show_progress: show a progress bar.
+
+        Returns:
+            What is new, changed, unchanged and removed, and what failed: nothing is raised for a bad row or file.
+
+        Raises:
+            ValueError: a path does not exist or is outside of the root, or there is nothing to read.
+        """
+        paths = as_paths(source)
+        settings = RowSettings(batch_size, show_progress=show_progress and paths is None)
+        check_flag("prune", prune)
+        store = await self._opened()
+        index = IndexingRun(self.model, store, self._in_flight(), self.settings, settings).index
+        if paths is None:
+            return await sync_rows(store, index, cast("Rows", source), scope or "", prune=prune)
+        folder = await asyncio.to_thread(
+            FolderSync,
+            paths,
+            images=self.model.supports_images,
+            root=None if root is None else Path(root),
+            scope=scope,
+            exclude=exclude,
+            gitignore=gitignore,
+            reading=reading,
+        )
+        await folder.compare(store)
+        return await folder.run(store, index, self.model, prune=prune, show_progress=show_progress)
 
     async def optimize(self, *, show_progress: bool = False, refit: bool = False) -> dict[str, Any]:
         """Bring the store's search structures up to date; `index_documents` does so at its end.

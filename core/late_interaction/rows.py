@@ -105,7 +105,7 @@ def check_row(row: Row, number: int = 0, ids: IdsOf = "random") -> Pending:
         ValueError, TypeError: what is wrong with the row.
     """
     if isinstance(row, Document):
-        document = _check(row.doc_id, row.content, row.content_type, row.metadata)
+        document = _check(row.doc_id, row.content, row.content_type, row.metadata, row.mark)
         if document.content_type != "image":
             return Pending(number, document, item=document.content)
         image = document.metadata.get(IMAGE_KEY)
@@ -146,13 +146,13 @@ def _check_encodable(row: Encodable, number: int) -> Pending:
         text = given.content if row.text is None else _check_content(row.text, "text")
         if is_blank(text) and not is_blank(given.content):
             raise ValueError("its 'text' is empty or only white space, and its content is not.")
-        document = _check(given.doc_id, given.content, given.content_type, given.metadata)
+        document = _check(given.doc_id, given.content, given.content_type, given.metadata, given.mark)
         return Pending(number, document, item=text)
     item = None if row.text is None else _check_content(row.text, "text")
     if item is not None and is_blank(item):
         raise ValueError("its 'text' is empty or only white space, and its image is not to be encoded.")
     document = _check(
-        given.doc_id, given.content, "image", given.metadata, content_optional=given.content == ""
+        given.doc_id, given.content, "image", given.metadata, given.mark, content_optional=given.content == ""
     )
     return Pending(number, document, row.image, has_pending_image=True, item=item)
 
@@ -225,13 +225,14 @@ def _check(
     content: object,
     content_type: object,
     metadata: Mapping[str, Any],
+    mark: Mapping[str, Any] | None = None,
     *,
     content_optional: bool = False,
 ) -> Document:
     content = "" if content_optional else _check_content(content, "content")
     if not isinstance(content_type, str) or content_type not in CONTENT_TYPES:
         raise ValueError(f"'content_type' is one of {', '.join(CONTENT_TYPES)}, not {shown(content_type)}.")
-    return Document(check_doc_id(doc_id), content, str(content_type), check_metadata(metadata))
+    return Document(check_doc_id(doc_id), content, str(content_type), check_metadata(metadata), mark)
 
 
 def _check_content(content: object, name: str) -> str:

@@ -280,6 +280,18 @@ class SyncPipeline(Closable, Remade):
     index_document = _synced(LateInteractionPipeline.index_document)
     index_documents = _feeding(LateInteractionPipeline.index_documents)
     index_embeddings = _feeding(LateInteractionPipeline.index_embeddings)
+    sync = _feeding(
+        LateInteractionPipeline.sync,
+        """
+        >>> import late_interaction
+        >>> index = late_interaction.open("kept", model="demo")
+        >>> rows = {"a": "Apple pie with cinnamon", "b": "The tide comes in at noon"}
+        >>> print(index.sync([{"doc_id": key, "content": text} for key, text in rows.items()]))
+        2 new, 0 changed, 0 unchanged, 0 removed
+        >>> print(index.sync([{"doc_id": "a", "content": "Apple pie"}], prune=True))
+        0 new, 1 changed, 0 unchanged, 1 removed
+        """,
+    )
     optimize = _synced(LateInteractionPipeline.optimize)
     fit_candidates = _synced(LateInteractionPipeline.fit_candidates)
 

@@ -30,12 +30,14 @@ class Document:
         content: its text, or, for another content type, what stands for it (a path, a caption).
         content_type: "text" or "image".
         metadata: plain values by key (see `late_interaction.metadata`); types are kept.
+        mark: where `sync` has it from, which is stored beside the metadata; None for a document of another call.
     """
 
     doc_id: str
     content: str
     content_type: str = "text"
     metadata: dict[str, Any] = field(default_factory=dict)
+    mark: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

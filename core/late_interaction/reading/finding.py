@@ -33,11 +33,13 @@ class Found:
         files: each once, in the order of their names within a folder, links resolved.
         named: those that were named themselves, and not by a folder.
         left_out: for each reason, how many files of each suffix; one left out whole is a "folder".
+        names: of each file the folder that it was found through, and its path from there, with slashes.
     """
 
     files: tuple[Path, ...]
     named: frozenset[Path] = frozenset()
     left_out: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    names: Mapping[Path, tuple[Path, str]] = field(default_factory=dict)
 
     @property
     def n_left_out(self) -> int:
@@ -112,20 +114,21 @@ def find(paths: Iterable[Path], *, exclude: Sequence[str] = (), gitignore: bool 
     from pathspec import GitIgnoreSpec
 
     walk = _Walk(GitIgnoreSpec.from_lines(exclude), gitignore=gitignore)
-    found: list[Path] = []
+    found: dict[Path, tuple[Path, str]] = {}
     named: set[Path] = set()
     paths = list(paths)
     for path in paths:
         if path.is_dir():
-            found += walk.files(path)
+            for file, name in walk.files(path):
+                found.setdefault(file, (_absolute(path), name))
         elif not path.exists():
             raise ValueError(f"There is no file or folder {path}.")
         elif path.suffix.lower() in KINDS:
-            found.append(path.resolve())
+            found.setdefault(path.resolve(), (_absolute(path).parent, path.name))
             named.add(path.resolve())
         else:
             walk.leave_out(UNKNOWN, path)
-    result = Found(tuple(dict.fromkeys(found)), frozenset(named), walk.left_out)
+    result = Found(tuple(found), frozenset(named), walk.left_out, found)
     if not found:
         left_out = f" {result}.".replace("\n", "; ") if result.left_out else ""
         raise ValueError(
@@ -147,13 +150,13 @@ class _Walk:
         suffix = "folder" if path.is_dir() else path.suffix.lower() or "without a suffix"
         self.left_out.setdefault(why, Counter())[suffix] += 1
 
-    def files(self, root: Path) -> Iterator[Path]:
-        """Yield the files in a folder, those of a folder before those after it by name."""
+    def files(self, root: Path) -> Iterator[tuple[Path, str]]:
+        """Yield the files in a folder and their paths from it, those of a folder before those after it by name."""
         self._seen.clear()
         rules = list(_rules_above(_absolute(root))) if self._gitignore else []
         yield from self._inside(root, root, rules)
 
-    def _inside(self, folder: Path, root: Path, rules: list[tuple[Path, Any]]) -> Iterator[Path]:
+    def _inside(self, folder: Path, root: Path, rules: list[tuple[Path, Any]]) -> Iterator[tuple[Path, str]]:
         stat = folder.stat()
         if (stat.st_dev, stat.st_ino) in self._seen:
             return
@@ -179,7 +182,7 @@ class _Walk:
             elif is_folder:
                 yield from self._inside(path, root, rules)
             elif path.is_file() and path.suffix.lower() in KINDS:
-                yield path.resolve()
+                yield path.resolve(), inside
             else:
                 self.leave_out(UNKNOWN, path)
 

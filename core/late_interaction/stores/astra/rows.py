@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from late_interaction.errors import StoreError
-from late_interaction.metadata import dumps, loads
+from late_interaction.metadata import dumps, loads, with_mark, without_mark
 from late_interaction.packing import pack, unpack
 from late_interaction.stores.astra.client import Row
 from late_interaction.stores.astra.limits import DOCUMENT_BYTES, ID_BYTES, InsertSizes, Limits
@@ -96,7 +96,7 @@ def prepare(
         "doc_id": document.doc_id,
         "content": document.content,
         "content_type": document.content_type,
-        "metadata": metadata_text(document.metadata),
+        "metadata": metadata_text(with_mark(document.metadata, document.mark)),
     }
     cells = declared_columns(document.metadata, fields)
     row = {
@@ -147,7 +147,7 @@ def declared_columns(metadata: Mapping[str, Any], fields: Mapping[str, Field]) -
 
 def document_of(row: Mapping[str, Any]) -> Document:
     """Return the document of a row that has the columns `DOCUMENT`."""
-    return Document(row["doc_id"], row["content"], row["content_type"], metadata_of(row))
+    return Document(row["doc_id"], row["content"], row["content_type"], *without_mark(metadata_of(row)))
 
 
 def metadata_of(row: Mapping[str, Any]) -> dict[str, Any]:

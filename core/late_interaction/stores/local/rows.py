@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from late_interaction.errors import RowFailure
+from late_interaction.metadata import with_mark
 from late_interaction.packing import pack
 from late_interaction.stores.local.filters import to_json
 from late_interaction.stores.local.tables import select_in
@@ -30,7 +31,7 @@ def prepare(documents: Sequence[EncodedDocument], spec: IndexSpec) -> tuple[list
         try:
             for name in ("doc_id", "content", "content_type"):
                 check_unicode(getattr(document, name), name)
-            metadata = metadata_to_json(document.metadata)
+            metadata = metadata_to_json(with_mark(document.metadata, document.mark))
         except ValueError as error:
             failures.append(RowFailure(number, document.doc_id, str(error)))
             continue

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.errors import StoreError
-from late_interaction.metadata import loads
+from late_interaction.metadata import loads, without_mark
 from late_interaction.types import Document, IndexSpec, PackingDtype
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ def to_document(row: tuple[Any, ...]) -> Document:
         raise StoreError(
             f"The document {row[0]!r:.100} is damaged: a column is not text. Put a backup in its place."
         )
-    return Document(row[0], row[1], row[2], to_metadata(row[3]))
+    return Document(row[0], row[1], row[2], *without_mark(to_metadata(row[3])))
 
 
 def to_metadata(text: Any) -> dict[str, Any]:

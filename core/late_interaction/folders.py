@@ -1,0 +1,385 @@
+"""Folders in step with an index: which files changed is told by their hashes, and only those are read."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from late_interaction.encoders.base import LateInteractionModel
+from late_interaction.images.pdf import DPI, PDF_TIMEOUT_S
+from late_interaction.metadata import MARK, MetadataChange
+from late_interaction.pacing import Rows
+from late_interaction.reading.files import read_rows
+from late_interaction.reading.finding import Found, find
+from late_interaction.reading.kinds import Kind, kind_of
+from late_interaction.reading.problems import ReadProblem
+from late_interaction.rows import Row, row_id
+from late_interaction.stores.base import Store
+from late_interaction.syncing import Mark, Origin, Placed, SyncReport, SyncRun
+from late_interaction.types import Document, IndexedIds
+
+_READING = 1
+"""Counts what changes the rows of a file: another number, and every file is read again."""
+
+_PLAIN = (Kind.TEXT, Kind.MARKDOWN, Kind.RST, Kind.CODE)
+_WITH_FILES = (Kind.CSV, Kind.JSON, Kind.JSON_LINES)
+_AT_ONCE = 16
+_DELETED_AT_ONCE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How files are read: the options of `read_rows` of these names."""
+
+    content_column: str | None = None
+    id_column: str | None = None
+    delimiter: str | None = None
+    encoding: str | None = None
+    passage_tokens: int | None = None
+    overlap: int = 0
+    headings: bool = True
+    dpi: float = DPI
+    pdf_timeout_s: float = PDF_TIMEOUT_S
+    password: str | None = field(default=None, repr=False)
+    ocr: bool = False
+
+    def fingerprint(self, *, images: bool) -> str:
+        """Return a hash of all that changes the rows of a file, but the file and the model."""
+        said = {**asdict(self), "images": images, "reading": _READING}
+        del said["pdf_timeout_s"], said["password"]
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file, and how the index knows it.
+
+    Attributes:
+        path: where it is.
+        origin: its scope, and its name from the folder.
+        mark: the hash of its bytes and of how they are read; "" where it cannot be read.
+    """
+
+    path: Path
+    origin: Origin
+    mark: str
+
+
+class FolderSync:
+    """One call that brings an index in step with files and folders.
+
+    Args:
+        paths: files and folders.
+        images: the model encodes images.
+        root: names are from here; by default from each folder that is given, and of a file from its own folder.
+        scope: tells these files from others in the index; by default it is made of the folder's place. A folder that
+            moved is known by its files.
+        exclude: patterns of files to leave out, as in .gitignore.
+        gitignore: leave out what .gitignore files name.
+        reading: how files are read.
+        on_problem: called with each file, or fault of a file, that cannot be read.
+
+    Raises:
+        ValueError: a path does not exist or is outside of the root, or there is nothing to read.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        *,
+        images: bool,
+        root: Path | None = None,
+        scope: str | None = None,
+        exclude: Sequence[str] = (),
+        gitignore: bool = True,
+        reading: ReadOptions | None = None,
+        on_problem: Callable[[ReadProblem], None] = lambda problem: None,
+    ) -> None:
+        everything = find(paths, exclude=exclude, gitignore=gitignore)
+        self.found = everything.readable(images=images)
+        self.n_files = len(everything.files) + everything.n_left_out
+        self.problems: list[ReadProblem] = []
+        self._on_problem = on_problem
+        self._images = images
+        self._reading = reading or ReadOptions()
+        self._scope = scope
+        self._root = None if root is None else Path(os.path.abspath(root))  # noqa: PTH100 - links keep their names
+        self._beir = _beir(self.found)
+        self._files = [self._file(path) for path in self.found.files if path not in self._beir]
+        self._covers = {self._named(Path(os.path.abspath(path))) for path in paths}  # noqa: PTH100
+        self._known: dict[str, tuple[Document, Mark | None]] = {}
+        self._of_source: dict[Origin, list[str]] = {}
+        self._unchanged: list[str] = []
+        self._to_read: list[_File] = []
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no file has to be read."""
+        return not self._to_read
+
+    def _file(self, path: Path) -> _File:
+        base, name = self.found.names[path]
+        scope, prefix, _ = self._named(base)
+        source = f"{prefix}{name}"
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()[:32]
+        except OSError:
+            digest = ""  # Reading it says why.
+        return _File(path, (scope, source), f"{digest}-{self._reading.fingerprint(images=self._images)}")
+
+    def _named(self, path: Path) -> tuple[str, str, bool]:
+        """Return the scope of a path that was given, what its files' names begin with, and whether it is a folder."""
+        is_folder = path.is_dir()
+        base = self._root or (path if is_folder else path.parent)
+        if not path.is_relative_to(base):
+            raise ValueError(f"{path} is not inside of the root {base}.")
+        inside = path.relative_to(base).as_posix()
+        prefix = "" if inside == "." else inside + "/" * is_folder
+        scope = self._scope
+        if scope is None:
+            scope = hashlib.sha256(os.fsencode(base.resolve())).hexdigest()[:16]
+        return scope, prefix, is_folder
+
+    # --- what the index has
+
+    async def compare(self, store: Store) -> None:
+        """Learn which files changed; no model is needed for it."""
+        self._known = {document.doc_id: (document, document.mark) for document in await store.find()}
+        await self._adopt(store)
+        for doc_id, (_, mark) in self._known.items():
+            if mark is not None:
+                self._of_source.setdefault((mark["scope"], mark.get("source", "")), []).append(doc_id)
+        for file in self._files:
+            ids = self._of_source.get(file.origin, [])
+            if self._is_unchanged(file, ids):
+                self._unchanged += ids
+            else:
+                self._to_read.append(file)
+
+    def _is_unchanged(self, file: _File, ids: Sequence[str]) -> bool:
+        kind = kind_of(file.path)
+        if self._images and kind in _WITH_FILES:
+            return False  # The images that it names may have changed.
+        marks = [self._known[doc_id][1] or {} for doc_id in ids]
+        if not marks:
+            return (
+                kind in _PLAIN
+                and not file.path.read_bytes()[:4096].strip()
+                and file.path.stat().st_size < 4096
+            )
+        return all(mark.get("file") == file.mark for mark in marks) and len(marks) == max(
+            mark.get("rows", 0) for mark in marks
+        )
+
+    async def _adopt(self, store: Store) -> None:
+        """Take over the documents of a scope whose files are mostly here, unchanged: the folder has moved."""
+        if self._scope is not None:
+            return
+        here = {file.origin[1]: file for file in self._files}
+        own = {file.origin[0] for file in self._files}
+        sources: dict[str, dict[str, str]] = {}
+        for _, mark in self._known.values():
+            if mark is not None and "source" in mark and mark["scope"] not in own:
+                sources.setdefault(mark["scope"], {})[mark["source"]] = mark["file"].partition("-")[0]
+        for scope, files in sources.items():
+            same = [
+                name
+                for name, digest in files.items()
+                if name in here and here[name].mark.startswith(digest + "-")
+            ]
+            if 2 * len(same) < len(files) or not same:
+                continue
+            to = here[same[0]].origin[0]
+            for doc_id, (document, mark) in self._known.items():
+                if mark is not None and mark["scope"] == scope:
+                    moved = {**mark, "scope": to}
+                    await store.update_metadata(doc_id, MetadataChange({MARK: moved}))
+                    self._known[doc_id] = document, moved
+
+    # --- in step
+
+    async def run(
+        self,
+        store: Store,
+        index: Callable[[Rows], Awaitable[IndexedIds]],
+        model: LateInteractionModel | None,
+        *,
+        prune: bool,
+        show_progress: bool = False,
+    ) -> SyncReport:
+        """Index what changed, and remove what is gone.
+
+        Args:
+            store: the index; open.
+            index: indexes rows, as `LateInteractionPipeline.index_documents` does.
+            model: counts tokens of passages; not needed if `is_done`.
+            prune: delete the documents of files that are gone.
+            show_progress: show a progress bar.
+        """
+        done = SyncRun(store, index, self._scope or "")
+        if self._to_read:
+            total = len(self._to_read)
+            with tqdm(desc="Indexing", total=total, unit="file", disable=not show_progress) as bar:
+                await done.run(self._rows(model, bar))
+        broken = done.broken | {self._origin_of(problem.file) for problem in self.problems}
+        kept = {*done.origins, *self._unchanged}
+        read = {file.origin for file in self._to_read} - broken
+        gone, shortened = [], []
+        for doc_id, (document, mark) in self._known.items():
+            if doc_id in kept:
+                continue
+            if mark is None:
+                if self._is_of_a_path(document, broken):
+                    shortened.append(doc_id)
+            elif (where := (mark["scope"], mark.get("source", ""))) in read:
+                shortened.append(doc_id)
+            elif where not in broken and self._is_covered(where):
+                gone.append(doc_id)
+        deleted = [*shortened, *(gone if prune else ())]
+        for start in range(0, len(deleted), _DELETED_AT_ONCE):
+            await store.delete(deleted[start : start + _DELETED_AT_ONCE])
+        return SyncReport(
+            new=tuple(done.new),
+            changed=tuple(done.changed),
+            unchanged=(*self._unchanged, *done.unchanged),
+            removed=(*shortened, *gone),
+            deleted=tuple(deleted),
+            failed=(*self.problems, *done.failed),
+            left_out=self._left_out(),
+            files=self._counted(done, broken),
+            truncated=done.truncated,
+        )
+
+    def _rows(self, model: LateInteractionModel | None, bar: tqdm[None]) -> AsyncIterator[Placed]:
+        return _in_thread(self._read(model, bar))
+
+    def _read(self, model: LateInteractionModel | None, bar: tqdm[None]) -> Iterator[Placed]:
+        """Yield the rows of each file, the last one with how many they are."""
+        if model is not None and type(model).count_tokens is LateInteractionModel.count_tokens:
+            model = None  # It cannot tell, and passages estimate.
+        n_documents = 0
+        for file in self._to_read:
+            scope, source = file.origin
+            n_problems, n, before = len(self.problems), 0, None
+            bar.set_postfix_str(f"{n_documents} documents, {source}")
+            reading = self._reading
+            if file.path.name == "corpus.jsonl" and self._beir and reading.content_column is None:
+                reading = replace(reading, content_column="title,text")
+            rows = read_rows([file.path], self._note, model=model, images=self._images, **asdict(reading))
+            mark = {"scope": scope, "source": source, "file": file.mark}
+            for row in rows:
+                if before is not None:
+                    yield before
+                n += 1
+                before = Placed(_relative(row, str(file.path), source), f"{file.path}{_line(row)}", mark)
+            if before is not None:
+                complete = len(self.problems) == n_problems
+                yield replace(before, mark={**mark, "rows": n}) if complete else before
+            n_documents += n
+            bar.set_postfix_str(f"{n_documents} documents, {source}", refresh=False)
+            bar.update()
+
+    def _note(self, problem: ReadProblem) -> None:
+        self.problems.append(problem)
+        self._on_problem(problem)
+
+    def _origin_of(self, path: Path) -> Origin:
+        return next((file.origin for file in self._files if file.path == path), ("", str(path)))
+
+    def _is_covered(self, where: Origin) -> bool:
+        """Tell whether a file would be among those that were given, if it were there."""
+        return any(
+            where[0] == scope and (where[1].startswith(name) if is_folder else where[1] == (name or where[1]))
+            for scope, name, is_folder in self._covers
+        )
+
+    def _is_of_a_path(self, document: Document, broken: set[Origin]) -> bool:
+        """Tell whether an earlier release wrote this document of one of the files, with the file's path as its id."""
+        source = document.metadata.get("source")
+        return isinstance(source, str) and any(
+            source == str(file.path) and file.origin not in broken and document.doc_id.startswith(source)
+            for file in self._to_read
+        )
+
+    # --- the report
+
+    def _left_out(self) -> dict[str, int]:
+        counts: Counter[str] = Counter(path.suffix for path in self._beir)
+        for one in self.found.left_out.values():
+            counts.update(one)
+        return dict(counts)
+
+    def _counted(self, done: SyncRun, broken: set[Origin]) -> dict[str, int]:
+        changed = {done.origins[doc_id] for doc_id in (*done.new, *done.changed)}
+        states = Counter(
+            "failed" if file.origin in broken else "indexed" if file.origin in changed else "unchanged"
+            for file in self._files
+        )
+        left_out = self.found.n_left_out + len(self._beir)
+        return {
+            "indexed": states["indexed"],
+            "unchanged": states["unchanged"],
+            "left_out": left_out,
+            "failed": states["failed"],
+        }
+
+
+def _beir(found: Found) -> set[Path]:
+    """Return the files of folders in BEIR's layout that are no documents: queries and judgments."""
+    left = set()
+    for queries in found.files:
+        folder = queries.parent
+        if (
+            queries.name == "queries.jsonl"
+            and folder / "corpus.jsonl" in found.files
+            and queries not in found.named
+        ):
+            judgments = (file for file in found.files if file.parent == folder / "qrels")
+            left |= {queries, folder / "qrels.tsv", *judgments} & {*found.files}
+    return left
+
+
+def _line(row: Row) -> str:
+    metadata = row.metadata if isinstance(row, Document) else row if isinstance(row, Mapping) else {}
+    line = metadata.get("line")
+    return f":{line}" if line else ""
+
+
+def _relative(row: Row, path: str, source: str) -> Row:
+    """Return a row of a file with its name in place of its path."""
+    doc_id = row_id(row) or ""
+    rest = doc_id.removeprefix(path)
+    if doc_id.startswith(path) and (not rest or rest[0] in "#:"):
+        doc_id = source + rest
+    if isinstance(row, Document):
+        return replace(row, doc_id=doc_id, metadata={**row.metadata, "source": source})
+    assert isinstance(row, Mapping)
+    content: dict[str, Any] = {} if "content" in row or "image" not in row else {"content": source}
+    return {**row, **content, "doc_id": doc_id, "source": source}
+
+
+async def _in_thread(rows: Iterator[Placed]) -> AsyncIterator[Placed]:
+    """Yield the rows of an iterator that is advanced in another thread, as reading a file takes long."""
+    while taken := await asyncio.to_thread(lambda: list(islice(rows, _AT_ONCE))):
+        for row in taken:
+            yield row
+
+
+def as_paths(source: object) -> list[Path] | None:
+    """Return what was given to sync as paths; None for rows."""
+    if isinstance(source, str | os.PathLike):
+        return [Path(source)]
+    if isinstance(source, Sequence) and source and all(isinstance(one, str | os.PathLike) for one in source):
+        return [Path(one) for one in source]
+    return None

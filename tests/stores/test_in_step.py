@@ -1,0 +1,228 @@
+"""`sync`: an index in step with rows, folders and files; on both engines for rows, in a folder for files."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from late_interaction import LateInteractionPipeline, ReadOptions, SyncPipeline
+from tests.models import HashModel
+
+
+class Counting(HashModel):
+    """Counts the documents that it encodes."""
+
+    n_encoded = 0
+
+    def encode_documents(self, documents: Any, **options: Any) -> Any:
+        self.n_encoded += len(documents)
+        return super().encode_documents(documents, **options)
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[SyncPipeline]:
+    with SyncPipeline(tmp_path / "db", Counting()) as pipeline:
+        yield pipeline
+
+
+def row(doc_id: str, content: str, **metadata: Any) -> dict[str, Any]:
+    return {"doc_id": doc_id, "content": content, **metadata}
+
+
+def ids(index: SyncPipeline) -> list[str]:
+    return sorted(document.doc_id for document in index.find())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "one"
+    (made / "in").mkdir(parents=True)
+    (made / "a.txt").write_text("the wing is thin\n")
+    (made / "in" / "b.md").write_text("# Head\n\nthe flow is fast\n")
+    (made / "c.zip").write_bytes(b"PK")
+    return made
+
+
+def test_rows_come_into_step(index: SyncPipeline) -> None:
+    first = index.sync([row("a", "wing", n=1), row("b", "flow"), row("c", "heat")])
+    assert (first.new, first.removed) == (("a", "b", "c"), ())
+    index.index_documents([row("hand", "made")])
+    index.model.n_encoded = 0  # type: ignore[attr-defined]
+    again = index.sync(iter([row("a", "wing", n=2), row("b", "flows")]))
+    assert (again.changed, again.unchanged, again.removed, again.deleted) == (("a", "b"), (), ("c",), ())
+    assert index.model.n_encoded == 1  # type: ignore[attr-defined]
+    assert index.get_documents(["a"])[0].metadata == {"n": 2}
+    assert ids(index) == ["a", "b", "c", "hand"]
+    pruned = index.sync([row("a", "wing", n=2), row("b", "flows")], prune=True)
+    assert (pruned.unchanged, pruned.deleted) == (("a", "b"), ("c",))
+    assert str(pruned) == "0 new, 0 changed, 2 unchanged, 1 removed"
+    assert ids(index) == ["a", "b", "hand"]
+
+
+def test_an_async_iterable_will_do(tmp_path: Path) -> None:
+    async def rows() -> AsyncIterator[dict[str, Any]]:
+        yield row("a", "wing")
+
+    async def run() -> tuple[str, ...]:
+        async with LateInteractionPipeline(tmp_path, HashModel()) as pipeline:
+            return (await pipeline.sync(rows())).new
+
+    assert asyncio.run(run()) == ("a",)
+
+
+def test_scopes_do_not_touch_each_other(index: SyncPipeline) -> None:
+    index.sync([row("a", "wing")], scope="x")
+    other = index.sync([row("b", "flow"), row("a", "other")], scope="y", prune=True)
+    assert other.new == ("b",)
+    assert [failure.doc_id for failure in other.failed] == ["a"]  # type: ignore[attr-defined]
+    assert index.get_documents(["a"])[0].content == "wing"
+
+
+def test_equal_ids_are_told_and_the_first_is_kept(index: SyncPipeline) -> None:
+    report = index.sync([row("a", "wing"), row("a", "flow"), {"content": "no id"}])
+    assert [str(one) for one in report.failed] == [
+        "row 1 (doc_id 'a'): row 1 has the id of row 0, which is kept.",
+        "row 2: it has no doc_id, by which it could be compared.",
+    ]
+    assert index.get_documents(["a"])[0].content == "wing"
+
+
+def test_documents_of_other_calls_are_compared_by_content(index: SyncPipeline) -> None:
+    index.index_documents([row("a", "wing"), row("b", "flow")])
+    index.model.n_encoded = 0  # type: ignore[attr-defined]
+    report = index.sync([row("a", "wing"), row("b", "flows")])
+    assert (report.unchanged, report.changed) == (("a",), ("b",))
+    assert index.model.n_encoded == 1  # type: ignore[attr-defined]
+
+
+def test_what_sync_keeps_is_no_metadata(index: SyncPipeline, tmp_path: Path) -> None:
+    index.sync([row("a", "wing", n=1)])
+    assert index.search("wing")[0].metadata == {"n": 1}
+    index.update_metadata("a", {"m": 2}, replace=True)
+    assert index.get_documents(["a"])[0].metadata == {"m": 2}
+    index.copy_to(tmp_path / "copy")
+    with SyncPipeline(tmp_path / "copy", Counting()) as copied:
+        assert copied.sync([], prune=True).removed == ("a",)
+    with pytest.raises(ValueError, match="reserved"):
+        index.index_documents([row("b", "x", _sync={})])
+
+
+def test_a_failed_row_is_not_removed(index: SyncPipeline) -> None:
+    index.sync([row("a", "wing")])
+    report = index.sync([{"doc_id": "a", "content": 5}], prune=True)
+    assert (len(report.failed), report.removed) == (1, ())
+
+
+def test_only_changed_files_are_read(index: SyncPipeline, folder: Path) -> None:
+    first = index.sync(folder)
+    assert first.new == ("a.txt#1", "in/b.md#1")
+    assert str(first) == "2 new, 0 changed, 0 unchanged, 0 removed, 1 left out (.zip 1)"
+    assert first.files == {"indexed": 2, "unchanged": 0, "left_out": 1, "failed": 0}
+    assert {document.metadata["source"] for document in index.find()} == {"a.txt", "in/b.md"}
+    index.model.n_encoded = 0  # type: ignore[attr-defined]
+    (folder / "a.txt").write_text("the wing is thick\n")
+    again = index.sync(str(folder))
+    assert (again.changed, again.unchanged) == (("a.txt#1",), ("in/b.md#1",))
+    assert index.model.n_encoded == 1  # type: ignore[attr-defined]
+    assert index.get_documents(["a.txt#1"])[0].content == "the wing is thick"
+
+
+def test_a_file_that_is_gone_or_shorter(index: SyncPipeline, folder: Path) -> None:
+    lines = '{"text": "one wing"}\n', '{"text": "two wings"}\n'
+    (folder / "long.jsonl").write_text("".join(lines))
+    reading = ReadOptions(headings=False)
+    assert len(index.sync(folder, reading=reading).new) == 4
+    (folder / "long.jsonl").write_text(lines[0])
+    (folder / "a.txt").unlink()
+    report = index.sync(folder, reading=reading)
+    assert (tuple(sorted(report.removed)), report.deleted) == (("a.txt#1", "long.jsonl:2"), ("long.jsonl:2",))
+    assert index.sync(folder, reading=reading, prune=True).deleted == ("a.txt#1",)
+    assert ids(index) == ["in/b.md#1", "long.jsonl:1"]
+
+
+def test_a_moved_folder_changes_nothing(index: SyncPipeline, folder: Path) -> None:
+    index.sync(folder)
+    (folder / "in" / "b.md").write_text("another text\n")
+    moved = folder.rename(folder.with_name("two"))
+    index.model.n_encoded = 0  # type: ignore[attr-defined]
+    report = index.sync(moved, prune=True)
+    assert (report.changed, report.unchanged, report.removed) == (("in/b.md#1",), ("a.txt#1",), ())
+    assert index.model.n_encoded == 1  # type: ignore[attr-defined]
+
+
+def test_two_folders_keep_out_of_each_others_way(index: SyncPipeline, folder: Path, tmp_path: Path) -> None:
+    index.sync(folder)
+    other = tmp_path / "deep" / "one"
+    other.mkdir(parents=True)
+    (other / "a.txt").write_text("quite another text\n")
+    (other / "d.txt").write_text("heat\n")
+    report = index.sync(other, prune=True)
+    assert (report.new, report.removed) == (("d.txt#1",), ())
+    assert "another folder's a.txt" in str(report.failed[0])
+    assert report.files == {"indexed": 1, "unchanged": 0, "left_out": 0, "failed": 1}
+    together = index.sync([folder, other], root=tmp_path)
+    assert {"one/a.txt#1", "deep/one/a.txt#1"} <= {*together.new}
+
+
+def test_one_file_does_not_remove_its_neighbours(index: SyncPipeline, folder: Path) -> None:
+    index.sync(folder)
+    assert index.sync(folder / "a.txt", prune=True).unchanged == ("a.txt#1",)
+    assert len(ids(index)) == 2
+
+
+def test_equal_ids_of_two_files_name_both(index: SyncPipeline, tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    for name in "ab":
+        (files / f"{name}.csv").write_text(f"id,text\n1,the {name} wing\n")
+    report = index.sync(files)
+    assert report.new == ("1",)
+    assert f"{files / 'b.csv'}:2 has the id of {files / 'a.csv'}:2" in str(report.failed[0])
+    assert report.files == {"indexed": 1, "unchanged": 0, "left_out": 0, "failed": 1}
+
+
+def test_an_interrupted_call_goes_on(
+    index: SyncPipeline, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(60):
+        (folder / f"f{n:02}.txt").write_text(f"wing {n}\n")
+    encode = Counting.encode_documents
+
+    def fail(self: Counting, documents: Any, **options: Any) -> Any:
+        if self.n_encoded > 20:
+            raise KeyError("out of memory")
+        return encode(self, documents, **options)
+
+    monkeypatch.setattr(Counting, "encode_documents", fail)
+    with pytest.raises(KeyError):
+        index.sync(folder)
+    kept = len(ids(index))
+    assert 0 < kept < 62
+    monkeypatch.undo()
+    index.model.n_encoded = 0  # type: ignore[attr-defined]
+    assert len(index.sync(folder).new) == 62 - kept
+    assert index.model.n_encoded == 62 - kept  # type: ignore[attr-defined]
+
+
+def test_ids_of_an_earlier_release_are_replaced(index: SyncPipeline, folder: Path) -> None:
+    path = (folder / "a.txt").resolve()
+    index.index_documents([row(f"{path}#1", "the wing is thin", source=str(path))])
+    report = index.sync(folder)
+    assert report.deleted == (f"{path}#1",)
+    assert ids(index) == ["a.txt#1", "in/b.md#1"]
+
+
+def test_a_folder_of_beir_is_its_corpus(index: SyncPipeline, tmp_path: Path) -> None:
+    beir = tmp_path / "beir"
+    (beir / "qrels").mkdir(parents=True)
+    (beir / "corpus.jsonl").write_text('{"_id": "1", "title": "Wing", "text": "is thin"}\n')
+    (beir / "queries.jsonl").write_text('{"_id": "1", "text": "what is thin?"}\n')
+    (beir / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n1\t1\t1\n")
+    report = index.sync(beir)
+    assert report.new == ("1",)
+    assert index.get_documents(["1"])[0].content.split() == ["Wing", "is", "thin"]
+    assert report.files == {"indexed": 1, "unchanged": 0, "left_out": 2, "failed": 0}
