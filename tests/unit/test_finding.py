@@ -72,6 +72,13 @@ def test_a_folder_that_cannot_be_opened_is_counted(folder: Path, monkeypatch: py
     assert found.left_out == {finding.CLOSED: {"folder": 1}}
 
 
+def test_a_name_that_is_not_utf8_is_matched_too(folder: Path) -> None:
+    make(folder, "a.txt", "caf\udce9.txt")
+    (folder / ".gitignore").write_text("b.txt\n")
+    assert len(find([folder]).files) == 2
+    assert names(find([folder], exclude=["caf*"]), folder) == ["a.txt"]
+
+
 def test_patterns_exclude(folder: Path) -> None:
     make(folder, "a.txt", "b.log", "drafts/c.txt", "sub/d.log", "sub/drafts.txt")
     found = find([folder], exclude=["*.log", "drafts/"])

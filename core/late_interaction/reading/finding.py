@@ -172,7 +172,7 @@ class _Walk:
             if path.name.startswith("."):
                 continue
             is_folder = path.is_dir()
-            inside = path.relative_to(root).as_posix() + "/" * is_folder
+            inside = _matched(path.relative_to(root), is_folder=is_folder)
             if not path.exists():
                 self.leave_out(BROKEN, path)
             elif self._exclude.match_file(inside):
@@ -193,9 +193,14 @@ def _is_ignored(path: Path, rules: Iterable[tuple[Path, GitIgnoreSpec]], *, is_f
     absolute = _absolute(path)
     for folder, spec in rules:
         if absolute.is_relative_to(folder):
-            said = spec.check_file(absolute.relative_to(folder).as_posix() + "/" * is_folder).include
+            said = spec.check_file(_matched(absolute.relative_to(folder), is_folder=is_folder)).include
             ignored = ignored if said is None else said
     return ignored
+
+
+def _matched(path: Path, *, is_folder: bool) -> str:
+    """Return a path as patterns match it; what is not UTF-8 in its name is a question mark."""
+    return path.as_posix().encode(errors="replace").decode() + "/" * is_folder
 
 
 def _absolute(path: Path) -> Path:
