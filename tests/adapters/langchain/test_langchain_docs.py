@@ -37,7 +37,7 @@ def test_the_pages_examples_run(
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == 11
+    assert len(blocks) == 12
     assert re.findall(r"```(?!python)(.+)\n", PAGE) == []
     with ExitStack() as stores:
         for block in blocks:
