@@ -4,10 +4,13 @@
     python benchmarks/token_matrices.py 20000 tokens_20k.npz && python benchmarks/local.py tokens_20k.npz
     python benchmarks/local.py tokens_20k.npz --by-k
     python benchmarks/local.py tokens_20k.npz --fit
+    python benchmarks/local.py ../shared/data/tokens_5k.npz --pool 2 --rare 800 8000 --cache ~/rare
 
 Brute force is `maxsim` over all documents as float32 in memory. The store is searched through the pipeline
 with default parameters and k = 10; its time is that of the whole search without encoding. `--by-k` prints the recall
-for other k, and how many documents were scored. `--fit` prints how many candidates, all of them scored, reach a recall
+for other k, and how many documents were scored. `--pool` pools the documents first. `--rare` adds questions that rest on
+one rare code (rare_words.py), among so many documents: in how many the right document is first, and among the first
+ten, by the default search and by an exact one. `--fit` prints how many candidates, all of them scored, reach a recall
 of 0.97; `LocalStore.scaling` was fitted from it.
 """
 
@@ -20,6 +23,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from rare_words import rare_words
 from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
@@ -34,19 +38,33 @@ from late_interaction import (
     RaggedTokens,
 )
 from late_interaction.maxsim import maxsim
+from late_interaction.pooling import pool_document
 from late_interaction.stores.local.limits import Limits
 
 K = 10
 KS = (1, 2, 5, 10, 20, 50, 100)
 
 
-def load(path: Path, n: int | None) -> tuple[RaggedTokens, np.ndarray]:
+def load(path: Path, n: int | None, factor: float = 1) -> tuple[RaggedTokens, np.ndarray]:
     with np.load(path) as file:
         offsets = file["offsets"][: None if n is None else n + 1]
         tokens = file["codes"][: offsets[-1]].astype(np.float32)
         queries = file["queries"]
     tokens /= np.linalg.norm(tokens, axis=1, keepdims=True)
-    return RaggedTokens(tokens, offsets), queries
+    return pooled(RaggedTokens(tokens, offsets), factor), queries
+
+
+def pooled(documents: RaggedTokens, factor: float, protected: int = 0) -> RaggedTokens:
+    if factor == 1:
+        return documents
+    matrices = (documents.matrix(i) for i in range(len(documents)))
+    return RaggedTokens.from_matrices(
+        [pool_document(m, factor, protected_tokens=protected) for m in matrices]
+    )
+
+
+def worst_decile(recall: list[float]) -> float:
+    return float(np.mean(np.sort(recall)[: max(1, len(recall) // 10)]))
 
 
 async def fill(
@@ -69,8 +87,8 @@ async def fill(
     return pipeline, written - started, time.perf_counter() - written
 
 
-async def measure(path: Path, n: int | None, folder: Path, table: Table) -> None:
-    documents, queries = load(path, n)
+async def measure(path: Path, n: int | None, factor: float, folder: Path, table: Table) -> None:
+    documents, queries = load(path, n, factor)
     pipeline, write_s, build_s = await fill(folder, documents, path.name)
     async with pipeline:
         info = await pipeline.store.info()
@@ -98,11 +116,33 @@ async def measure(path: Path, n: int | None, folder: Path, table: Table) -> None
         f"{np.median(store) * 1e3:.1f}",
         f"{np.median(np.array(brute) / np.array(store)):.1f} ×",
         f"{np.mean(recall):.3f}",
+        f"{worst_decile(recall):.2f}",
         f"{100 * info['index_bytes'] / packed:.1f} %",
         f"{write_s:.1f}",
         f"{build_s:.1f}",
         f"{open_s:.2f}",
     )
+
+
+async def rare(n: int, factor: float, cache: Path, folder: Path, table: Table) -> None:
+    made = rare_words(n, cache)
+    documents = pooled(made.documents, factor, protected=1)
+    pipeline, _, _ = await fill(folder, documents, f"rare {n}")
+    async with pipeline:
+        for form, questions in made.questions.items():
+            found, recall = [], []
+            for question, answer in zip(questions, made.answers, strict=True):
+                default = [r.doc_id for r in await pipeline.search_with_embeddings(question, K)]
+                exact = [r.doc_id for r in await pipeline.search_with_embeddings(question, K, exact=True)]
+                found.append([str(answer) in ids for ids in (default[:1], exact[:1], default, exact)])
+                recall.append(len(set(default) & set(exact)) / K)
+            table.add_row(
+                f"{len(documents):,}",
+                form,
+                *(f"{share:.2f}" for share in np.mean(found, axis=0)),
+                f"{np.mean(recall):.3f}",
+                f"{worst_decile(recall):.2f}",
+            )
 
 
 async def by_k(path: Path, n: int | None, folder: Path) -> Table:
@@ -172,13 +212,16 @@ def main() -> None:
     parser.add_argument(
         "--documents", type=int, nargs="*", default=[None], help="how many of them; all by default"
     )
+    parser.add_argument("--pool", type=float, default=1, help="pool documents by this factor first")
+    parser.add_argument("--rare", type=int, nargs="*", default=[], help="questions for rare words in so many")
+    parser.add_argument("--cache", type=Path, help="where the encoded texts of --rare are kept")
     parser.add_argument("--by-k", action="store_true")
     parser.add_argument("--fit", action="store_true")
     arguments = parser.parse_args()
     table = Table(title=f"Embedded store and brute force, k = {K}, one thread")
     for heading in (
-        "documents", "tokens each", "brute ms", "store ms", "faster", "recall@10", "index size",
-        "write s", "build s", "open s",
+        "documents", "tokens each", "brute ms", "store ms", "faster", "recall@10", "worst tenth",
+        "index size", "write s", "build s", "open s",
     ):  # fmt: skip
         table.add_column(heading, justify="right")
     with threadpool_limits(1), tempfile.TemporaryDirectory() as folder:
@@ -187,8 +230,18 @@ def main() -> None:
                 make = fit if arguments.fit else by_k
                 table = asyncio.run(make(arguments.tokens, n, Path(folder, str(i))))
             else:
-                asyncio.run(measure(arguments.tokens, n, Path(folder, str(i)), table))
+                asyncio.run(measure(arguments.tokens, n, arguments.pool, Path(folder, str(i)), table))
+        words = Table(title="The document with a rare code, by the default search and by an exact one")
+        for heading in (
+            "documents", "question", "first", "exact", "in ten", "exact", "recall@10", "worst tenth",
+        ):  # fmt: skip
+            words.add_column(heading, justify="right")
+        for n in arguments.rare:
+            cache = arguments.cache or Path(folder)
+            asyncio.run(rare(n, arguments.pool, cache, Path(folder, f"rare {n}"), words))
     Console(width=120).print(table)
+    if arguments.rare:
+        Console(width=120).print(words)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ _READ_TOGETHER = 100
 """Documents read at least at a time while a filter decides which of `ids=` count."""
 _ATTEMPTS = 5
 """How often a search is done that saw the index replaced by another."""
-_ERROR_SPREAD = 2.35
+_ERROR_SPREAD = 2.85
 """Standard deviations; benchmarks/local.py shows the recall that comes of it."""
 
 
@@ -290,7 +290,7 @@ def may_reach_top_k(
         errors: (m,) exact minus approximate score of candidates like them, m ≥ 1.
 
     Returns:
-        (n,) bool: the approximate score, plus the errors' mean and 2.35 of their standard deviations, reaches
+        (n,) bool: the approximate score, plus the errors' mean and 2.85 of their standard deviations, reaches
         `to_beat`.
     """
     may: NDArray[np.bool_] = approximate >= to_beat - errors.mean() - _ERROR_SPREAD * errors.std()
@@ -301,22 +301,19 @@ async def _score(
     store: Store, query: QueryVectors, candidates: Candidates, plan: SearchPlan, scores: dict[str, float]
 ) -> None:
     """Add each candidate's exact score to `scores`, without those that cannot be expected in the top k."""
-    approximate = dict(zip(candidates.doc_ids, candidates.scores.tolist(), strict=True))
-    exact = list(itertools.compress(candidates.doc_ids, candidates.exact.tolist()))
-    scores.update((doc_id, approximate[doc_id]) for doc_id in exact)
-    unscored = [doc_id for doc_id in candidates.doc_ids if doc_id not in scores]
+    doc_ids, approximate = candidates.doc_ids, candidates.scores
+    exact = np.flatnonzero(candidates.exact)
+    scores.update(zip((doc_ids[i] for i in exact.tolist()), approximate[exact].tolist(), strict=True))
+    unscored = [i for i, doc_id in enumerate(doc_ids) if doc_id not in scores]
     first, others = unscored[: plan.n_first], unscored[plan.n_first :] if plan.n_first else []
-    scored = await _score_exactly(store, query, first)
+    scored = await _score_exactly(store, query, [doc_ids[i] for i in first])
     scores.update(scored)
     if others and scored and len(scores) >= plan.k:
-        errors = np.array([score - approximate[doc_id] for doc_id, score in scored.items()], np.float32)
-        may = may_reach_top_k(
-            np.array([approximate[doc_id] for doc_id in others], np.float32),
-            heapq.nlargest(plan.k, scores.values())[-1],
-            errors,
-        )
+        there = [i for i in first if doc_ids[i] in scored]
+        errors = np.array([scored[doc_ids[i]] for i in there], np.float32) - approximate[there]
+        may = may_reach_top_k(approximate[others], heapq.nlargest(plan.k, scores.values())[-1], errors)
         others = list(itertools.compress(others, may.tolist()))
-    scores.update(await _score_exactly(store, query, others))
+    scores.update(await _score_exactly(store, query, [doc_ids[i] for i in others]))
 
 
 async def _score_exactly(store: Store, query: QueryVectors, doc_ids: Sequence[str]) -> dict[str, float]:

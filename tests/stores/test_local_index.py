@@ -21,8 +21,9 @@ from late_interaction.filters import parse_filter
 from late_interaction.maxsim import maxsim
 from late_interaction.stores import local
 from late_interaction.stores.local import build
-from late_interaction.stores.local.centroids import train_centroids
+from late_interaction.stores.local.clustering import NearestCentroids, train_centroids
 from late_interaction.stores.local.limits import Limits
+from late_interaction.types import RaggedTokens
 from tests.stores.local import SMALL, SPEC, best, centroid_file, database, encoded, matrix, query
 
 
@@ -285,8 +286,39 @@ async def test_a_search_index_that_cannot_be_written_is_an_error_of_ours(store, 
     assert (await store.info())["documents_in_index"] == 300
 
 
+async def test_an_index_of_few_centroids_as_of_earlier_releases_is_used_and_optimize_trains_it_anew(
+    store, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "centroids_for", lambda n_tokens: 16)
+        await store.upsert([encoded(i) for i in range(300)])
+        await store.optimize()
+    before = (await store.info())["centroids"]
+    assert before < 32
+    assert (await best(store, query(3), 20, n_ann_tokens=2000))[0] == (await best(store, query(3), 300))[0]
+    assert (await store.info())["documents_scored_exactly"] == 0
+    await store.optimize()
+    after = (await store.info())["centroids"]
+    assert after > 4 * before
+    stamp = centroid_file(store).stat().st_mtime_ns
+    await store.optimize()
+    assert centroid_file(store).stat().st_mtime_ns == stamp
+
+
+def test_nearly_every_token_gets_its_nearest_centroid():
+    centroids, tokens = matrix(1, 400), matrix(2, 3000)
+    similarities = tokens @ centroids.T
+    found = NearestCentroids(centroids)(RaggedTokens.from_matrices([tokens]))
+    reached = similarities[np.arange(len(tokens)), found]
+    assert np.mean(found == similarities.argmax(axis=1)) > 0.5
+    assert np.mean(similarities.max(axis=1) - reached) < 0.1
+    one = NearestCentroids(centroids[:1])(RaggedTokens.from_matrices([tokens]))
+    assert not one.any()
+
+
 def test_training_is_repeatable():
     sample = matrix(0, 2000)
     first = train_centroids(sample, 32)
+    assert 24 < len(first) < 40
     np.testing.assert_array_equal(first, train_centroids(sample, 32))
     np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1, atol=1e-5)

@@ -16,7 +16,8 @@ from tqdm.auto import tqdm
 
 from late_interaction.errors import StoreError
 from late_interaction.packing import unpack_many
-from late_interaction.stores.local.centroids import CentroidIndex, empty_index, train_centroids
+from late_interaction.stores.local.centroids import CentroidIndex, empty_index
+from late_interaction.stores.local.clustering import train_centroids
 from late_interaction.stores.local.index_file import remove_leftovers, written_index
 from late_interaction.stores.local.limits import Limits
 from late_interaction.stores.local.locks import LockFile
@@ -34,10 +35,23 @@ from late_interaction.types import FloatMatrix, RaggedTokens
 
 logger = logging.getLogger(__name__)
 
-_CENTROIDS_PER_ROOT = 4
-_SAMPLE_TOKENS_PER_CENTROID = 64
+_CENTROIDS_PER_ROOT = 12
+_CENTROIDS_AT_LEAST = 8192
+_LEAST_TOKENS_PER_CENTROID = 4
+_SAMPLE_TOKENS_PER_CENTROID = 32
 _RETRAIN_GROWTH = 4
 _DELETED_SHARE = 0.2
+
+
+def centroids_for(n_tokens: int) -> int:
+    """Return how many centroids so many tokens get: many for few, since a rare token is far from a shared one."""
+    n_centroids = max(_CENTROIDS_AT_LEAST, round(_CENTROIDS_PER_ROOT * math.sqrt(n_tokens)))
+    return max(1, min(n_centroids, n_tokens // _LEAST_TOKENS_PER_CENTROID))
+
+
+def is_coarse(index: CentroidIndex) -> bool:
+    """Whether an index has far fewer centroids than it would get now, as those of earlier releases have."""
+    return 2 * len(index.centroids) < centroids_for(index.trained_tokens)
 
 
 class IndexBuilder:
@@ -79,6 +93,8 @@ class IndexBuilder:
             return True
         if index is None:
             return False
+        if is_coarse(index):
+            return True
         n_deleted = read_count(connection, "deleted_from_index")
         return n_deleted > _DELETED_SHARE * (len(index.row_ids) - n_deleted)
 
@@ -104,7 +120,7 @@ class IndexBuilder:
             self._publish(state, None)
             return
         base = None
-        if index is not None and n_tokens <= _RETRAIN_GROWTH * index.trained_tokens:
+        if index is not None and n_tokens <= _RETRAIN_GROWTH * index.trained_tokens and not is_coarse(index):
             alive = np.isin(index.row_ids, row_ids, assume_unique=True)
             above = row_ids[~np.isin(row_ids, index.row_ids, assume_unique=True)]
             if not len(above) or above[0] > index.last_row_id:  # Else the index has gaps.
@@ -183,14 +199,16 @@ class IndexBuilder:
 
         Return None if documents were deleted meanwhile, and too few vectors are left: then no index is due any more.
         """
-        n_centroids = 2 ** round(math.log2(_CENTROIDS_PER_ROOT * math.sqrt(n_tokens)))
+        n_centroids = centroids_for(n_tokens)
         share = min(1.0, n_centroids * _SAMPLE_TOKENS_PER_CENTROID / n_tokens)
         rng, sample = np.random.default_rng(0), []
         # A few tokens of many documents: neighbours in one document are much alike, and teach less.
         for _, documents in self._read(row_ids):
             chosen = np.flatnonzero(rng.random(len(documents.tokens)) < share)
             tokens = documents.tokens[chosen].astype(np.float32)
-            sample.append(tokens if documents.scales is None else tokens * documents.scales[chosen, None])
+            if documents.scales is not None:
+                tokens *= documents.scales[chosen, None]
+            sample.append(tokens.astype(np.float16))
             tick()
         if sum(map(len, sample)) < n_centroids:
             return None

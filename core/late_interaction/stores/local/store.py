@@ -124,7 +124,7 @@ class LocalStore(Remade, Store):
     # k = 1 … 100.
     scaling = Scaling(
         ann_tokens=(6000.0, 0.0, 0.0),
-        maxsim_candidates=(170.0, 28.0, -3.0),
+        maxsim_candidates=(290.0, 28.0, -3.0),
         first_candidates=(100.0, 3.0, 0.0),
     )
 
