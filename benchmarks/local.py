@@ -10,8 +10,8 @@ Brute force is `maxsim` over all documents as float32 in memory. The store is se
 with default parameters and k = 10; its time is that of the whole search without encoding. `--by-k` prints the recall
 for other k, and how many documents were scored. `--pool` pools the documents first. `--rare` adds questions that
 rest on a rare code (rare_words.py), among so many documents: in how many the right document is first, and among the
-first ten, by the default search and by an exact one. `--fit` prints how many candidates, all of them scored, reach a recall
-of 0.97; `LocalStore.scaling` was fitted from it.
+first ten, by the default search and by an exact one. `--fit` prints how many candidates, all of them scored, reach a
+recall of 0.97; `LocalStore.scaling` began from it.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from late_interaction.errors import StoreError
 from late_interaction.packing import pack, unpack
-from late_interaction.stores.local.centroids import train_centroids
+from late_interaction.stores.local.clustering import k_means
 from late_interaction.types import FloatMatrix, QueryVectors, RaggedTokens
 from late_interaction.validation import check_positive
 
@@ -202,7 +202,7 @@ def fit(documents: RaggedTokens, tokens: FloatMatrix, *, width: int = WIDTH) -> 
     n_centroids = min(n_features, len(sample))
     centroids = np.zeros((n_features, sample.shape[1]), np.float32)
     thresholds = np.full(n_features, _NEVER, np.float32)
-    centroids[:n_centroids] = train_centroids(sample, n_centroids, iterations=_PASSES)
+    centroids[:n_centroids] = k_means(sample, n_centroids, iterations=_PASSES)
     centroids = unpack(pack(centroids))
     products = sample @ centroids[:n_centroids].T
     thresholds[:n_centroids] = np.quantile(products, _QUANTILE, axis=0)

@@ -38,13 +38,13 @@ def train_centroids(
     """
     n_cells = math.isqrt(n_centroids)
     few = np.random.default_rng(0).permutation(len(sample))[: n_cells * _SAMPLE_PER_CELL]
-    cells = _k_means(sample[few], n_cells, tick)
+    cells = k_means(sample[few], n_cells, tick)
     order, bounds = _grouped(_nearest(sample, cells), len(cells))
     centroids = []
     for first, last in itertools.pairwise(bounds.tolist()):
         members = sample[order[first:last]]
         share = max(1, round(n_centroids * len(members) / len(sample)))
-        centroids.append(_k_means(members, min(share, len(members)), tick))
+        centroids.append(k_means(members, min(share, len(members)), tick))
     return np.concatenate(centroids)
 
 
@@ -56,7 +56,7 @@ class NearestCentroids:
     """
 
     def __init__(self, centroids: FloatMatrix) -> None:
-        self._cells = _k_means(centroids, math.isqrt(len(centroids)), lambda: None)
+        self._cells = k_means(centroids, math.isqrt(len(centroids)))
         self._order, self._bounds = _grouped(_nearest(centroids, self._cells), len(self._cells))
         self._centroids = centroids[self._order]
 
@@ -90,12 +90,21 @@ class NearestCentroids:
         return nearest
 
 
-def _k_means(
-    sample: FloatMatrix, n_centroids: int, tick: Callable[[], None], *, iterations: int = 3
+def k_means(
+    sample: FloatMatrix, n_centroids: int, tick: Callable[[], None] = lambda: None, *, iterations: int = 3
 ) -> FloatMatrix:
     """Run spherical k-means (Dhillon and Modha, 2001): k-means of unit vectors by dot product.
 
-    More iterations find no more.
+    The same sample gives the same centroids. More iterations find no more.
+
+    Args:
+        sample: (n, dim) float32 or float16 unit rows, n ≥ n_centroids.
+        n_centroids: how many.
+        tick: called after each batch; an exception it raises stops the training.
+        iterations: passes over the sample.
+
+    Returns:
+        (n_centroids, dim) float32 unit rows.
     """
     chosen = np.random.default_rng(0).choice(len(sample), n_centroids, replace=False)
     centroids: FloatMatrix = sample[chosen].astype(np.float32)
