@@ -50,6 +50,32 @@ def test_eval(judged: Path, model: str) -> None:
     assert "0 of 2 documents and 1 of 2 queries were cut: they are longer than" in table
 
 
+def test_eval_by_words_and_by_both(judged: Path, model: str) -> None:
+    arguments = (
+        "eval",
+        judged,
+        "--model",
+        model,
+        "--pool-factor",
+        2,
+        "--mode",
+        "hybrid",
+        "--mode",
+        "lexical",
+    )
+    report = run_json(*arguments, "--lexical-weight", 0.1, "--lexical-weight", 1)
+    rows = {row["method"]: row for row in report["results"]}
+    assert list(rows) == ["exact, as encoded", "two-stage", "hybrid 0.1", "hybrid 1", "lexical", "exact"]
+    for method in ("hybrid 1", "lexical"):
+        assert rows[method]["metrics"]["mrr@10"] == 1
+        assert rows[method]["query_ms"] > 0
+    assert rows["lexical"]["n_scored"] == 0
+    assert rows["hybrid 1"]["n_scored"] == 3
+    told = run("eval", judged, "--model", model, "--lexical-weight", 0.1)
+    assert told.exit_code == 2
+    assert "--mode hybrid" in told.output
+
+
 def test_eval_says_what_it_does(judged: Path, model: str) -> None:
     told = run("eval", judged, "--model", model, "--bm25", "--pool-factor", 2, "--passages").stderr
     for stage in (

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -39,11 +40,19 @@ from late_interaction.evaluation import (
 )
 from late_interaction.evaluation.figure import check_figure, draw
 from late_interaction.evaluation.runs import check_ids
+from late_interaction.fusion import DEFAULT_WEIGHT
 from late_interaction.printable import printable
 
 _SHOWN_QUERIES = 5
 _QUERY_WIDTH = 120
 _HEADINGS = ("nDCG@10", "R@100", "MRR@10")
+
+
+class Way(Enum):
+    """What to search by beside vectors."""
+
+    hybrid = "hybrid"
+    lexical = "lexical"
 
 
 def evaluate_folder(
@@ -71,6 +80,22 @@ def evaluate_folder(
     bm25: Annotated[
         bool, typer.Option("--bm25", help="BM25 too, with English stop words and stemmer.")
     ] = False,
+    mode: Annotated[
+        list[Way] | None,
+        typer.Option(
+            help="What else to search by; repeat it to compare.",
+            show_default=False,
+        ),
+    ] = None,
+    lexical_weight: Annotated[
+        list[float] | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="How much the words count in a hybrid search; repeat it to compare.",
+            show_default="0.3",
+        ),
+    ] = None,
     runs: Annotated[
         Path | None,
         typer.Option(
@@ -102,6 +127,8 @@ def evaluate_folder(
 ) -> None:
     """Measure nDCG@10, recall@100 and MRR@10 of the two-stage search beside exact MaxSim."""
     with errors_reported():
+        if lexical_weight and Way.hybrid not in (mode or ()):
+            raise typer.BadParameter("goes with --mode hybrid", param_hint="--lexical-weight")
         collection = load_beir(folder, limit=limit)
         # What cannot be read or written later is told before minutes of encoding.
         if plot is not None:
@@ -121,6 +148,8 @@ def evaluate_folder(
                 encoder,
                 pool_factors=pool_factor or (1, 2, 3, 4),
                 passages=passages,
+                modes=[one.value for one in mode or ()],
+                lexical_weights=lexical_weight or (DEFAULT_WEIGHT,),
                 show_progress=True,
             )
         )

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from statistics import fmean
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -17,10 +17,13 @@ from late_interaction.encoders.base import LateInteractionModel, encode_checked,
 from late_interaction.evaluation.collections import JudgedCollection
 from late_interaction.evaluation.metrics import Run, check_installed, evaluate
 from late_interaction.evaluation.rankings import ExactRanking
+from late_interaction.fusion import DEFAULT_WEIGHT
+from late_interaction.options import Mode, SearchOptions, check_weight
 from late_interaction.pacing import batches, paced_batches
 from late_interaction.pipeline import LateInteractionPipeline
 from late_interaction.reading.passages import passages as cut_passages
 from late_interaction.types import Document, EncodedDocument, FloatMatrix, RaggedTokens, SearchResults
+from late_interaction.validation import check_one_of
 
 _BATCH = 64
 _TOP, _DEEP = 10, 100
@@ -33,8 +36,9 @@ class Evaluation:
     """What one way to search reached.
 
     Attributes:
-        method: "two-stage", "exact" (MaxSim over the same stored vectors), "exact, as encoded" (float32, no
-            pooling) or "BM25"; with ", best passage" where documents were ranked by their best passage.
+        method: "two-stage", "hybrid W" (W is the weight of the words), "lexical" (the words, by the store), "exact"
+            (MaxSim over the same stored vectors), "exact, as encoded" (float32, no pooling) or "BM25"; with ", best
+            passage" where documents were ranked by their best passage.
         pool_factor: of the documents; None for BM25, as are all below but `query_ms`, which is None for "exact" too.
         metrics: mean over the queries, by name (see `METRICS`).
         n_vectors: document vectors.
@@ -70,6 +74,8 @@ async def evaluate_model(
     *,
     pool_factors: Sequence[float] = (1, 2, 3, 4),
     passages: bool = False,
+    modes: Sequence[Mode] = ("late",),
+    lexical_weights: Sequence[float] = (DEFAULT_WEIGHT,),
     show_progress: bool = False,
 ) -> list[Evaluation]:
     """Measure a model on a collection: exact MaxSim as encoded, then two-stage and exact per pooling factor.
@@ -82,16 +88,27 @@ async def evaluate_model(
         model: what to encode with.
         pool_factors: the documents' pooling factors to measure.
         passages: measure passages too, with a document as good as its best one. The model has to count tokens.
+        modes: what else to search by than vectors: "hybrid", "lexical".
+        lexical_weights: how much the words count in hybrid searches, each measured.
         show_progress: progress bars on stderr.
 
     Raises:
         MissingExtraError: the `eval` extra is not installed.
+        ValueError: a mode does not exist, or a weight is not from 0 to 1.
         ModelError: passages are asked for, and the model does not count tokens.
     """
     check_installed()
+    weights = [check_weight("lexical_weight", weight) for weight in lexical_weights]
+    for mode in modes:
+        check_one_of("mode", mode, get_args(Mode))
+    ways: list[SearchOptions] = [
+        {"mode": "hybrid", "lexical_weight": weight} for weight in weights if "hybrid" in modes
+    ]
+    if "lexical" in modes:
+        ways.append({"mode": "lexical"})
     if passages:
         model.count_tokens(["a"])
-    measuring = _Measuring(collection, model, show_progress)
+    measuring = _Measuring(collection, model, show_progress, ways)
     await measuring.encode_queries()
     results = await measuring.measure(_whole(collection), pool_factors)
     if passages:
@@ -115,6 +132,7 @@ class _Measuring:
     """Measures ways to search one collection with one model.
 
     Attributes:
+        ways: what else to search by.
         queries: the vectors of those that are encoded, by id.
         n_cut_queries: how many of them were not read to their ends.
     """
@@ -122,6 +140,7 @@ class _Measuring:
     collection: JudgedCollection
     model: LateInteractionModel
     show_progress: bool
+    ways: Sequence[SearchOptions] = ()
     queries: dict[str, FloatMatrix] = field(default_factory=dict)
     n_cut_queries: int = 0
 
@@ -195,16 +214,11 @@ class _Measuring:
         factor = pipeline.settings.doc_pool_factor
         at = f"pool factor {factor:g}"
         await pipeline.optimize(show_progress=self.show_progress)
-        run: Run = {}
-        n_scored, seconds = [], []
-        group_by = _SOURCE if best_of else None
-        for query_id, query in self._each_query(f"Two-stage search, {at}"):
-            started = time.perf_counter()
-            found = await pipeline.search_with_embeddings(query, k=_TOP, group_by=group_by)
-            seconds.append(time.perf_counter() - started)
-            n_scored.append(found.stats.n_scored)
-            deeper = await pipeline.search_with_embeddings(query, k=_DEEP, group_by=group_by)
-            run[query_id] = _followed(found, deeper)
+        found = {"two-stage": await self._run(pipeline, at, {}, best_of)}
+        for way in self.ways:
+            weight = way.get("lexical_weight")
+            method = "lexical" if weight is None else f"hybrid {weight:g}"
+            found[method] = await self._run(pipeline, at, way, best_of)
         info = await pipeline.store.info()
         exact = ExactRanking(self.queries)
         with self._bar(f"Exact MaxSim, {at}", info["documents"], best_of or "document") as bar:
@@ -214,17 +228,29 @@ class _Measuring:
                 bar.update(len(batch))
         packed = info["packed_bytes"]
         return [
-            self._evaluation(
-                "two-stage",
-                factor,
-                exact,
-                run,
-                n_scored=fmean(n_scored),
-                query_ms=1000 * fmean(seconds),
-                packed_bytes=packed,
+            *(
+                self._evaluation(method, factor, exact, run, packed_bytes=packed, **figures)
+                for method, (run, figures) in found.items()
             ),
             self._evaluation("exact", factor, exact, packed_bytes=packed),
         ]
+
+    async def _run(
+        self, pipeline: LateInteractionPipeline, at: str, way: SearchOptions, best_of: str | None
+    ) -> tuple[Run, dict[str, float]]:
+        """Return what each query finds in one way, with the documents scored and the milliseconds at k = 10."""
+        run: Run = {}
+        n_scored, seconds = [], []
+        options: SearchOptions = {"group_by": _SOURCE if best_of else None, **way}
+        for query_id, query in self._each_query(f"{way.get('mode', 'Two-stage')} search, {at}"):
+            text = self.collection.queries[query_id] if way else None
+            started = time.perf_counter()
+            found = await pipeline.search_with_embeddings(query, _TOP, text=text, **options)
+            seconds.append(time.perf_counter() - started)
+            n_scored.append(found.stats.n_scored)
+            deeper = await pipeline.search_with_embeddings(query, _DEEP, text=text, **options)
+            run[query_id] = _followed(found, deeper)
+        return run, {"n_scored": fmean(n_scored), "query_ms": 1000 * fmean(seconds)}
 
     def _evaluation(
         self, method: str, factor: float, exact: ExactRanking, run: Run | None = None, **figures: Any
