@@ -22,6 +22,7 @@ from late_interaction.stores.base import Store
 from late_interaction.stores.local import words
 from late_interaction.stores.local.limits import Limits
 from tests.support.models import HashModel
+from tools.data_api import DataApiServer
 
 FRUIT = {
     "pie": "apple pie with cinnamon",
@@ -379,6 +380,14 @@ async def test_a_table_of_words_that_is_not_ours_is_refused(tmp_path: Path) -> N
 async def test_a_store_without_words_says_so(pipeline: LateInteractionPipeline) -> None:
     with pytest.raises(StoreError, match="searches by vectors alone"):
         await Store.lexical(pipeline.store, "apple", 3)
+
+
+async def test_astra_has_no_words_yet(server: DataApiServer) -> None:
+    async with LateInteractionPipeline(server.async_database(), HashModel()) as pipeline:
+        await pipeline.index_documents([{"doc_id": "a", "content": "apple"}])
+        for mode in ("lexical", "hybrid"):
+            with pytest.raises(StoreError, match="AstraStore searches by vectors alone"):
+                await found(pipeline, "apple", mode=mode)
 
 
 def test_the_sync_twin(tmp_path: Path) -> None:
