@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -119,8 +120,22 @@ class FolderSync:
         self._covers = {self._named(Path(os.path.abspath(path))) for path in paths}  # noqa: PTH100
         self._known: dict[str, tuple[Document, Mark | None]] = {}
         self._of_source: dict[Origin, list[str]] = {}
+        self._is_compared = False
+        self._reading_at = 0, ""
         self._unchanged: list[str] = []
         self._to_read: list[_File] = []
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether `compare` was called."""
+        return self._is_compared
+
+    @property
+    def left_out(self) -> dict[str, dict[str, int]]:
+        """For each reason, how many files of each suffix are left out."""
+        beir = Counter(path.suffix for path in self._beir)
+        counts = {why: dict(counts) for why, counts in self.found.left_out.items()}
+        return counts | ({"queries and judgments beside a corpus": dict(beir)} if beir else {})
 
     @property
     def is_done(self) -> bool:
@@ -155,6 +170,7 @@ class FolderSync:
 
     async def compare(self, store: Store) -> None:
         """Learn which files changed; no model is needed for it."""
+        self._is_compared = True
         self._known = {document.doc_id: (document, document.mark) for document in await store.find()}
         await self._adopt(store)
         for doc_id, (_, mark) in self._known.items():
@@ -229,9 +245,17 @@ class FolderSync:
         """
         done = SyncRun(store, index, self._scope or "")
         if self._to_read:
-            total = len(self._to_read)
-            with tqdm(desc="Indexing", total=total, unit="file", disable=not show_progress) as bar:
-                await done.run(self._rows(model, bar))
+            total = sum(file.path.stat().st_size for file in self._to_read if file.path.exists())
+            with tqdm(
+                desc="Indexing",
+                total=total,
+                unit="B",
+                unit_scale=True,
+                disable=not show_progress,
+                leave=False,
+            ) as bar:
+                done.on_encoded = partial(self._show, bar)
+                await done.run(_in_thread(self._read(model, bar)))
         broken = done.broken | {self._origin_of(problem.file) for problem in self.problems}
         kept = {*done.origins, *self._unchanged}
         read = {file.origin for file in self._to_read} - broken
@@ -261,18 +285,19 @@ class FolderSync:
             truncated=done.truncated,
         )
 
-    def _rows(self, model: LateInteractionModel | None, bar: tqdm[None]) -> AsyncIterator[Placed]:
-        return _in_thread(self._read(model, bar))
+    def _show(self, bar: tqdm[None], n_documents: int) -> None:
+        """Tell how far it is: after the bytes of files that were read, documents, files, and the current one."""
+        n_read, source = self._reading_at
+        bar.set_postfix_str(f"{n_documents} documents, file {n_read} of {len(self._to_read)}, {source}")
 
     def _read(self, model: LateInteractionModel | None, bar: tqdm[None]) -> Iterator[Placed]:
         """Yield the rows of each file, the last one with how many they are."""
         if model is not None and type(model).count_tokens is LateInteractionModel.count_tokens:
             model = None  # It cannot tell, and passages estimate.
-        n_documents = 0
-        for file in self._to_read:
+        for number, file in enumerate(self._to_read, 1):
             scope, source = file.origin
             n_problems, n, before = len(self.problems), 0, None
-            bar.set_postfix_str(f"{n_documents} documents, {source}")
+            self._reading_at = number, source
             reading = self._reading
             if file.path.name == "corpus.jsonl" and self._beir and reading.content_column is None:
                 reading = replace(reading, content_column="title,text")
@@ -286,9 +311,7 @@ class FolderSync:
             if before is not None:
                 complete = len(self.problems) == n_problems
                 yield replace(before, mark={**mark, "rows": n}) if complete else before
-            n_documents += n
-            bar.set_postfix_str(f"{n_documents} documents, {source}", refresh=False)
-            bar.update()
+            bar.update(file.path.stat().st_size if file.path.exists() else 0)
 
     def _note(self, problem: ReadProblem) -> None:
         self.problems.append(problem)
@@ -315,8 +338,8 @@ class FolderSync:
     # --- the report
 
     def _left_out(self) -> dict[str, int]:
-        counts: Counter[str] = Counter(path.suffix for path in self._beir)
-        for one in self.found.left_out.values():
+        counts: Counter[str] = Counter()
+        for one in self.left_out.values():
             counts.update(one)
         return dict(counts)
 
@@ -326,7 +349,7 @@ class FolderSync:
             "failed" if file.origin in broken else "indexed" if file.origin in changed else "unchanged"
             for file in self._files
         )
-        left_out = self.found.n_left_out + len(self._beir)
+        left_out = sum(self._left_out().values())
         return {
             "indexed": states["indexed"],
             "unchanged": states["unchanged"],
@@ -363,10 +386,16 @@ def _relative(row: Row, path: str, source: str) -> Row:
     if doc_id.startswith(path) and (not rest or rest[0] in "#:"):
         doc_id = source + rest
     if isinstance(row, Document):
-        return replace(row, doc_id=doc_id, metadata={**row.metadata, "source": source})
-    assert isinstance(row, Mapping)
-    content: dict[str, Any] = {} if "content" in row or "image" not in row else {"content": source}
-    return {**row, **content, "doc_id": doc_id, "source": source}
+        metadata = row.metadata | ({"source": source} if row.metadata.get("source") == path else {})
+        return replace(row, doc_id=doc_id, metadata=metadata)
+    if not isinstance(row, Mapping):
+        return row
+    changed: dict[str, Any] = {"doc_id": doc_id}
+    if row.get("source") == path:  # not a column of that name
+        changed["source"] = source
+    if "image" in row and "content" not in row:
+        changed["content"] = source
+    return {**row, **changed}
 
 
 async def _in_thread(rows: Iterator[Placed]) -> AsyncIterator[Placed]:

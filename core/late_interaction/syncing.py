@@ -24,7 +24,7 @@ Mark: TypeAlias = Mapping[str, Any]
 """Where a document comes from: the `scope` of its call; of a file its `source`, the `file`'s hash, and on its last row
 how many `rows` it has; and the hash `of` what was encoded, where that is not the content."""
 
-_TOGETHER = 64
+_TOGETHER = 16
 _STORED_OF_IMAGES = (IMAGE_KEY, THUMBNAIL_KEY)
 
 
@@ -96,6 +96,7 @@ class SyncRun:
         broken: the places of the marks, of which a row failed.
         origins: where each row comes from, scope and source, by id.
         truncated: as in `IndexedIds`.
+        on_encoded: called with how many rows were taken to be encoded before the next one.
     """
 
     def __init__(self, store: Store, index: Callable[[Rows], Awaitable[IndexedIds]], scope: str) -> None:
@@ -107,6 +108,7 @@ class SyncRun:
         self.broken: set[Origin] = set()
         self.origins: dict[str, Origin] = {}
         self.truncated: Mapping[str, float | None] = {}
+        self.on_encoded: Callable[[int], None] = lambda n: None
         self._places: dict[str, str] = {}
         self._updated: set[str] = set()
         self._n_rows = 0
@@ -130,6 +132,7 @@ class SyncRun:
     async def _to_index(self, rows: Items[Row | Placed]) -> AsyncIterator[Row]:
         """Yield the rows that are to be encoded."""
         async for batch in batches(rows, _TOGETHER):
+            self.on_encoded(len(self._handed_on))
             checked: list[tuple[int, Pending, dict[str, Any]]] = []
             for given in batch:
                 number, self._n_rows = self._n_rows, self._n_rows + 1

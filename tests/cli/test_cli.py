@@ -69,7 +69,7 @@ def test_index_search_info(db: str, docs: Path, model: str) -> None:
     )
     assert [result["doc_id"] for result in filtered["results"]] == ["j2"]
     assert filtered["results"][0]["metadata"] == {
-        "source": str(docs.resolve() / "rows.jsonl"),
+        "source": "rows.jsonl",
         "line": 3,
         "year": 2002,
     }
@@ -102,7 +102,7 @@ def test_search_prints_a_table_with_places(
     result = run("search", "flow of heat", "--db", db, "--model", model)
     assert result.exit_code == 0
     assert "flow of heat" in result.stdout
-    assert f"docs{os.sep}notes.md:1" in result.stdout
+    assert "notes.md:1" in result.stdout
     assert "# The cat  The cat and the dog." in result.stdout
     assert "5 documents scored exactly" in result.stdout
     nothing = run("search", "flow", "--db", db, "--model", model, "--filter", '{"year": 1}')
@@ -162,15 +162,17 @@ def test_bad_rows_are_named_and_the_others_are_indexed(tmp_path: Path, docs: Pat
     result = run(*arguments, "--json")
     assert result.exit_code == 1
     summary = json.loads(result.stdout)
-    assert summary["files"] == 3
-    assert summary["indexed"] == summary["documents"] == 6
+    assert summary["files"] == {"indexed": 2, "unchanged": 0, "left_out": 0, "failed": 1}
+    assert len(summary["new"]) == summary["documents"] == 6
     assert [(problem["file"], problem["line"]) for problem in summary["problems"]] == [
         (str(bad.resolve()), 2)
     ]
-    assert [failure["doc_id"] for failure in summary["failures"]] == [f"{bad.resolve()}:3"]
+    assert [failure["doc_id"] for failure in summary["failures"]] == ["bad.jsonl:3"]
     assert f"{bad.resolve()}:2: not JSON" in result.stderr
-    assert f"(doc_id '{bad.resolve()}:3'): metadata 'size' is inf" in result.stderr
-    assert "6 documents of 3 files indexed, 2 could not be read or indexed." in run(*arguments).stdout
+    assert "(doc_id 'bad.jsonl:3'): metadata 'size' is inf" in result.stderr
+    again = run(*arguments).stdout
+    assert "0 new, 0 changed, 6 unchanged, 0 removed, 2 failed. The index has 6." in again
+    assert "3 files: 2 unchanged, 1 failed." in again
 
 
 def test_datetimes_are_printed_as_their_text(capsys: pytest.CaptureFixture[str]) -> None:
@@ -188,13 +190,33 @@ def test_indexing_again_replaces_what_changed_and_deletes_what_is_gone(
     assert [result["content"] for result in found["results"]] == ["# The wing\n\nHello world."]
 
 
-@pytest.mark.slow
-def test_skip_existing_leaves_documents_alone(db: str, docs: Path, model: str) -> None:
-    (docs / "notes.md").write_text(NOTES.replace("dog", "token") + "\n# New\n\nHello world.\n")
-    summary = run_json("index", docs, "--db", db, "--model", model, "--skip-existing")
-    assert summary["documents"] == 6
-    found = run_json("search", "cat", "--db", db, "--model", model)
-    assert "# The cat\n\nThe cat and the dog." in [result["content"] for result in found["results"]]
+def test_index_again_needs_no_model(db: str, docs: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(sys.modules["late_interaction.cli.index"], "load_model", load)
+    (docs / "rows.jsonl").unlink()
+    (docs / "a.zip").write_bytes(b"PK")
+    told = run("index", docs, "--db", db, "--model", model, code=0).stdout
+    assert "0 new, 0 changed, 2 unchanged, 3 removed, 1 left out (.zip 1). The index has 5." in told
+    assert "--prune deletes 3 documents" in told
+    assert "2 files: 1 unchanged, 1 left out." in told
+    moved = docs.rename(docs.with_name("moved"))
+    assert run_json("index", moved, "--db", db, "--prune")["deleted"] == ["j0", "j1", "j2"]
+    assert run_json("info", "--db", db)["documents"] == 2
+    assert str(docs.parent) not in json.dumps([run_json("info", "--db", db)["spec"]])
+
+
+def test_delete_asks_and_tells_how_many(db: str) -> None:
+    assert run("delete", "j0", "--db", db).exit_code == 1  # nobody answered
+    assert run_json("info", "--db", db)["documents"] == 5
+    assert (
+        "1 document deleted. The index has 4." in run("delete", "j0", "none", "--db", db, "-y", code=0).stdout
+    )
+    assert run_json("delete", "--filter", '{"year": 2001}', "--db", db, "--yes")["deleted"] == 1
+    assert run_json("delete", "--source", "./notes.md", "--db", db, "--yes") == {"deleted": 2, "documents": 1}
+    assert run("delete", "--db", db, "--yes", code=2).stdout == ""
+    run("delete", "--filter", "{}", "--db", db, "--yes", code=2)
 
 
 @pytest.mark.slow
@@ -349,17 +371,17 @@ def test_ctrl_c_ends_with_130_and_the_run_can_go_on(tmp_path: Path, model: str) 
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
     assert process.stderr is not None
     shown = b""
-    while re.search(rb"[1-9]\d*doc", shown) is None:
+    while re.search(rb"\d{3} documents", shown) is None:
         shown += (read := os.read(process.stderr.fileno(), 1000))
         assert read, shown
     process.send_signal(signal.SIGINT)
     _, rest = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert b"the same command with --skip-existing goes on from there" in rest
+    assert b"the same command goes on from there" in rest
     assert b"Traceback" not in rest
     kept = run_json("info", "--db", tmp_path / "db")["documents"]
     assert 0 < kept < n_rows
-    assert run_json(*arguments, "--skip-existing")["documents"] == n_rows
+    assert run_json(*arguments)["documents"] == n_rows
 
 
 def test_explain_tells_the_words_and_writes_a_page(db: str, model: str, tmp_path: Path) -> None:

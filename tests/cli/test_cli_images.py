@@ -36,7 +36,7 @@ def test_a_visual_model_indexes_pages_photos_and_texts(
     result = run("index", docs, *db, "--json")
     assert result.exit_code == 1  # for what could not be read
     told = json.loads(result.stdout)
-    assert (told["indexed"], told["documents"]) == (4, 4)
+    assert (len(told["new"]), told["documents"]) == (4, 4)
     assert [problem["reason"] for problem in told["problems"]] == ["it is protected by a password."]
     assert ["broken.png" in failure["doc_id"] for failure in told["failures"]] == [True]
     found = json.loads(run("search", "a drawing", *db, "-k", 9, "--json").stdout)["results"]
@@ -44,7 +44,7 @@ def test_a_visual_model_indexes_pages_photos_and_texts(
     page = next(result for result in found if result["metadata"].get("page") == 2)
     assert page["content"] == "report.pdf, page 2 of 2"
     file = (docs / "report.pdf").resolve()
-    assert page["metadata"] == {"image": f"{file}#page=2", "source": str(file), "page": 2, "pages": 2}
+    assert page["metadata"] == {"image": f"{file}#page=2", "source": "report.pdf", "page": 2, "pages": 2}
     shown = run("search", "a drawing", *db, "-k", 9).stdout
     for place in ("report.pdf, page 1", "report.pdf, page 2", "photos/sky.jpg", "note.txt:1"):
         assert place in shown
@@ -69,16 +69,16 @@ def test_rows_of_json_may_have_an_image_beside_their_file(
     rows.write_text("".join(f"{json.dumps(record)}\n" for record in records))
     result = run("index", rows, "--db", tmp_path / "visual", "--model", visual_model, "--json")
     told = json.loads(result.stdout)
-    assert (told["indexed"], [failure["doc_id"] for failure in told["failures"]]) == (1, ["hello"])
+    assert (told["new"], [failure["doc_id"] for failure in told["failures"]]) == (["sky"], ["hello"])
     blank = docs / "blank.csv"
     blank.write_text("id,text,image\na,one cat,\nb,one dog,photos/sky.jpg\n")
     for kind, model in (("visual", visual_model), ("text", text_model)):
         told = run("index", blank, "--db", tmp_path / f"{kind} of blank", "--model", model, "--json")
-        assert json.loads(told.stdout)["indexed"] == 2
+        assert len(json.loads(told.stdout)["new"]) == 2
     # For a model of text the name of an image is metadata like any other.
     db = ("--db", tmp_path / "text", "--model", text_model, "--json")
     told = json.loads(run("index", rows, *db).stdout)
-    assert (told["indexed"], len(told["problems"])) == (1, 1)
+    assert (told["new"], len(told["problems"])) == (["hello"], 1)
     [found] = json.loads(run("search", "hello", *db).stdout)["results"]
     assert (found["doc_id"], found["metadata"]["image"]) == ("hello", "x.png")
 
@@ -90,9 +90,10 @@ def test_a_text_model_reads_the_text_of_a_pdf(docs: Path, text_model: Path, tmp_
     assert "locked.pdf: it is protected by a password" in result.stderr
     assert "report.pdf: 1 of 2 pages show something, but have no text (page 2)" in result.stderr
     assert "2 left out (.jpg 1, .png 1), which need a visual model" in result.stderr
-    assert "2 documents of 3 files indexed, 2 left out, 2 could not be read" in result.stdout
+    assert "2 new, 0 changed, 0 unchanged, 0 removed, 2 left out (.jpg 1, .png 1), 2 failed." in result.stdout
+    assert "5 files: 1 indexed, 2 left out, 2 failed." in result.stdout
     shown = run("search", "the wing", *db).stdout
-    assert "docs/report.pdf, page 1" in shown
+    assert "report.pdf, page 1" in shown
 
 
 def test_a_text_model_says_what_an_image_needs(docs: Path, text_model: Path, tmp_path: Path) -> None:

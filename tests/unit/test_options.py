@@ -307,6 +307,7 @@ ELSEWHERE = {
     "allow_urls": "it reads files",
     "must_exist": "a search never makes an index, and this one is made if it is not there",
     "on_error": "it names what it leaves out, and indexes the others",
+    "skip_existing": "it goes by what changed",
     "ids": "it makes them of a file's name and place",
 }
 

@@ -1,4 +1,4 @@
-"""The command line: `demo | index | search | explain | info | optimize | copy | doctor | models | convert | eval`."""
+"""The command line: `late-interaction COMMAND`, a module for each command."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from late_interaction.cli._console import CleanFormatter, CleanGroup
 from late_interaction.cli._shared import err
 from late_interaction.cli.convert import convert
 from late_interaction.cli.copy import copy
+from late_interaction.cli.delete import delete
 from late_interaction.cli.demo import demo
 from late_interaction.cli.doctor import doctor
 from late_interaction.cli.eval import evaluate_folder
@@ -32,7 +33,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
-for command in (demo, index, search, explain, info, optimize, copy, doctor, models, convert):
+for command in (demo, index, delete, search, explain, info, optimize, copy, doctor, models, convert):
     app.command()(command)
 app.command("eval")(evaluate_folder)
 

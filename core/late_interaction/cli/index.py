@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from late_interaction import demo
 from late_interaction.cli._console import note
 from late_interaction.cli._shared import (
     CandidatesOption,
@@ -19,7 +18,6 @@ from late_interaction.cli._shared import (
     JsonOption,
     ModelOption,
     NameOption,
-    SkipExistingOption,
     errors_reported,
     json_object,
     load_model,
@@ -29,23 +27,21 @@ from late_interaction.cli._shared import (
     report,
     store_at,
 )
-from late_interaction.errors import DocumentError, RowFailure
+from late_interaction.encoders.auto import DEMO
+from late_interaction.encoders.checkpoint import content_hash
+from late_interaction.errors import IndexMismatchError, RowFailure
+from late_interaction.folders import FolderSync, ReadOptions
 from late_interaction.images.pdf import DPI, PDF_TIMEOUT_S
 from late_interaction.images.storing import StoreImages
 from late_interaction.options import IndexOptions
-from late_interaction.reading.files import ReadProblem, read_rows
-from late_interaction.reading.finding import Found, find
-from late_interaction.reading.kinds import Kind, kind_of
-from late_interaction.rows import Row, row_id
-from late_interaction.stores.base import Store
+from late_interaction.pacing import Rows
+from late_interaction.reading.finding import find
+from late_interaction.reading.problems import ReadProblem
 from late_interaction.stores.opening import DEFAULT_NAME
-from late_interaction.types import PackingDtype
+from late_interaction.syncing import SyncReport
+from late_interaction.types import IndexedIds, IndexSpec, PackingDtype
 
-INTERRUPTED = (
-    "Interrupted. What was written is kept; the same command with --skip-existing goes on from there."
-)
-_STALE_BATCH = 100
-_NUMBERED_ID = re.compile(r"(.*[#:])(\d+)", re.DOTALL)
+INTERRUPTED = "Interrupted. What was encoded is kept; the same command goes on from there."
 
 
 def index(
@@ -141,10 +137,22 @@ def index(
         bool,
         typer.Option("--ocr", help="Recognise the text of pages of PDF files that have none, with ocrmypdf."),
     ] = False,
-    skip_existing: SkipExistingOption = False,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            help="Ids and sources are paths from here; by default from each folder given.", exists=True
+        ),
+    ] = None,
+    scope: Annotated[
+        str | None,
+        typer.Option(help="Tells these files from others in the index; by default it is the folder's own."),
+    ] = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Delete the documents of files that are gone.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Index files; documents that are in the index already are replaced."""
+    """Bring an index in step with files and folders: only what is new or changed is encoded."""
     declared = json_object(filterable, "--filterable")
     options: IndexOptions = {}
     if pool_factor is not None:
@@ -153,103 +161,113 @@ def index(
         options["packing"] = packing
     if store_images is not None:
         options["store_images"] = store_images
+    reading = ReadOptions(
+        content_column=content_column,
+        id_column=id_column,
+        delimiter=delimiter,
+        encoding=encoding,
+        passage_tokens=passage_tokens,
+        overlap=overlap,
+        headings=headings,
+        dpi=dpi,
+        pdf_timeout_s=pdf_timeout,
+        password=password,
+        ocr=ocr,
+    )
     with errors_reported(INTERRUPTED):
-        found = find(paths, exclude=exclude or (), gitignore=gitignore)
-        problems: list[ReadProblem] = []
+        find(
+            paths, exclude=exclude or (), gitignore=gitignore
+        )  # A wrong path is told before a model is loaded.
 
-        def on_problem(problem: ReadProblem) -> None:
-            problems.append(problem)
-            note(str(problem))
-
-        last = {f"{file}{mark}": 0 for file in found.files for mark in _marks(file)}
-
-        async def run() -> tuple[Found, int, Mapping[str, float | None], list[RowFailure], int]:
+        async def run() -> tuple[FolderSync, SyncReport, int]:
             store = store_at(db, name, declared, retry_for_s, candidates)
-            spec = await store.spec()
-            encoder = load_model(model, device, spec)
-            readable = found.readable(images=encoder.supports_images)
-            if readable.left_out:
-                note(str(readable))
-            rows = read_rows(
-                readable.files,
-                on_problem,
-                content_column=content_column,
-                id_column=id_column,
-                delimiter=delimiter,
-                encoding=encoding,
-                model=encoder,
-                passage_tokens=passage_tokens,
-                overlap=overlap,
-                headings=headings,
-                images=encoder.supports_images,
-                dpi=dpi,
-                pdf_timeout_s=pdf_timeout,
-                password=password,
-                ocr=ocr,
-            )
-            failures: list[RowFailure] = []
-            async with pipeline_for(store, encoder, spec, **options) as pipeline:
-                try:
-                    ids = await pipeline.index_documents(
-                        _noting_numbers(rows, last), show_progress=True, skip_existing=skip_existing
-                    )
-                    n_indexed, truncated = len(ids), ids.truncated
-                except DocumentError as error:
-                    n_indexed, truncated, failures = len(error.indexed), error.truncated, error.failures
-                incomplete = {str(problem.file) for problem in problems}
-                await _delete_stale(
-                    store, {prefix: n for prefix, n in last.items() if prefix[:-1] not in incomplete}
+            try:
+                spec = await store.spec()
+                if spec is not None and _is_built_with(spec, model):
+                    encoder, images = None, "image_prompt" in spec.encoder
+                else:
+                    encoder = load_model(model, device, spec)
+                    images = encoder.supports_images
+                folder = FolderSync(
+                    paths,
+                    images=images,
+                    root=root,
+                    scope=scope,
+                    exclude=exclude or (),
+                    gitignore=gitignore,
+                    reading=reading,
+                    on_problem=lambda problem: note(str(problem)),
                 )
-                return readable, n_indexed, truncated, failures, await pipeline.count()
+                if folder.found.left_out:
+                    note(str(folder.found))
+                if spec is not None and encoder is None:
+                    _check_settings(spec, options, store.location)
+                    await store.open(spec)
+                    await folder.compare(store)
+                    if folder.is_done:
+                        done = await folder.run(store, _nothing, None, prune=prune)
+                        return folder, done, await store.count()
+                encoder = encoder or load_model(model, device, spec)
+                async with pipeline_for(store, encoder, spec, **options) as pipeline:
+                    if not folder.is_compared:
+                        await folder.compare(store)
+                    done = await folder.run(
+                        store, pipeline.index_documents, encoder, prune=prune, show_progress=True
+                    )
+                    return folder, done, await pipeline.count()
+            finally:
+                await store.close()
 
-        found, indexed, truncated, failures, documents = asyncio.run(run())
+        folder, done, documents = asyncio.run(run())
+    failures = [one for one in done.failed if isinstance(one, RowFailure)]
+    problems = [one for one in done.failed if isinstance(one, ReadProblem)]
     for failure in failures:
         report(str(failure))
-    failed = len(problems) + len(failures)
+    kept = len(done.removed) - len(done.deleted)
     if as_json:
+        told = {field.name: getattr(done, field.name) for field in fields(done) if field.name != "failed"}
         print_json(
             {
-                "files": len(found.files),
-                "left_out": found.left_out,
-                "indexed": indexed,
+                **told,
+                "left_out": folder.left_out,
                 "documents": documents,
-                "truncated": dict(truncated),
                 "problems": [asdict(problem) | {"file": str(problem.file)} for problem in problems],
                 "failures": [asdict(failure) for failure in failures],
             }
         )
     else:
-        could_not = f", {failed} could not be read or indexed" if failed else ""
-        cut = f", {len(truncated)} of them not to their end" if truncated else ""
-        left = f", {found.n_left_out} left out" if found.n_left_out else ""
-        out.print(
-            f"{indexed} documents of {len(found.files)} files indexed{cut}{left}{could_not}. "
-            f"The index has {documents}."
-        )
-    if failed:
+        cut = f" {len(done.truncated)} documents are not encoded to their end." if done.truncated else ""
+        counts = ", ".join(f"{n} {state.replace('_', ' ')}" for state, n in done.files.items() if n)
+        gone = f" --prune deletes {kept} documents of files that are gone." if kept else ""
+        out.print(f"{done}.{cut} The index has {documents}.{gone}", soft_wrap=True)
+        out.print(f"{sum(done.files.values())} files: {counts}.", soft_wrap=True)
+    if done.failed:
         raise typer.Exit(1)
 
 
-def _marks(file: Path) -> str:
-    """Return what stands in the ids of a file before the numbers: of passages and pages, of lines, or of either."""
-    kind = kind_of(file)
-    return "#:" if kind is Kind.JSON else ":" if kind in (Kind.CSV, Kind.JSON_LINES) else "#"
+def _is_built_with(spec: IndexSpec, name: str | None) -> bool:
+    """Tell whether a model of this name is the index's own, as far as that can be told without loading it."""
+    if name is None:
+        return True
+    if Path(name).is_dir():
+        return spec.encoder.get("content") == content_hash(Path(name))
+    if name == DEMO:
+        name = demo.MODEL_NAME
+    return bool(name == spec.encoder.get("model"))
 
 
-def _noting_numbers(rows: Iterable[Row], last: dict[str, int]) -> Iterator[Row]:
-    """Yield the rows, and keep in `last` the number at the end of each file's last id."""
-    for row in rows:
-        match = _NUMBERED_ID.fullmatch(row_id(row) or "")
-        if match and match[1] in last:
-            last[match[1]] = int(match[2])
-        yield row
+def _check_settings(spec: IndexSpec, options: IndexOptions, location: str) -> None:
+    """Check that the index was built with the settings that were asked for.
+
+    Raises:
+        IndexMismatchError: it was not.
+    """
+    pooling = {**spec.pooling, "factor": options.get("doc_pool_factor", spec.pooling["factor"])}
+    asked = replace(spec, pooling=pooling, packing=options.get("packing", spec.packing))
+    if differences := spec.differences(asked):
+        raise IndexMismatchError(location, differences)
 
 
-async def _delete_stale(store: Store, last: Mapping[str, int]) -> None:
-    """Delete the passages and lines that a file had when it was longer."""
-    for prefix, number in last.items():
-        stale = [f"{prefix}{n}" for n in range(number + 1, number + 1 + _STALE_BATCH)]
-        while await store.existing(stale):
-            await store.delete(stale)
-            number += _STALE_BATCH
-            stale = [f"{prefix}{n}" for n in range(number + 1, number + 1 + _STALE_BATCH)]
+async def _nothing(rows: Rows) -> IndexedIds:
+    """Stand for `index_documents` where no row is to be encoded."""
+    return IndexedIds()
