@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.clustering import k_means
 from late_interaction.errors import StoreError
 from late_interaction.packing import pack, unpack
-from late_interaction.stores.local.clustering import k_means
 from late_interaction.types import FloatMatrix, QueryVectors, RaggedTokens
 from late_interaction.validation import check_positive
 

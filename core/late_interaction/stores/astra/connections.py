@@ -52,9 +52,7 @@ class Connections:
                 "The token holds a character that no HTTP header can, such as the line's end behind it in a file: pass "
                 "token.strip()."
             )
-        connections = cls(asyncio.get_running_loop(), os.getpid(), database, pace)
-        connections.open.push_async_exit(database)
-        return connections
+        return cls(asyncio.get_running_loop(), os.getpid(), database, pace)
 
     def are_here(self) -> bool:
         """Tell whether they belong to the running loop of this process."""
@@ -62,12 +60,13 @@ class Connections:
 
     async def post(self, table: str | None, body: Row) -> Row:
         """Send a command to a table, or to the keyspace, and return the reply as it is."""
-        client: AsyncCollection[Any] | AsyncDatabase = self.database
-        if table is not None:
-            if table not in self.tables:
-                self.tables[table] = self.database.get_collection(table)
-                self.open.push_async_exit(self.tables[table])
-            client = self.tables[table]
+        name = (
+            table or ""
+        )  # An empty name is the keyspace. `AsyncDatabase.command` leaves its connection open.
+        if name not in self.tables:
+            self.tables[name] = self.database.get_collection(name)
+            self.open.push_async_exit(self.tables[name])
+        client = self.tables[name]
         # The timeout that counts is that of `attempt`; astrapy's are for each part of a request.
         with _readable():
             reply = await client.command(body, raise_api_errors=False, timeout_ms=_NEVER_MS)
