@@ -352,7 +352,7 @@ async def test_a_write_by_an_earlier_release_is_noticed(
 async def test_a_sqlite_without_fts5(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (words, "late_interaction.stores.local.store"):
         name = module if isinstance(module, str) else module.__name__
-        monkeypatch.setattr(f"{name}.has_fts5", lambda connection: False)
+        monkeypatch.setattr(f"{name}.has_fts5", lambda: False)
     async with LateInteractionPipeline(tmp_path, HashModel()) as pipeline:
         await pipeline.index_documents([{"doc_id": "a", "content": "apple"}])
         await pipeline.delete_document("a")

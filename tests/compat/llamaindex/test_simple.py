@@ -14,6 +14,7 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryMode,
 )
 
+from late_interaction import StoreError
 from llamaindex_lateint import LateInteractionVectorStore, NoEmbedding
 from tests.adapters.conftest import MakeStore, drop
 from tests.adapters.llamaindex.asking import ask, where
@@ -212,7 +213,19 @@ def test_what_is_written_is_there_after_closing(make_store: MakeStore) -> None:
     assert make_store().query(ask(QUERY, 1)).ids == ["c"]
 
 
-@pytest.mark.parametrize("mode", ["svm", "linear_regression", "logistic_regression", "hybrid", "sparse"])
+@pytest.mark.parametrize("mode", ["svm", "linear_regression", "logistic_regression"])
 def test_modes_that_are_not_there_are_refused(kept: LateInteractionVectorStore, mode: str) -> None:
     with pytest.raises(NotImplementedError, match=mode):
         kept.query(ask(QUERY, mode=VectorStoreQueryMode(mode)))
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "sparse"])
+def test_modes_by_words_are_there_in_a_folder_and_refused_on_astra(
+    kept: LateInteractionVectorStore, engine: str, mode: str
+) -> None:
+    query = ask(QUERY, 1, mode=VectorStoreQueryMode(mode))
+    if engine == "folder":
+        assert kept.query(query).ids == ["c"]
+    else:
+        with pytest.raises(StoreError, match="need an index of words"):
+            kept.query(query)

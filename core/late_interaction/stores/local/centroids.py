@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction.stores.local.clustering import NearestCentroids
+from late_interaction.clustering import NearestCentroids
 from late_interaction.types import FloatMatrix, QueryVectors, RaggedTokens
 
 _SAMPLE_STEP = 8

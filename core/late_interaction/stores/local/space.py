@@ -9,7 +9,7 @@ from pathlib import Path
 
 from late_interaction.stores.local.sqlite import SQLiteFile
 from late_interaction.stores.local.tables import read_count, write_property
-from late_interaction.stores.local.words import words_bytes
+from late_interaction.stores.local.words import compact_words, words_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ def shrink(file: SQLiteFile) -> int:
         before = _bytes_on_disk(file.path)
         write_property(connection, "deleted_bytes", "0")
         try:
+            compact_words(connection)
             connection.execute("VACUUM")
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_FULL:

@@ -376,11 +376,11 @@ class LocalStore(Remade, Store):
             if state.stamp is None and self._views.index(connection, state) is None:
                 # An earlier release may have left an index of other documents, whose row ids come again.
                 write_property(connection, "build", uuid.uuid4().hex)
-            change = Change(words=Words.read(connection))
+            change = Change(words=Words.read(connection, state.generation))
             yield connection, change
-            record_change(connection, change)
+            generation = record_change(connection, change)
             if change.words is not None:
-                change.words.write(connection)
+                change.words.write(connection, generation)
 
     # --- reading
 
@@ -561,8 +561,8 @@ class LocalStore(Remade, Store):
     def _fill_words(self) -> bool:
         """Bring documents of an earlier release into the index of words; return whether there are more."""
         with self._file.reading() as connection:
-            words = Words.read(connection)
-            if not has_fts5(connection) or (words is not None and words.is_complete):
+            words = Words.read(connection, read_state(connection).generation)
+            if not has_fts5() or (words is not None and words.is_complete):
                 return False
         with self._file.writing() as connection:
             return fill_words(connection)

@@ -167,8 +167,8 @@ def read_state(connection: sqlite3.Connection) -> State:
         raise StoreError(f"its properties are damaged: {error!r}. Put a backup in its place.") from error
 
 
-def record_change(connection: sqlite3.Connection, change: Change) -> None:
-    """Move the generation on, and record what changed for those who know the one before."""
+def record_change(connection: sqlite3.Connection, change: Change) -> int:
+    """Move the generation on, and record what changed for those who know the one before; return the new one."""
     stamp = secrets.token_hex(8)
     connection.execute(_CHANGES)
     connection.execute("UPDATE properties SET value = value + 1 WHERE name = 'generation'")
@@ -188,6 +188,7 @@ def record_change(connection: sqlite3.Connection, change: Change) -> None:
         from_index = sum(row_id <= indexed_to for row_id in change.deleted)
         statement = "UPDATE properties SET value = value + ? WHERE name = 'deleted_from_index'"
         connection.execute(statement, (from_index,))
+    return generation
 
 
 def read_changes(

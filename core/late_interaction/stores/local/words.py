@@ -9,8 +9,10 @@ read from the document. The property `words` says up to which generation the tab
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -48,23 +50,22 @@ class Words:
     up_to: int = _COMPLETE
 
     @classmethod
-    def read(cls, connection: sqlite3.Connection) -> Words | None:
-        """Return the index of words, or None if there is none that is in step with the documents."""
+    def read(cls, connection: sqlite3.Connection, generation: int) -> Words | None:
+        """Return the index of words, or None if there is none that is in step with this generation of the documents."""
         try:
-            version, generation, up_to = map(int, (read_property(connection, "words") or "").split())
+            version, of, up_to = map(int, (read_property(connection, "words") or "").split())
         except ValueError:
             return None
-        is_in_step = version == _VERSION and generation == read_state(connection).generation
-        return cls(generation, up_to) if is_in_step and has_fts5(connection) else None
+        is_in_step = version == _VERSION and of == generation
+        return cls(generation, up_to) if is_in_step and has_fts5() else None
 
     @property
     def is_complete(self) -> bool:
         """Whether every document is in it."""
         return self.up_to == _COMPLETE
 
-    def write(self, connection: sqlite3.Connection) -> None:
-        """Record that the index of words is in step with the documents as they are now."""
-        generation = read_state(connection).generation
+    def write(self, connection: sqlite3.Connection, generation: int) -> None:
+        """Record that the index of words is in step with this generation of the documents."""
         write_property(connection, "words", f"{_VERSION} {generation} {self.up_to}")
 
     def add(self, connection: sqlite3.Connection, documents: Iterable[tuple[int, str]]) -> None:
@@ -83,16 +84,18 @@ class Words:
         return self.is_complete or row_id <= self.up_to
 
 
-def has_fts5(connection: sqlite3.Connection) -> bool:
-    """Return whether this Python's SQLite has FTS5."""
-    return ("fts5",) in connection.execute("SELECT name FROM pragma_module_list").fetchall()
+@functools.cache
+def has_fts5() -> bool:
+    """Return whether this Python's SQLite has FTS5: it is asked once, and not in every transaction."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        return ("fts5",) in connection.execute("SELECT name FROM pragma_module_list").fetchall()
 
 
 def create_words(connection: sqlite3.Connection) -> None:
     """Make the index of words of a new index, if this Python's SQLite can."""
-    if has_fts5(connection):
+    if has_fts5():
         connection.execute(CREATE_WORDS)
-        Words(0).write(connection)
+        Words(0).write(connection, read_state(connection).generation)
 
 
 def clear_words(connection: sqlite3.Connection) -> None:
@@ -100,12 +103,23 @@ def clear_words(connection: sqlite3.Connection) -> None:
     connection.execute("INSERT INTO words (words) VALUES ('delete-all')")
 
 
+def compact_words(connection: sqlite3.Connection) -> None:
+    """Take what deleted documents left out of the index of words, where there is one: FTS5 notes a deletion beside."""
+    if has_fts5() and _has_table(connection):
+        connection.execute("INSERT INTO words (words) VALUES ('optimize')")
+
+
+def _has_table(connection: sqlite3.Connection) -> bool:
+    return bool(connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'words_data'").fetchone())
+
+
 def fill_words(connection: sqlite3.Connection) -> bool:
     """Bring some more documents of an earlier release into the index of words; return whether there are more.
 
     To be called in a write transaction, again and again. The documents' generation does not move.
     """
-    words = Words.read(connection)
+    generation = read_state(connection).generation
+    words = Words.read(connection, generation)
     if words is None:
         connection.execute("DROP TABLE IF EXISTS words")
         connection.execute(CREATE_WORDS)
@@ -115,8 +129,8 @@ def fill_words(connection: sqlite3.Connection) -> bool:
     is_last = len(rows) < _FILLED_TOGETHER
     Words(0).add(connection, rows)
     if is_last:
-        connection.execute("INSERT INTO words (words) VALUES ('optimize')")
-    replace(words, up_to=_COMPLETE if is_last else rows[-1][0]).write(connection)
+        compact_words(connection)
+    replace(words, up_to=_COMPLETE if is_last else rows[-1][0]).write(connection, generation)
     return not is_last
 
 
@@ -126,12 +140,12 @@ def check_words(connection: sqlite3.Connection, location: str) -> None:
     Raises:
         StoreError: SQLite has no FTS5, or the index of words does not cover all documents.
     """
-    if not has_fts5(connection):
+    if not has_fts5():
         raise StoreError(
             f"The SQLite {sqlite3.sqlite_version} of this Python has no FTS5, which searches by words need "
             '(mode="hybrid" and "lexical"): use another build of Python, or mode="late".'
         )
-    words = Words.read(connection)
+    words = Words.read(connection, read_state(connection).generation)
     if words is None or not words.is_complete:
         raise StoreError(
             f"The index in {location} has no index of words that covers all documents, because an earlier release "
@@ -196,7 +210,7 @@ def bm25(
 
 def words_bytes(connection: sqlite3.Connection) -> int:
     """Return about how much room the index of words takes."""
-    if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'words_data'").fetchone():
+    if not _has_table(connection):
         return 0
     query = "SELECT coalesce(sum(length(block) + 12), 0) FROM words_data"
     docsize = "SELECT coalesce(sum(length(sz) + 10), 0) FROM words_docsize"
@@ -211,7 +225,7 @@ def word_hits(query: str, texts: Sequence[str]) -> list[list[Span]]:
     [['apples']]
     """
     connection = sqlite3.connect(":memory:")
-    if not has_fts5(connection):
+    if not has_fts5():
         return [[] for _ in texts]
     connection.execute(CREATE_WORDS)
     units = [[(span, unit) for span, unit in text_words(text)] for text in texts]
