@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,7 @@ from late_interaction.stores.astra.client import Row
 from late_interaction.stores.astra.defining import define
 from late_interaction.stores.astra.document_doctor import DocumentExam
 from late_interaction.stores.astra.documents import document_parts
-from late_interaction.stores.astra.health import Health
+from late_interaction.stores.astra.health import TIE, Health
 from late_interaction.stores.astra.limits import Limits
 from late_interaction.stores.astra.reading import EXISTS, WHOLE_TABLE, Reader
 from late_interaction.stores.astra.rows import (
@@ -38,8 +38,6 @@ from late_interaction.stores.astra.tasks import for_each_concurrently
 from late_interaction.types import FloatMatrix, IndexSpec
 
 _SAMPLED_PAGES = 40
-_TIE = 1e-3
-"""Vectors this similar count as equal: stored as float16, their length is not exactly 1."""
 
 
 async def diagnose(
@@ -170,10 +168,22 @@ class Patient:
         health.stale = sorted(stale)
         health.surplus = sorted(self._leftover.keys() & self.documents.keys())
 
-    async def read_documents(self, *, show_progress: bool) -> set[str]:
-        """Read every docs row; return the ids whose declared columns are not what their metadata say."""
+    async def read_documents(
+        self,
+        *,
+        show_progress: bool,
+        columns: Sequence[str] = (),
+        look_at: Callable[[Row], None] = lambda row: None,
+    ) -> set[str]:
+        """Read every docs row; return the ids whose declared columns are not what their metadata say.
+
+        Args:
+            show_progress: show a progress bar over the documents.
+            columns: what to read beside.
+            look_at: called with each row that is a document's.
+        """
         health, fields = self.health, self.tables.fields
-        columns = ["doc_id", "n_tokens", "generation", *self._columns]
+        columns = ["doc_id", "n_tokens", "generation", *self._columns, *columns]
         columns += ["revision"] if self.tables.versioned else []
         columns += ["metadata"] if fields else []
         stale = set()
@@ -187,6 +197,7 @@ class Patient:
                     cells = {column: row.get(column) for column in self._columns}
                     self.documents[doc_id] = _Known(row["n_tokens"], token_version(row), cells)
                     health.tokens += row["n_tokens"]
+                    look_at(row)
                     if fields and self._as_read(self._cells_of(row)) != self._as_read(cells):
                         stale.add(doc_id)
                 bar.update(len(page))
@@ -261,14 +272,18 @@ class Patient:
             if n_pages == _SAMPLED_PAGES:
                 return
 
+    async def sampled(self, doc_ids: Sequence[str], columns: Sequence[str] = ()) -> list[Row]:
+        """Return the rows of sampled documents with their matrices and these columns, and count them."""
+        read = ("doc_id", "n_tokens", "generation", "revision", "packed", *columns)
+        rows = list((await self.reader.rows(doc_ids, read)).values())
+        if not self.health.complete:
+            self.health.documents = len(rows)
+            self.health.tokens = sum(row["n_tokens"] for row in rows)
+        return rows
+
     async def look_up(self, doc_ids: Sequence[str], rng: random.Random) -> None:
         """Look up one stored vector of each document: it should find itself first."""
-        health = self.health
-        columns = ("doc_id", "n_tokens", "generation", "revision", "packed")
-        rows = list((await self.reader.rows(doc_ids, columns)).values())
-        if not health.complete:
-            health.documents = len(rows)
-            health.tokens = sum(row["n_tokens"] for row in rows)
+        health, rows = self.health, await self.sampled(doc_ids)
         met: dict[str, int] = {}  # The oldest version met of each document.
 
         async def look_up_one(row: Row) -> None:
@@ -295,20 +310,18 @@ class Patient:
         rows = await self._searcher.nearest(vector, self._depth, columns=("doc_id", "token_id", "generation"))
         for found in rows:
             met[found["doc_id"]] = min(found.get("generation", 0), met.get(found["doc_id"], 2**63))
-        equal = (1 + float(vector @ vector)) / 2 - _TIE
+        equal = (1 + float(vector @ vector)) / 2 - TIE
         similarities = [found["$similarity"] for found in rows]
         itself = [found["$similarity"] for found in rows if key.items() <= found.items()]
         # A list that ends among equal vectors is as good as one that has the vector itself.
         is_found = max(itself, default=0.0) >= equal or min(similarities, default=0.0) >= equal
         if not is_found:
             stored = await self._token_row(key)
-            if not np.allclose(stored.get("token_embedding", np.inf), vector, atol=_TIE):
+            if not np.allclose(stored.get("token_embedding", np.inf), vector, atol=TIE):
                 if stored.get("generation", 0) <= self.under_way and row["doc_id"] not in health.stale:
                     health.stale.append(row["doc_id"])
                 return
-        health.sampled += 1
-        health.found += is_found
-        health.found_first += is_found and (not itself or max(itself) >= max(similarities) - _TIE)
+        health.looked_up(similarities, itself, is_found=is_found)
 
     def unpacked(self, row: Row) -> FloatMatrix | None:
         """Return a document's matrix; None, and a difference noted, if it is not what the index was built with."""

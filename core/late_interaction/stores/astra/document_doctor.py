@@ -16,8 +16,8 @@ import numpy as np
 from late_interaction.maxsim import maxsim
 from late_interaction.stores.astra.client import Row
 from late_interaction.stores.astra.documents import DocumentParts
-from late_interaction.stores.astra.reading import EXISTS, WHOLE_TABLE, Reader
-from late_interaction.stores.astra.rows import is_whole
+from late_interaction.stores.astra.health import TIE
+from late_interaction.stores.astra.reading import Reader
 from late_interaction.stores.astra.scaling import MAX_ANN_ROWS, documents_scaling
 from late_interaction.stores.astra.tasks import for_each_concurrently
 from late_interaction.types import QueryVectors, RaggedTokens
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 _QUERIES = 10
 _QUERY_TOKENS = 32
 _K = 10
-_TIE = 1e-3
 
 
 class DocumentExam:
@@ -46,27 +45,21 @@ class DocumentExam:
 
     async def read_everything(self, *, show_progress: bool) -> None:
         """Read every row: declared columns, and which version and reduction each vector is of."""
-        patient = self._patient
-        stale = await patient.read_documents(show_progress=show_progress)
-        live = self._parts.reductions.fitted.live
-        columns = (*EXISTS, "generation", "reduction", "vector_of")
-        async for page in patient.client.pages(patient.tables.docs, columns, expected=WHOLE_TABLE):
-            for row in page:
-                if not is_whole(row, columns) or row["generation"] > patient.under_way:
-                    continue
-                if not _is_right(row, live):
-                    self._wrong_vectors.add(row["doc_id"])
+        patient, live = self._patient, self._parts.reductions.fitted.live
+
+        def look_at(row: Row) -> None:
+            if row["generation"] <= patient.under_way and not _is_right(row, live):
+                self._wrong_vectors.add(row["doc_id"])
+
+        stale = await patient.read_documents(
+            show_progress=show_progress, columns=("reduction", "vector_of"), look_at=look_at
+        )
         patient.health.stale = sorted(stale | self._wrong_vectors)
 
     async def look_up(self, doc_ids: Sequence[str], rng: random.Random) -> None:
         """Look up the vectors of documents, which should find themselves first; then measure stage 1."""
-        health, live = self._patient.health, self._parts.reductions.fitted.live
-        columns = (*EXISTS, "generation", "revision", "packed", "reduction", "vector_of")
-        rows = list((await self._reader.rows(doc_ids, columns)).values())
-        if not health.complete:
-            health.documents = len(rows)
-            health.tokens = sum(row["n_tokens"] for row in rows)
-        if not live:
+        rows = await self._patient.sampled(doc_ids, ("reduction", "vector_of"))
+        if not self._parts.reductions.fitted.live:
             return
         with_tokens = [row for row in rows if row["n_tokens"]]
         await for_each_concurrently(self._look_up_one, with_tokens, self._patient.client.concurrency)
@@ -89,10 +82,8 @@ class DocumentExam:
         found = await self._parts.searcher.nearest(vector, _K, None, ("doc_id", "reduction"))
         similarities = [one["$similarity"] for one in found]
         itself = [one["$similarity"] for one in found if one["doc_id"] == row["doc_id"]]
-        is_found = bool(itself) or min(similarities, default=0.0) >= 1 - _TIE
-        health.sampled += 1
-        health.found += is_found
-        health.found_first += is_found and (not itself or max(itself) >= max(similarities) - _TIE)
+        is_found = bool(itself) or min(similarities, default=0.0) >= 1 - TIE
+        health.looked_up(similarities, itself, is_found=is_found)
 
     async def _measure(self, row: Row) -> None:
         """Compare the top 10 of the default candidates with those of as many as there can be."""

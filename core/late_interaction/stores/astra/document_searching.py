@@ -21,9 +21,9 @@ from late_interaction.stores.astra.filters import Pushed
 from late_interaction.stores.astra.limits import Limits
 from late_interaction.stores.astra.reading import EXISTS, Reader, judged_columns, row_matches
 from late_interaction.stores.astra.reductions import Fitted, Reductions
-from late_interaction.stores.astra.rows import binary_vector, is_whole
+from late_interaction.stores.astra.rows import is_whole
 from late_interaction.stores.astra.schema import Tables
-from late_interaction.stores.astra.searching import nothing, score_all, score_rows
+from late_interaction.stores.astra.searching import nearest, nothing, score_all, score_rows
 from late_interaction.stores.astra.tasks import both
 from late_interaction.stores.base import Candidates
 from late_interaction.types import QueryVectors
@@ -155,15 +155,8 @@ class DocumentSearcher:
         self, vector: NDArray[np.float32], n: int, where: Row | None, columns: Sequence[str]
     ) -> list[Row]:
         """Return the rows of the `n` documents whose vectors are most similar: `columns` and `$similarity` of each."""
-        body: Row = {
-            "projection": dict.fromkeys(columns, True),
-            "sort": {"document_vector": binary_vector(vector)},
-            "options": {"limit": n, "includeSimilarity": True},
-        }
-        if where:
-            body["filter"] = where
-        reply = await self._client.command(self._tables.docs, {"find": body})
-        rows: list[Row] = [row for row in reply["data"]["documents"] if is_whole(row, columns)]
+        found = await nearest(self._client, self._tables.docs, "document_vector", vector, n, where, columns)
+        rows = [row for row in found if is_whole(row, columns)]
         self._reader.learn_sizes(rows)
         return rows
 

@@ -11,7 +11,6 @@ writes one reads the row again, and makes it right. docs/astra.md says what this
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -36,13 +35,10 @@ from late_interaction.stores.astra.rows import (
     declared_columns,
     matrix_of,
     metadata_of,
-    prepare_all,
     revision_text,
 )
 from late_interaction.stores.astra.schema import Tables
-from late_interaction.types import EncodedDocument, FloatMatrix, PackingDtype, RaggedTokens
-
-logger = logging.getLogger(__name__)
+from late_interaction.types import FloatMatrix, RaggedTokens
 
 _STATE = (*EXISTS, "generation", "reduction", "vector_of")
 """The columns that tell whether a row's vector is that of its document."""
@@ -68,30 +64,16 @@ class DocumentWriter(RowWriter):
         super().__init__(client, tables, reader, limits, location)
         self._reductions = reductions
 
-    async def upsert(self, documents: Sequence[EncodedDocument], packing: PackingDtype) -> None:
-        """Write the documents' rows, with vectors of the newest reduction, or without one before the first.
-
-        Raises:
-            DocumentError: the service refused some documents, or a declared field has a value of another type; all
-                others are written.
-            StoreWriteError: the service failed; it says which documents are written.
-        """
-        outcome = Outcome([encoded.document.doc_id for encoded in documents])
-        first = self._next_generation(len(documents))
-        prepared = await asyncio.to_thread(
-            prepare_all, documents, packing, first, self._tables.fields, outcome.refused
-        )
-        async with self._exclusive(outcome.doc_ids):
-            try:
-                complete = await self._with_vectors(prepared)
-                chunks = chunks_of_documents(complete, self._limits)
-                await self._for_each(partial(self._write_rows, outcome), chunks)
-            except ServiceError as error:
-                outcome.outage = error
-            if outcome.outage is not None:
-                await self._read_back(outcome, prepared)
-        if failure := outcome.failure():
-            raise failure from None
+    async def _write(self, outcome: Outcome, prepared: Sequence[PreparedDocument]) -> None:
+        """Write the documents' rows, with vectors of the newest reduction, or without one before the first."""
+        try:
+            complete = await self._with_vectors(prepared)
+            chunks = chunks_of_documents(complete, self._limits)
+            await self._for_each(partial(self._write_rows, outcome), chunks)
+        except ServiceError as error:
+            outcome.outage = error
+        if outcome.outage is not None:
+            await self._read_back(outcome, prepared)
 
     async def _with_vectors(self, prepared: Sequence[PreparedDocument]) -> list[PreparedDocument]:
         """Return the documents with the columns of their vectors."""
@@ -158,10 +140,7 @@ class DocumentWriter(RowWriter):
                 now.get("revision") == revision or change.apply(metadata_of(now)) == metadata_of(now)
             ):
                 return True
-        raise StoreError(
-            f"The metadata of document {doc_id!r} in {self._location} are not updated after {MOST_ROUNDS} "
-            "attempts: other clients keep changing it."
-        )
+        raise self._given_up(doc_id)
 
     # --- vectors that are written later
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,8 @@ from late_interaction.types import IndexSpec
 
 RECALL_WANTED = 0.95
 """The share of stored vectors that must find themselves first; published values are 0.96 and more."""
+TIE = 1e-3
+"""Vectors this similar count as equal: stored as float16, their length is not exactly 1."""
 STAGE_RECALL_WANTED = 0.9
 """The share of the exact top 10 that stage 1 should hand over by document vectors."""
 
@@ -56,6 +59,18 @@ class Health:
     repaired: int = 0
     found_in_top: int = 0
     expected_in_top: int = 0
+
+    def looked_up(self, similarities: Sequence[float], itself: Sequence[float], *, is_found: bool) -> None:
+        """Count a stored vector that was looked up.
+
+        Args:
+            similarities: of all that were found.
+            itself: those among them that are the vector's own.
+            is_found: it, or an equal one, was found.
+        """
+        self.sampled += 1
+        self.found += is_found
+        self.found_first += is_found and (not itself or max(itself) >= max(similarities) - TIE)
 
     @property
     def recall(self) -> float:

@@ -18,7 +18,7 @@ from late_interaction.stores.astra.failures import ServiceError
 from late_interaction.stores.astra.limits import Limits
 from late_interaction.stores.astra.outcome import Leftovers, Outcome
 from late_interaction.stores.astra.reading import Reader
-from late_interaction.stores.astra.rows import VERSION, PreparedDocument
+from late_interaction.stores.astra.rows import VERSION, PreparedDocument, prepare_all
 from late_interaction.stores.astra.schema import Tables
 from late_interaction.stores.astra.tasks import for_each_concurrently
 from late_interaction.types import EncodedDocument, PackingDtype
@@ -51,9 +51,27 @@ class RowWriter(ABC):
         self._last_generation = 0
         self.leftovers = Leftovers(location)
 
-    @abstractmethod
     async def upsert(self, documents: Sequence[EncodedDocument], packing: PackingDtype) -> None:
-        """Write documents, each wholly or not at all; raises as `Store.upsert`."""
+        """Write documents, each wholly or not at all.
+
+        Raises:
+            DocumentError: the service refused some documents, or a declared field has a value of another type; all
+                others are written.
+            StoreWriteError: the service failed; it says which documents are written.
+        """
+        outcome = Outcome([encoded.document.doc_id for encoded in documents])
+        first = self.next_generation(len(documents))
+        prepared = await asyncio.to_thread(
+            prepare_all, documents, packing, first, self._tables.fields, outcome.refused
+        )
+        async with self._exclusive(outcome.doc_ids):
+            await self._write(outcome, prepared)
+        if failure := outcome.failure():
+            raise failure from None
+
+    @abstractmethod
+    async def _write(self, outcome: Outcome, prepared: Sequence[PreparedDocument]) -> None:
+        """Write documents that this client's other tasks leave alone; the outcome says what became of each."""
 
     @abstractmethod
     async def delete(self, doc_ids: Sequence[str]) -> int:
@@ -66,6 +84,13 @@ class RowWriter(ABC):
     @abstractmethod
     async def _revise(self, doc_id: str, change: MetadataChange) -> bool:
         """Change the metadata of a document that this client's other tasks leave alone; False if there is none."""
+
+    def _given_up(self, doc_id: str) -> StoreError:
+        """Return the error of a revision that other clients overtook again and again."""
+        return StoreError(
+            f"The metadata of document {doc_id!r} in {self._location} are not updated after {MOST_ROUNDS} "
+            "attempts: other clients keep changing it."
+        )
 
     async def update_metadata(self, doc_id: str, change: MetadataChange) -> bool:
         """Change the metadata of a document; return False if there is no such id.
@@ -140,11 +165,7 @@ class RowWriter(ABC):
 
     # --- what all of them need
 
-    def next_generation(self) -> int:
-        """Return a number that no other write has, larger than all that this client gave out."""
-        return self._next_generation(1)
-
-    def _next_generation(self, n: int) -> int:
+    def next_generation(self, n: int = 1) -> int:
         """Return the first of `n` numbers that no other write has, larger than all that this client gave out."""
         now = time.time_ns() >> _RANDOM_BITS << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS)
         first = max(now, self._last_generation + 1)

@@ -82,16 +82,7 @@ class Searcher:
         columns: Sequence[str] = ("doc_id",),
     ) -> list[Row]:
         """Return the `n` stored tokens most similar to a vector: `columns` and `$similarity` of each."""
-        body: Row = {
-            "projection": dict.fromkeys(columns, True),
-            "sort": {"token_embedding": binary_vector(vector)},
-            "options": {"limit": n, "includeSimilarity": True},
-        }
-        if where:
-            body["filter"] = where
-        reply = await self._client.command(self._tables.tokens, {"find": body})
-        rows: list[Row] = reply["data"]["documents"]
-        return rows
+        return await nearest(self._client, self._tables.tokens, "token_embedding", vector, n, where, columns)
 
     async def _choose(self, hits: AnnHits, n: int, filter: Filter) -> tuple[NDArray[np.int64], int]:
         """Return the best `n` documents whose metadata match, and how many were looked at to find them."""
@@ -107,6 +98,27 @@ class Searcher:
                     if row is not None and row_matches(filter, row):
                         chosen.append(i)
         return np.array(chosen, np.int64), seen
+
+
+async def nearest(
+    client: DataApiClient,
+    table: str,
+    column: str,
+    vector: NDArray[np.float32],
+    n: int,
+    where: Row | None,
+    columns: Sequence[str],
+) -> list[Row]:
+    """Return the `n` rows of a table with the most similar vectors: `columns` and `$similarity` of each."""
+    body: Row = {
+        "projection": dict.fromkeys(columns, True),
+        "sort": {column: binary_vector(vector)},
+        "options": {"limit": n, "includeSimilarity": True},
+    }
+    if where:
+        body["filter"] = where
+    rows: list[Row] = (await client.command(table, {"find": body}))["data"]["documents"]
+    return rows
 
 
 async def score_all(reader: Reader, query: QueryVectors, filter: Filter | None) -> Candidates:

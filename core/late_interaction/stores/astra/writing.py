@@ -24,8 +24,6 @@ deletes them. docs/astra.md says what this does not promise.
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
@@ -46,14 +44,10 @@ from late_interaction.stores.astra.rows import (
     declared_columns,
     matrix_of,
     metadata_of,
-    prepare_all,
     revision_text,
     token_version,
 )
 from late_interaction.stores.astra.schema import Tables
-from late_interaction.types import EncodedDocument, PackingDtype
-
-logger = logging.getLogger(__name__)
 
 Versions = dict[str, set[int]]
 """Versions of token rows by document id."""
@@ -70,37 +64,23 @@ class Writer(RowWriter):
 
     # --- documents
 
-    async def upsert(self, documents: Sequence[EncodedDocument], packing: PackingDtype) -> None:
-        """Write tokens, then the documents' rows, then delete the tokens of the versions that they replace.
-
-        Raises:
-            DocumentError: the service refused some documents, or a declared field has a value of another type; all
-                others are written.
-            StoreWriteError: the service failed; it says which documents are written.
-        """
-        outcome = Outcome([encoded.document.doc_id for encoded in documents])
-        first = self._next_generation(len(documents))
-        prepared = await asyncio.to_thread(
-            prepare_all, documents, packing, first, self._tables.fields, outcome.refused
-        )
+    async def _write(self, outcome: Outcome, prepared: Sequence[PreparedDocument]) -> None:
+        """Write tokens, then the documents' rows, then delete the tokens of the versions that they replace."""
         replaced: dict[str, Row] = {}
-        async with self._exclusive(outcome.doc_ids):
-            try:
-                tokens = chunks_of_tokens(prepared, self._client.pace)
-                await self._for_each(partial(self._write_tokens, outcome), tokens)
-                if outcome.outage is None:
-                    # As late as possible: a version that is committed after this is not known to be replaced.
-                    replaced = await self._reader.rows([one.doc_id for one in prepared], VERSION)
-                    rows = chunks_of_documents(outcome.accepted(prepared), self._limits)
-                    await self._for_each(partial(self._write_rows, outcome), rows)
-            except ServiceError as error:
-                outcome.outage = error
+        try:
+            tokens = chunks_of_tokens(prepared, self._client.pace)
+            await self._for_each(partial(self._write_tokens, outcome), tokens)
             if outcome.outage is None:
-                await self._clean_up(outcome, prepared, replaced)
-            else:
-                await self._read_back(outcome, prepared, replaced)
-        if failure := outcome.failure():
-            raise failure from None
+                # As late as possible: a version that is committed after this is not known to be replaced.
+                replaced = await self._reader.rows([one.doc_id for one in prepared], VERSION)
+                rows = chunks_of_documents(outcome.accepted(prepared), self._limits)
+                await self._for_each(partial(self._write_rows, outcome), rows)
+        except ServiceError as error:
+            outcome.outage = error
+        if outcome.outage is None:
+            await self._clean_up(outcome, prepared, replaced)
+        else:
+            await self._read_back(outcome, prepared, replaced)
 
     async def _write_tokens(self, outcome: Outcome, chunk: Sequence[tuple[PreparedDocument, int]]) -> None:
         if outcome.outage is not None:
@@ -233,10 +213,7 @@ class Writer(RowWriter):
             await self.delete_versions({doc_id: (own | replaced) - {tokens}})
             return True
         else:
-            raise StoreError(
-                f"The metadata of document {doc_id!r} in {self._location} are not updated after {MOST_ROUNDS} "
-                "attempts: other clients keep changing it."
-            )
+            raise self._given_up(doc_id)
         await self.delete_versions({doc_id: own | replaced})
         return False
 
@@ -245,7 +222,7 @@ class Writer(RowWriter):
         row = (await self._reader.rows([doc_id], ("doc_id", "generation", "packed"))).get(doc_id)
         if row is None or row["generation"] != generation:
             return None
-        document = PreparedDocument(doc_id, self._next_generation(1), row, unpack(matrix_of(row)), cells)
+        document = PreparedDocument(doc_id, self.next_generation(), row, unpack(matrix_of(row)), cells)
         chunks = (
             [one.token_row(token_id) for one, token_id in chunk]
             for chunk in chunks_of_tokens([document], self._limits)
