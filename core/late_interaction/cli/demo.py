@@ -14,7 +14,6 @@ import typer
 from late_interaction import demo as corpus
 from late_interaction.cli._results import first_line, print_results, results_json
 from late_interaction.cli._shared import (
-    DEMO_MODEL,
     DeviceOption,
     JsonOption,
     errors_reported,
@@ -22,6 +21,7 @@ from late_interaction.cli._shared import (
     out,
     print_json,
 )
+from late_interaction.encoders.auto import DEMO
 from late_interaction.encoders.base import LateInteractionModel
 from late_interaction.errors import IndexMismatchError
 from late_interaction.pipeline import LateInteractionPipeline
@@ -55,7 +55,7 @@ def demo(
     store = LocalStore(folder, f"stdlib-{sys.version_info.major}.{sys.version_info.minor}")
     interrupted = "Interrupted. What was indexed is kept; the same command goes on from there."
     with errors_reported(interrupted), asyncio.Runner() as runner:
-        model = load_model(DEMO_MODEL, device, document_length=DOCUMENT_LENGTH, long_documents="truncate")
+        model = load_model(DEMO, device, document_length=DOCUMENT_LENGTH, long_documents="truncate")
         pipeline = LateInteractionPipeline(db=store, model=model)
         try:
             indexed = runner.run(_index(pipeline, limit))

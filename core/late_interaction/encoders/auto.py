@@ -59,7 +59,16 @@ def load_model(
     """
     if not _is_demo(model_name):
         return model_class(model_name, revision)(model_name, revision=revision, **options)
-    model = ColBERTModel(demo.model_folder(), revision=revision, **options)
+    return demo_model(revision=revision, **options)
+
+
+def demo_model(**options: Any) -> ColBERTModel:
+    """Open the packaged all-MiniLM-L6-v2; the options are those of `ColBERTModel`.
+
+    Raises:
+        MissingExtraError: the demo extra is not installed.
+    """
+    model = ColBERTModel(demo.model_folder(), **options)
     model.model_name = demo.MODEL_NAME  # Not the long path of the package's folder.
     return model
 
