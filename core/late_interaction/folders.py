@@ -21,12 +21,12 @@ from late_interaction.images.pdf import DPI, PDF_TIMEOUT_S
 from late_interaction.metadata import MARK, MetadataChange
 from late_interaction.pacing import Rows
 from late_interaction.reading.files import read_rows
-from late_interaction.reading.finding import Found, find
+from late_interaction.reading.finding import Found
 from late_interaction.reading.kinds import Kind, kind_of
 from late_interaction.reading.problems import ReadProblem
 from late_interaction.rows import Row, row_id
 from late_interaction.stores.base import Store
-from late_interaction.syncing import Mark, Origin, Placed, SyncReport, SyncRun
+from late_interaction.syncing import Mark, Origin, Placed, SyncReport, SyncRun, file_hash, origin
 from late_interaction.types import Document, IndexedIds
 
 _READING = 1
@@ -81,34 +81,30 @@ class FolderSync:
 
     Args:
         paths: files and folders.
+        found: the files in them, as `find` lists them.
         images: the model encodes images.
         root: names are from here; by default from each folder that is given, and of a file from its own folder.
         scope: tells these files from others in the index; by default it is made of the folder's place. A folder that
             moved is known by its files.
-        exclude: patterns of files to leave out, as in .gitignore.
-        gitignore: leave out what .gitignore files name.
         reading: how files are read.
         on_problem: called with each file, or fault of a file, that cannot be read.
 
     Raises:
-        ValueError: a path does not exist or is outside of the root, or there is nothing to read.
+        ValueError: a path is outside of the root.
     """
 
     def __init__(
         self,
         paths: Sequence[Path],
+        found: Found,
         *,
         images: bool,
         root: Path | None = None,
         scope: str | None = None,
-        exclude: Sequence[str] = (),
-        gitignore: bool = True,
         reading: ReadOptions | None = None,
         on_problem: Callable[[ReadProblem], None] = lambda problem: None,
     ) -> None:
-        everything = find(paths, exclude=exclude, gitignore=gitignore)
-        self.found = everything.readable(images=images)
-        self.n_files = len(everything.files) + everything.n_left_out
+        self.found = found.readable(images=images)
         self.problems: list[ReadProblem] = []
         self._on_problem = on_problem
         self._images = images
@@ -147,8 +143,7 @@ class FolderSync:
         scope, prefix, _ = self._named(base)
         source = f"{prefix}{name}"
         try:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()[:32]
+            digest = file_hash(path)
         except OSError:
             digest = ""  # Reading it says why.
         return _File(path, (scope, source), f"{digest}-{self._reading.fingerprint(images=self._images)}")
@@ -175,7 +170,7 @@ class FolderSync:
         await self._adopt(store)
         for doc_id, (_, mark) in self._known.items():
             if mark is not None:
-                self._of_source.setdefault((mark["scope"], mark.get("source", "")), []).append(doc_id)
+                self._of_source.setdefault(origin(mark), []).append(doc_id)
         for file in self._files:
             ids = self._of_source.get(file.origin, [])
             if self._is_unchanged(file, ids):
@@ -266,7 +261,7 @@ class FolderSync:
             if mark is None:
                 if self._is_of_a_path(document, broken):
                     shortened.append(doc_id)
-            elif (where := (mark["scope"], mark.get("source", ""))) in read:
+            elif (where := origin(mark)) in read:
                 shortened.append(doc_id)
             elif where not in broken and self._is_covered(where):
                 gone.append(doc_id)

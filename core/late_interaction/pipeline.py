@@ -46,6 +46,7 @@ from late_interaction.options import (
 from late_interaction.pacing import Items, Rows, each
 from late_interaction.planning import SearchPlan
 from late_interaction.pooling import POOLING_ALGORITHM
+from late_interaction.reading.finding import find
 from late_interaction.recipes import Remade
 from late_interaction.rows import Row, as_row, check_doc_id, check_doc_ids
 from late_interaction.sampling import QuerySampler
@@ -375,14 +376,14 @@ class LateInteractionPipeline(Remade):
         index = IndexingRun(self.model, store, self._in_flight(), self.settings, settings).index
         if paths is None:
             return await sync_rows(store, index, cast("Rows", source), scope or "", prune=prune)
+        found = await asyncio.to_thread(find, paths, exclude=exclude, gitignore=gitignore)
         folder = await asyncio.to_thread(
             FolderSync,
             paths,
+            found,
             images=self.model.supports_images,
             root=None if root is None else Path(root),
             scope=scope,
-            exclude=exclude,
-            gitignore=gitignore,
             reading=reading,
         )
         await folder.compare(store)

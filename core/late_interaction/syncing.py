@@ -15,6 +15,7 @@ from late_interaction.filters import parse_filter
 from late_interaction.images.storing import IMAGE_KEY, THUMBNAIL_KEY, image_reference
 from late_interaction.metadata import MARK, MetadataChange, dumps, with_mark
 from late_interaction.pacing import Items, Rows, batches
+from late_interaction.reading.finding import left_out
 from late_interaction.rows import Encodable, Pending, Row, check_row, row_id
 from late_interaction.stores.base import Store
 from late_interaction.types import Document, IndexedIds
@@ -58,9 +59,7 @@ class SyncReport:
         parts = [f"{len(self.new)} new", f"{len(self.changed)} changed", f"{len(self.unchanged)} unchanged"]
         parts.append(f"{len(self.removed)} removed")
         if self.left_out:
-            most_first = sorted(self.left_out.items(), key=lambda one: (-one[1], one[0]))
-            listed = ", ".join(f"{suffix} {count}" for suffix, count in most_first)
-            parts.append(f"{sum(self.left_out.values())} left out ({listed})")
+            parts.append(left_out(self.left_out))
         if self.failed:
             parts.append(f"{len(self.failed)} failed")
         return ", ".join(parts)
@@ -297,12 +296,17 @@ def _image_hash(image: Any) -> str:
     page = "" if path is image else f" {getattr(image, 'page', '')} {getattr(image, 'dpi', '')}"
     try:
         stat = os.stat(path)  # noqa: PTH116 - a str may be a URL, and base64 too long for a Path
-        return _file_hash(os.fspath(path), stat.st_mtime_ns, stat.st_size) + page
+        return _known_hash(os.fspath(path), stat.st_mtime_ns, stat.st_size) + page
     except (OSError, ValueError):  # a URL or base64, or what cannot be read, which is told when it is encoded
         return _hash(str(path).encode()) + page
 
 
 @lru_cache(maxsize=64)
-def _file_hash(path: str, _mtime_ns: int, _size: int) -> str:
+def _known_hash(path: str, _mtime_ns: int, _size: int) -> str:
+    return file_hash(path)
+
+
+def file_hash(path: str | os.PathLike[str]) -> str:
+    """Return a hash of a file's bytes; raises OSError if it cannot be read."""
     with open(path, "rb") as file:  # noqa: PTH123 - as above
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]

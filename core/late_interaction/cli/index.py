@@ -175,9 +175,7 @@ def index(
         ocr=ocr,
     )
     with errors_reported(INTERRUPTED):
-        find(
-            paths, exclude=exclude or (), gitignore=gitignore
-        )  # A wrong path is told before a model is loaded.
+        found = find(paths, exclude=exclude or (), gitignore=gitignore)  # before a model is loaded
 
         async def run() -> tuple[FolderSync, SyncReport, int]:
             store = store_at(db, name, declared, retry_for_s, candidates)
@@ -190,11 +188,10 @@ def index(
                     images = encoder.supports_images
                 folder = FolderSync(
                     paths,
+                    found,
                     images=images,
                     root=root,
                     scope=scope,
-                    exclude=exclude or (),
-                    gitignore=gitignore,
                     reading=reading,
                     on_problem=lambda problem: note(str(problem)),
                 )

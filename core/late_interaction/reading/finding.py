@@ -85,10 +85,19 @@ class Found:
         """
         lines = []
         for why, counts in self.left_out.items():
-            most_first = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
-            listed = ", ".join(f"{suffix} {count}" for suffix, count in most_first)
-            lines.append(f"{sum(counts.values())} left out ({listed}), {why}")
+            lines.append(f"{left_out(counts)}, {why}")
         return "\n".join(lines)
+
+
+def left_out(counts: Mapping[str, int]) -> str:
+    """Return how many files are left out, and of which suffixes, the most first.
+
+    >>> left_out({".mp3": 1, ".zip": 3})
+    '4 left out (.zip 3, .mp3 1)'
+    """
+    most_first = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
+    listed = ", ".join(f"{suffix} {count}" for suffix, count in most_first)
+    return f"{sum(counts.values())} left out ({listed})"
 
 
 def find_files(paths: Iterable[Path]) -> list[Path]:
