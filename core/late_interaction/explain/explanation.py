@@ -150,8 +150,7 @@ class Explanation:
 
     @cached_property
     def _sides(self) -> tuple[tuple[Word, ...], tuple[Word, ...]]:
-        asked = _labels(self.query or "", self.query_tokens)
-        answered = _labels(self.content, self.document_tokens)
+        asked, answered = self._asked, _labels(self.content, self.document_tokens)
         between: dict[tuple[_Label, _Label], float] = {}
         for pair in self.pairs:
             sides = product(asked[pair.query_token].items(), answered[pair.document_token].items())
@@ -160,19 +159,28 @@ class Explanation:
                 between[word, other] = between.get((word, other), 0.0) + part
         return _words(between, 0), _words(between, 1)
 
+    @cached_property
+    def _asked(self) -> list[dict[_Label, float]]:
+        """The words that each token of the query stands for."""
+        return _labels(self.query or "", self.query_tokens)
+
+    @cached_property
+    def _answers(self) -> dict[int, dict[str, float]]:
+        """What `answers_of` returns, by document token."""
+        answers: dict[int, dict[str, float]] = {}
+        for pair in self.pairs:
+            of = answers.setdefault(pair.document_token, {})
+            for (_, _, text), share in self._asked[pair.query_token].items():
+                of[text] = of.get(text, 0.0) + pair.contribution * share
+        return answers
+
     def answers_of(self, document_token: int) -> dict[str, float]:
         """Return what each word of the query has of a document token's contribution; words by their text.
 
         Args:
             document_token: its position in `document_tokens`.
         """
-        labels = _labels(self.query or "", self.query_tokens)
-        answers: dict[str, float] = {}
-        for pair in self.pairs:
-            if pair.document_token == document_token:
-                for (_, _, text), share in labels[pair.query_token].items():
-                    answers[text] = answers.get(text, 0.0) + pair.contribution * share
-        return answers
+        return dict(self._answers.get(document_token, {}))
 
     def heat_map(self, word: int | None = None) -> NDArray[np.float32]:
         """Return how well each part of an image answers a word of the query, or the whole query.
@@ -192,8 +200,7 @@ class Explanation:
         if word is not None:
             wanted = self.query_words[word]
             label = wanted.start, wanted.end, wanted.text
-            labels = _labels(self.query or "", self.query_tokens)
-            shares = np.array([of.get(label, 0.0) for of in labels], np.float32)
+            shares = np.array([of.get(label, 0.0) for of in self._asked], np.float32)
         summed = shares @ patches.similarities
         known = patches.places >= 0
         return np.where(known, summed[patches.places], np.nan).astype(np.float32)
