@@ -111,10 +111,8 @@ def open_image(source: ImageSource, *, allow_urls: bool = False, fit: Fit | None
         fit: shrink an image that is far larger than the model looks at while it is decoded, so that it takes less
             memory. At least twice the model's width and height are left for the model's own scaling.
     """
-    try:
-        from PIL import Image, ImageFile
-    except ImportError as error:
-        raise MissingExtraError("Reading images", "colpali", "pillow") from error
+    _check_pillow()
+    from PIL import Image, ImageFile
 
     if isinstance(source, ImageFile.ImageFile):  # opened by the caller, and not changed since
         return _decoded(source, "the image", fit, data=None)
@@ -167,12 +165,19 @@ def load_page(path: str, page: int) -> Image.Image:
         raise ValueError(f"{name} cannot be read: {error.strerror}.") from None
 
 
-def _opened(file: IO[bytes], name: str) -> Image.Image:
-    """Open a file as an image of a kind that is read, without decoding it."""
+def _check_pillow() -> None:
+    """Raise MissingExtraError if Pillow is not installed."""
     try:
-        from PIL import Image, UnidentifiedImageError
+        import PIL.Image  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("Reading images", "colpali", "pillow") from error
+
+
+def _opened(file: IO[bytes], name: str) -> Image.Image:
+    """Open a file as an image of a kind that is read, without decoding it."""
+    _check_pillow()
+    from PIL import Image, UnidentifiedImageError
+
     start = file.read(12)
     file.seek(0)
     if start[4:8] == b"ftyp" and start[8:] in _HEIF_BRANDS:

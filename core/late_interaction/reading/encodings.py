@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import contextlib
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -78,13 +77,7 @@ def encoding_of(file: Path, given: str | None = None) -> Encoding:
         return _checked(file, _wide(start), is_guessed=True)
     if _is_sound(file, "utf-8"):
         return Encoding("utf-8")
-    others, bad, first_bad = 0, 0, 0
-    for number, line in enumerate(_decoded(file, "utf-8"), 1):
-        if not line.isascii():
-            damage = line.count("\ufffd")
-            bad += damage
-            others += sum(not sign.isascii() for sign in line) - damage
-            first_bad = first_bad or (number if damage else 0)
+    first_bad, bad, others = _damage(file, "utf-8")
     if others >= bad:
         return Encoding("utf-8", damaged=(first_bad, bad))
     if sum(start.count(byte) for byte in _CONTROL_BYTES) > _CONTROLS * len(start):
@@ -112,11 +105,23 @@ def open_text(file: Path, encoding: Encoding, *, newline: str | None = None) -> 
 def _checked(file: Path, name: str, *, is_guessed: bool) -> Encoding:
     if _is_sound(file, name):
         return Encoding(name, is_guessed)
-    bad, first_bad = 0, 0
-    for number, line in enumerate(_decoded(file, name), 1):
-        if damage := line.count("\ufffd"):
-            bad, first_bad = bad + damage, first_bad or number
+    first_bad, bad, _ = _damage(file, name)
     return Encoding(name, is_guessed, (first_bad, bad) if bad else None)
+
+
+def _damage(file: Path, name: str) -> tuple[int, int, int]:
+    """Return the first line with bytes of no such encoding, how many there are, and good signs beyond ASCII."""
+    first_bad, bad, others = 0, 0, 0
+    with file.open(encoding=name, errors="replace") as text:
+        number = 0
+        while line := text.readline(_BLOCK):
+            number += 1
+            if not line.isascii():
+                damage = line.count("\ufffd")
+                bad += damage
+                others += sum(not sign.isascii() for sign in line) - damage
+                first_bad = first_bad or (number if damage else 0)
+    return first_bad, bad, others
 
 
 def _is_sound(file: Path, name: str) -> bool:
@@ -127,12 +132,6 @@ def _is_sound(file: Path, name: str) -> bool:
     except UnicodeError:
         return False
     return True
-
-
-def _decoded(file: Path, name: str) -> Iterator[str]:
-    with file.open(encoding=name, errors="replace") as text:
-        while part := text.readline(_BLOCK):
-            yield part
 
 
 def _wide(start: bytes) -> str:

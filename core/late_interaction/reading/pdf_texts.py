@@ -13,7 +13,7 @@ from typing import Any
 from late_interaction.images.pdf import PageText, page_text, pdf_file
 from late_interaction.reading.ocr import recognise
 from late_interaction.reading.problems import ReadProblem
-from late_interaction.reading.texts import Cut
+from late_interaction.reading.texts import Cut, passage_row
 
 _BULLET = re.compile(r"\s*(?:[-*•–▪◦]|\(?\w{1,3}[.)])\s")
 _FULL_LINE = 0.6
@@ -66,8 +66,7 @@ def pdf_rows(
                 left.setdefault(page.unread, []).append(number)
             for passage in cut(join_lines(text)) if text else ():
                 chunk += 1
-                row = {"content": passage.text, "doc_id": f"{file}#{chunk}", "source": str(file)}
-                yield row | about.metadata(number) | {"chunk": chunk}
+                yield passage_row(file, chunk, passage) | about.metadata(number)
     for reason, pages in left.items():
         on_problem(ReadProblem(file, None, _what_to_do(reason, pages, about.pages, ocr=ocr)))
 

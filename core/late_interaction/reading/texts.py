@@ -35,7 +35,7 @@ def text_rows(file: Path, cut: Cut, encoding: Encoding) -> Iterator[dict[str, An
             text = rst_as_markdown(text)
         for passage in cut(text, markdown=marked, code=kind in (Kind.CODE, Kind.JSON)):
             chunk += 1
-            yield _row(file, chunk, passage) | {"line": first_line + passage.line - 1} | known
+            yield passage_row(file, chunk, passage) | {"line": first_line + passage.line - 1} | known
 
 
 def converted_rows(file: Path, cut: Cut) -> Iterator[dict[str, Any]]:
@@ -48,32 +48,23 @@ def converted_rows(file: Path, cut: Cut) -> Iterator[dict[str, Any]]:
     kind = kind_of(file)
     known: dict[str, Any] = {}
     parts: list[tuple[str, int | None]]
+    is_markdown = True
     if kind is Kind.NOTEBOOK:
         parts = [(notebook_as_markdown(file), None)]
     elif kind is Kind.MAIL:
-        text, is_html, known = mail(file)
-        yield from _mail_rows(
-            file, cut, _html_as_markdown(text) if is_html else text, known, markdown=is_html
-        )
-        return
+        text, is_markdown, known = mail(file)
+        body = _html_as_markdown(text) if is_markdown else text
+        parts = [("\n\n".join(part for part in (known.get("subject", ""), body) if part.strip()), None)]
     else:
         made = converted(file)
         parts = [(part.markdown, part.page) for part in made.parts]
         known = {name: said for name, said in (("title", made.title), ("author", made.author)) if said}
     chunk = 0
-    for markdown, page in parts:
+    for part_text, page in parts:
         place: dict[str, Any] = {} if page is None else {"page": page, "pages": len(parts)}
-        for passage in cut(markdown, markdown=True):
+        for passage in cut(part_text, markdown=is_markdown):
             chunk += 1
-            yield _row(file, chunk, passage) | place | known
-
-
-def _mail_rows(
-    file: Path, cut: Cut, text: str, known: dict[str, Any], *, markdown: bool
-) -> Iterator[dict[str, Any]]:
-    whole = "\n\n".join(part for part in (known.get("subject", ""), text) if part.strip())
-    for chunk, passage in enumerate(cut(whole, markdown=markdown), 1):
-        yield _row(file, chunk, passage) | known
+            yield passage_row(file, chunk, passage) | place | known
 
 
 def _html_as_markdown(text: str) -> str:
@@ -83,7 +74,8 @@ def _html_as_markdown(text: str) -> str:
         return "\n\n".join(part.markdown for part in converted(page).parts)
 
 
-def _row(file: Path, chunk: int, passage: Passage) -> dict[str, Any]:
+def passage_row(file: Path, chunk: int, passage: Passage) -> dict[str, Any]:
+    """Return the row of a passage; `chunk` is its number in the file, from 1."""
     row = {"content": passage.text, "doc_id": f"{file}#{chunk}", "source": str(file), "chunk": chunk}
     return row | ({"heading": passage.heading} if passage.heading else {})
 
