@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import itertools
 import math
 import multiprocessing
 import time
@@ -25,6 +24,7 @@ import numpy as np
 from astrapy import AsyncDatabase, DataAPIClient
 
 import benchmarks.astra_baseline as baseline
+from benchmarks.encoded import token_matrices
 from late_interaction import (
     LateInteractionPipeline,
     PrecomputedEmbeddings,
@@ -142,13 +142,9 @@ async def main() -> None:
     parser.add_argument("--baseline-queries", type=int, default=2)
     parser.add_argument("--matrices", type=Path, default=Path("../shared/data/tokens_5k.npz"))
     arguments = parser.parse_args()
-    data = np.load(arguments.matrices)
-    tokens = data["codes"] * data["scales"][:, None].astype(np.float32)
-    tokens /= np.linalg.norm(tokens, axis=1, keepdims=True)
-    starts = data["offsets"][: arguments.documents + 1].astype(int)
-    matrices = [tokens[first:last] for first, last in itertools.pairwise(starts)]
+    matrices, queries = token_matrices(arguments.matrices, arguments.documents)
     rows = [{"doc_id": f"doc-{i}", "content": f"passage {i} " * 40} for i in range(len(matrices))]
-    queries = data["queries"][: arguments.queries]
+    queries = queries[: arguments.queries]
 
     pipe, other = multiprocessing.get_context("spawn").Pipe()
     process = multiprocessing.get_context("spawn").Process(target=serve, args=(other,), daemon=True)
@@ -179,7 +175,9 @@ async def main() -> None:
                     assert agree >= K - 1, "both schemes find the same documents"
     pairs = zip(searching["ours"], searching["older scheme"], strict=True)
     searching["times less"] = [older_cost / our_cost for our_cost, older_cost in pairs]
-    print(f"{len(rows):,} documents of {np.diff(starts).mean():.0f} tokens, 128 dims; k = {K}, defaults")
+    print(
+        f"{len(rows):,} documents of {np.mean(list(map(len, matrices))):.0f} tokens, 128 dims; k = {K}, defaults"
+    )
     print(
         f"{stats.n_query_vectors} query vectors, {stats.n_ann_tokens} tokens each, {stats.n_candidates} candidates"
     )

@@ -30,6 +30,7 @@ import numpy as np
 from astrapy import DataAPIClient
 from tqdm import tqdm
 
+from benchmarks.encoded import token_matrices
 from late_interaction import LateInteractionPipeline, PrecomputedEmbeddings
 from late_interaction.maxsim import maxsim
 from late_interaction.pooling import pool_document, pool_further, pool_query
@@ -160,12 +161,8 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=40)
     parser.add_argument("--served", type=int, default=300, help="documents; 0 measures no latency")
     arguments = parser.parse_args()
-    data = np.load(arguments.matrices)
-    tokens = data["codes"] * data["scales"][:, None].astype(np.float32)
-    tokens /= np.linalg.norm(tokens, axis=1, keepdims=True)
-    starts = data["offsets"].astype(int)
-    matrices = [tokens[first:last] for first, last in itertools.pairwise(starts)]
-    queries = data["queries"][: arguments.queries]
+    matrices, queries = token_matrices(arguments.matrices)
+    queries = queries[: arguments.queries]
     if arguments.served:
         asyncio.run(latency(matrices[: arguments.served], queries))
     recall_of_less(RaggedTokens.from_matrices([pool_document(m, 2) for m in matrices]), queries)

@@ -21,9 +21,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from astrapy import DataAPIClient
 
+from benchmarks.encoded import token_matrices
 from late_interaction import AstraStore, LateInteractionPipeline, PrecomputedEmbeddings, StoreWriteError
 from late_interaction.pacing import Waits
 from late_interaction.stores.astra.pace import Pace
@@ -104,11 +104,7 @@ async def main() -> None:
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--matrices", type=Path, default=Path("../shared/data/tokens_5k.npz"))
     arguments = parser.parse_args()
-    data = np.load(arguments.matrices)
-    tokens = data["codes"] * data["scales"][:, None].astype(np.float32)
-    tokens /= np.linalg.norm(tokens, axis=1, keepdims=True)
-    starts = data["offsets"][: arguments.documents + 1].astype(int)
-    matrices = [tokens[first:last] for first, last in itertools.pairwise(starts)]
+    matrices, _ = token_matrices(arguments.matrices, arguments.documents)
     rows = [{"doc_id": f"doc-{i}", "content": f"passage {i} " * 40} for i in range(len(matrices))]
 
     pipe, other = multiprocessing.get_context("spawn").Pipe()

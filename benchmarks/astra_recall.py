@@ -10,13 +10,13 @@ last lines printed are the defaults. `python benchmarks/token_matrices.py` makes
 from __future__ import annotations
 
 import argparse
-import itertools
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.encoded import token_matrices
 from late_interaction.maxsim import maxsim
 from late_interaction.pooling import pool_document, pool_query
 from late_interaction.stores.astra.ann import Asked, merge_ann_lists
@@ -36,11 +36,7 @@ def main() -> None:
     parser.add_argument("--pool-factor", type=float, default=2)
     parser.add_argument("--queries", type=int, default=100)
     arguments = parser.parse_args()
-    data = np.load(arguments.matrices)
-    tokens = data["codes"] * data["scales"][:, None].astype(np.float32)
-    tokens /= np.linalg.norm(tokens, axis=1, keepdims=True)
-    starts = data["offsets"].astype(int)
-    matrices = [tokens[first:last] for first, last in itertools.pairwise(starts)]
+    matrices, queries = token_matrices(arguments.matrices)
     documents = RaggedTokens.from_matrices([pool_document(m, arguments.pool_factor) for m in matrices])
     owners = np.repeat(np.arange(len(documents)), np.diff(documents.offsets))
     print(
@@ -51,7 +47,7 @@ def main() -> None:
     defaults = {k: (scaling.n_ann_tokens(k), scaling.n_maxsim_candidates(k)) for k in KS}
     depths = sorted({*DEPTHS, *(depth for depth, _ in defaults.values())})
     recalls: dict[tuple[str, int, int, int], list[float]] = defaultdict(list)
-    for matrix in tqdm(data["queries"][: arguments.queries]):
+    for matrix in tqdm(queries[: arguments.queries]):
         query = pool_query(matrix, 0.03)
         best = np.argsort(-maxsim(query.vectors, documents, query.weights), kind="stable")
         cosines = query.vectors @ documents.tokens.T

@@ -13,14 +13,13 @@ harder than a real collection. It prints how many candidates a recall of .97 and
 from __future__ import annotations
 
 import argparse
-import itertools
 import time
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.encoded import DATA, collection, demo_model, encoded
+from benchmarks.encoded import DATA, collection, demo_model, encoded, token_matrices
 from late_interaction import reduction as module
 from late_interaction.maxsim import maxsim
 from late_interaction.pooling import pool_document, pool_query
@@ -33,12 +32,9 @@ _NOISE = 0.35
 
 
 def tokens_5k() -> tuple[RaggedTokens, list[QueryVectors]]:
-    data = np.load(DATA / "tokens_5k.npz")
-    tokens = data["codes"] * data["scales"][:, None].astype(np.float32)
-    tokens /= np.linalg.norm(tokens, axis=1, keepdims=True)
-    starts = itertools.pairwise(data["offsets"].astype(int))
-    documents = RaggedTokens.from_matrices([pool_document(tokens[a:b], 2) for a, b in starts])
-    return documents, [pool_query(matrix, 0.03) for matrix in data["queries"]]
+    matrices, queries = token_matrices(DATA / "tokens_5k.npz")
+    documents = RaggedTokens.from_matrices([pool_document(matrix, 2) for matrix in matrices])
+    return documents, [pool_query(matrix, 0.03) for matrix in queries]
 
 
 def judged(name: str, cache: Path) -> tuple[RaggedTokens, list[QueryVectors], np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -23,6 +24,15 @@ def collection(name: str) -> JudgedCollection:
     if not folder.is_dir():
         sys.exit(f"There is no {folder}.")
     return load_beir(folder)
+
+
+def token_matrices(path: Path, n: int | None = None) -> tuple[list[FloatMatrix], FloatMatrix]:
+    """Return the first `n` documents' matrices in a file of token_matrices.py, all by default, and its queries."""
+    data = np.load(path)
+    tokens = data["codes"] * data["scales"][:, None].astype(np.float32)
+    tokens /= np.linalg.norm(tokens, axis=1, keepdims=True)
+    starts = data["offsets"][: None if n is None else n + 1].astype(int)
+    return [tokens[first:last] for first, last in itertools.pairwise(starts)], data["queries"]
 
 
 def demo_model(**options: object) -> ColBERTModel:
