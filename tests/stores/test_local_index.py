@@ -16,12 +16,12 @@ from late_interaction import (
     LocalStore,
     QueryVectors,
 )
+from late_interaction.clustering import NearestCentroids, train_centroids
 from late_interaction.errors import StoreError
 from late_interaction.filters import parse_filter
 from late_interaction.maxsim import maxsim
 from late_interaction.stores import local
 from late_interaction.stores.local import build
-from late_interaction.stores.local.clustering import NearestCentroids, train_centroids
 from late_interaction.stores.local.limits import Limits
 from late_interaction.types import RaggedTokens
 from tests.stores.local import SMALL, SPEC, best, centroid_file, database, encoded, matrix, query

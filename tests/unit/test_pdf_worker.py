@@ -259,8 +259,11 @@ def test_a_limit_above_what_the_process_may_have_is_that(monkeypatch: pytest.Mon
 
 
 def test_it_goes_without_limits_where_the_system_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_CPU)
     monkeypatch.setitem(sys.modules, "resource", None)
     pdf_worker._limit("RLIMIT_CPU", 1)
+    assert resource.getrlimit(resource.RLIMIT_CPU) == before
 
 
 def test_the_script_answers_on_what_was_its_output_and_nothing_else_gets_there(
