@@ -5,7 +5,7 @@ import re
 import textwrap
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from late_interaction import ModelError, Passage, passages
@@ -60,6 +60,8 @@ def texts(text: str, **options) -> list[str]:
     st.booleans(),
     st.integers(0, 2),
 )
+@example("\n# heading\n\n# heading\n\n# heading\n", 4, True, False, 0)
+@example("# heading\n\n# heading\n\n- item\n", 4, True, False, 0)
 def test_no_passage_is_too_long_and_no_sign_is_lost(
     text: str, max_tokens: int, markdown: bool, headings: bool, overlap: int
 ) -> None:

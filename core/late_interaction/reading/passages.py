@@ -293,11 +293,13 @@ def _below(headings: str, section: Section) -> list[Block]:
     """Return the blocks of a section below headings that are text like any other."""
     if not headings:
         return section.blocks
+    # The last heading keeps the number of its line: those above it are blank lines apart, which are left out.
+    alone = Block(headings, max(1, section.line - headings.count("\n")))
     if not section.blocks:
-        return [Block(headings, section.line)]
+        return [alone]
     first, *others = section.blocks
     if first.cuts:
-        return [Block(headings, section.line), first, *others]
+        return [alone, first, *others]
     between = min(2, max(1, first.line - section.line))
     # So that what follows the headings keeps the number of its line.
     line = max(1, first.line - between - headings.count("\n"))
