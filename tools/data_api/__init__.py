@@ -5,7 +5,7 @@ make it as bad as the service can be: ANN that misses rows or sees them late, la
 in one module: ``limits``, ``columns`` (types), ``schema`` (definitions), ``analysis`` (filters of each command),
 ``reads``, ``writes``, ``definitions``, ``errors``, ``faults``.
 
-What it leaves out it refuses by an error that says so: collections, lexical and vectorize search, user-defined
+What it leaves out it refuses by an error that says so: collections, vectorize search, user-defined
 types, the column types duration, inet and time, sorts other than by a vector, ``skip``, ``$push``, ``$pullAll``.
 
     async with DataApiServer() as server:

@@ -82,7 +82,7 @@ def _index_serves(table: Table, comparison: Comparison) -> bool:
     if index_for(table, comparison) is None:
         return False
     column_type = table.schema.columns[comparison.column].describe()["type"]
-    return comparison.operator in ("$eq", "$in", "$all") or column_type not in _NOT_SERVED_BY_INDEX
+    return comparison.operator in ("$eq", "$in", "$all", "$match") or column_type not in _NOT_SERVED_BY_INDEX
 
 
 # writes

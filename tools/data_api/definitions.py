@@ -4,6 +4,7 @@ from typing import Any
 
 from tools.data_api.context import Context
 from tools.data_api.errors import DataApiError, invalid_query, invalid_structure
+from tools.data_api.lexical import TextIndex, parse_analyzer
 from tools.data_api.limits import MAX_INDEXES, MAX_INDEXES_PER_TABLE, MAX_TABLE_NAME, SYSTEM_KEYSPACES
 from tools.data_api.schema import (
     IndexSchema,
@@ -11,9 +12,10 @@ from tools.data_api.schema import (
     parse_columns,
     parse_index,
     parse_table,
+    parse_text_index,
     parse_vector_index,
 )
-from tools.data_api.tables import Table
+from tools.data_api.tables import Index, Table
 
 Reply = dict[str, Any]
 _OK: Reply = {"status": {"ok": 1}}
@@ -103,11 +105,16 @@ def create_vector_index(context: Context, body: dict[str, Any]) -> Reply:
 
 
 def create_text_index(context: Context, body: dict[str, Any]) -> Reply:
-    """Refuse: this is a database without the lexical feature, as DSE 6.9 is."""
-    raise DataApiError("SCHEMA", "LEXICAL_NOT_AVAILABLE_FOR_DATABASE", "This database has no lexical search.")
+    """Index the words of a text column, for lexical sorts and ``$match``."""
+    definition = body.get("definition") or {}
+    analyzer = parse_analyzer(definition.get("options"))
+    schema = parse_text_index(context.table.schema, body.get("name"), definition, analyzer)
+    return _create(context, body, schema, TextIndex)
 
 
-def _create(context: Context, body: dict[str, Any], schema: IndexSchema) -> Reply:
+def _create(
+    context: Context, body: dict[str, Any], schema: IndexSchema, kind: type[Index] = Index
+) -> Reply:
     tables = context.tables.values()
     if any(schema.name in table.indexes for table in tables):
         if _option(body, "ifNotExists"):
@@ -124,7 +131,7 @@ def _create(context: Context, body: dict[str, Any], schema: IndexSchema) -> Repl
     ):
         if context.settings.guardrails and indexes >= limit:
             raise invalid_query(f"Cannot have more than {limit} storage-attached indexes {where}")
-    context.table.add_index(schema)
+    context.table.add_index(schema, kind)
     return _OK
 
 

@@ -92,12 +92,17 @@ _TITLES: dict[str, dict[str, str]] = {
         "UNSUPPORTED_MAP_DEFINITION": "Map definition contains unsupported data types",
         "UNSUPPORTED_SCHEMA_NAME": "The used schema name is not supported",
         "UNSUPPORTED_SET_DEFINITION": "Set definition contains unsupported data types",
+        "UNSUPPORTED_TEXT_INDEX_FOR_DATA_TYPES": "Text index not supported by data types",
         "UNSUPPORTED_VECTOR_DIMENSION": "Vector definition contains unsupported dimension",
         "UNSUPPORTED_VECTOR_INDEX_FOR_DATA_TYPES": "Vector index not supported by data types",
     },
     "SORT": {
         "CANNOT_LEXICAL_SORT_NON_INDEXED_COLUMNS": "Lexical sort cannot be used for non-indexed columns",
+        "CANNOT_LEXICAL_SORT_WITH_SKIP_OPTION": "Skip option cannot be used with lexical sort",
         "CANNOT_SORT_ON_MULTIPLE_VECTORS": "More than one vector sort provided",
+        "CANNOT_SORT_ON_SPECIAL_WITH_OTHERS": (
+            "Special (lexical/vector/vectorize) sort cannot be combined with other sort expressions"
+        ),
         "CANNOT_SORT_UNKNOWN_COLUMNS": "Sorted columns are not defined in the table schema",
         "CANNOT_SORT_VECTOR_AND_NON_VECTOR_COLUMNS": "Vector sort cannot be used with non vector sorting",
         "CANNOT_VECTORIZE_SORT_WHEN_MISSING_VECTORIZE_DEFINITION": (

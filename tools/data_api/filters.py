@@ -12,6 +12,7 @@ from typing import Any
 
 from tools.data_api.columns import ListOf, MapOf, SetOf, Vector
 from tools.data_api.errors import DataApiError
+from tools.data_api.lexical import not_indexed, query_terms, text_index
 from tools.data_api.limits import MAX_FILTER_PROPERTIES, MAX_IN_VALUES
 from tools.data_api.schema import TableSchema
 from tools.data_api.tables import Index, Row, Table
@@ -140,14 +141,15 @@ def _parse_column(schema: TableSchema, name: str, value: Any, *, negated: bool) 
         elif isinstance(column, ListOf | SetOf):
             yield _in_collection(name, symbol, operand, "values", column.element.parse, negated=negated)
         else:
-            yield _on_scalar(name, symbol, operand, column.parse, negated=negated)
+            yield _on_scalar(name, symbol, operand, column, negated=negated)
 
 
-def _on_scalar(
-    name: str, symbol: str, operand: Any, parse: Callable[[Any], Any], *, negated: bool
-) -> Comparison:
+def _on_scalar(name: str, symbol: str, operand: Any, column: Any, *, negated: bool) -> Comparison:
     if symbol == "$exists" or operand is None:
         raise DataApiError("", "INTERNAL_SERVER_ERROR", f"The server fails on '{symbol}' of '{name}'.")
+    if symbol == "$match" and getattr(column, "name", None) in ("text", "ascii") and not negated:
+        (text,) = _parsed(name, [operand], column.parse)
+        return Comparison(name, symbol, text, "terms")
     if symbol not in _SCALAR_OPERATORS:
         raise DataApiError(
             "FILTER",
@@ -155,7 +157,7 @@ def _on_scalar(
             f"Unsupported filter operator '{symbol}' on column '{name}'.",
         )
     values = _operands(symbol, operand) if symbol in ("$in", "$nin") else [operand]
-    parsed = _parsed(name, values, parse)
+    parsed = _parsed(name, values, column.parse)
     symbol = _NEGATED[symbol] if negated else symbol
     return Comparison(name, symbol, frozenset(parsed) if symbol in ("$in", "$nin") else parsed[0])
 
@@ -198,6 +200,26 @@ def _invalid(problem: str) -> DataApiError:
     return DataApiError("FILTER", "FILTER_INVALID_EXPRESSION", f"Unsupported filter clause: {problem}.")
 
 
+def bound(table: Table, junction: Junction) -> Junction:
+    """Return the tree with what only the table's indexes know: the rows of each ``$match``.
+
+    Raises:
+        DataApiError: a column has no text index.
+    """
+    return Junction(junction.any_of, tuple(_bound(table, part) for part in junction.parts))
+
+
+def _bound(table: Table, node: Node) -> Node:
+    if isinstance(node, Junction):
+        return bound(table, node)
+    if node.operator != "$match":
+        return node
+    if (index := text_index(table, node.column)) is None:
+        raise not_indexed(node.column)
+    slots = index.matching(query_terms(index, node.operand))
+    return Comparison(node.column, node.operator, frozenset(slots), node.function)
+
+
 # matching
 
 
@@ -207,6 +229,8 @@ def predicate(node: Node) -> Predicate:
         tests = [predicate(part) for part in node.parts]
         return (lambda row: any(test(row) for test in tests)) if node.any_of else _all(tests)
     column, operand, part = node.column, node.operand, _part(node.function)
+    if node.operator == "$match":
+        return lambda row: row.slot in operand
     if node.function is not None:
         match node.operator:
             case "$in":
@@ -289,6 +313,8 @@ def index_for(table: Table, comparison: Comparison) -> Index | None:
 
 def _from_postings(index: Index, comparison: Comparison) -> Found | None:
     postings, operand = index.postings, comparison.operand
+    if comparison.operator == "$match":
+        return Found(set(operand), exact=True)
     if comparison.function is not None:
         if comparison.operator == "$nin":
             return None  # the rows without a collection match too, and no index knows them

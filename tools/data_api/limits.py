@@ -21,6 +21,15 @@ MAX_FILTER_PROPERTIES = 64
 MAX_ANN_ROWS = 1000
 """``max-vector-search-limit``: also what an ANN find without a limit returns."""
 
+DEFAULT_LEXICAL_ROWS = 100
+"""What a find with a lexical sort and without a limit returns."""
+
+MAX_LEXICAL_ROWS = 1000
+"""What a lexical sort returns at most; a higher limit is lowered to it, and not refused."""
+
+MAX_ANALYZED_BYTES = 8 * 1024
+"""Cassandra's ``cassandra.sai.max_analyzed_size_kb``: bytes of all terms of a cell of a text index."""
+
 MAX_TABLE_NAME = 48
 """Schema naming rule of tables and keyspaces: word characters, this many at most."""
 

@@ -13,8 +13,9 @@ from tools.data_api.ann import Slots, nearest
 from tools.data_api.columns import Vector, parse_vector
 from tools.data_api.context import Context, PageState
 from tools.data_api.errors import DataApiError, invalid_field, invalid_query
-from tools.data_api.filters import Junction, look_up, parse_filter, predicate
-from tools.data_api.limits import MAX_ANN_ROWS
+from tools.data_api.filters import Junction, bound, look_up, parse_filter, predicate
+from tools.data_api.lexical import TextIndex, query_terms, text_index
+from tools.data_api.limits import DEFAULT_LEXICAL_ROWS, MAX_ANN_ROWS, MAX_LEXICAL_ROWS
 from tools.data_api.schema import TableSchema
 from tools.data_api.tables import Row, Table, check_indexable
 
@@ -52,6 +53,14 @@ class VectorSort:
 
 
 @dataclass
+class LexicalSort:
+    """``{column: text}``, the only key of its sort clause."""
+
+    index: TextIndex
+    terms: list[str]
+
+
+@dataclass
 class Query:
     """A find command, checked against the table."""
 
@@ -59,6 +68,7 @@ class Query:
     where: Junction
     projection: list[str]
     vector_sort: VectorSort | None
+    lexical_sort: LexicalSort | None
     limit: int | None
     page_state: str | None
     include_similarity: bool
@@ -72,21 +82,24 @@ class Query:
         if unknown := sorted(options.keys() - known_options):
             raise DataApiError("", "COMMAND_FIELD_UNKNOWN", f"Unknown options: {', '.join(unknown)}.")
         limit, skip = (_not_negative(name, options.get(name)) for name in ("limit", "skip"))
-        where = parse_filter(table.schema, body.get("filter"))
+        where = bound(table, parse_filter(table.schema, body.get("filter")))
         clause = body.get("sort") or {}
-        vector_sort = _vector_sort(table, clause, limit, skip)
+        lexical_sort = _lexical_sort(table, clause, skip)
+        vector_sort = None if lexical_sort else _vector_sort(table, clause, limit, skip)
+        sorted_by_index = vector_sort is not None or lexical_sort is not None
         if skip is not None:
             raise invalid_field("options.skip", skip, "this local server has no skip")
         try:
-            check_read(table, where, ann=vector_sort is not None)
+            check_read(table, where, ann=sorted_by_index)
         except DataApiError as error:
-            error.warnings = _warnings(table, where, ann=vector_sort is not None)
+            error.warnings = _warnings(table, where, ann=sorted_by_index)
             raise
         return cls(
             table=table,
             where=where,
             projection=_projection(table.schema, body.get("projection")),
             vector_sort=vector_sort,
+            lexical_sort=lexical_sort,
             limit=limit or None,  # 0 means no limit
             page_state=options.get("pageState") or None,
             include_similarity=bool(options.get("includeSimilarity")),
@@ -104,10 +117,13 @@ class Rows:
 
 
 def _run(context: Context, query: Query) -> tuple[Rows, str | None]:
-    warnings = _warnings(query.table, query.where, ann=query.vector_sort is not None)
+    sorted_by_index = query.vector_sort is not None or query.lexical_sort is not None
+    warnings = _warnings(query.table, query.where, ann=sorted_by_index)
     page_state = None
     if query.vector_sort:
         documents = _by_similarity(context, query, query.vector_sort)
+    elif query.lexical_sort:
+        documents = _by_words(context, query, query.lexical_sort)
     else:
         documents, page_state = _in_storage_order(context, query)
     context.request.rows_read = len(documents)
@@ -159,9 +175,7 @@ def _projection(schema: TableSchema, clause: Any) -> list[str]:
     return [name for name in schema.columns if (name in clause) == included]
 
 
-def _vector_sort(
-    table: Table, clause: dict[str, Any], limit: int | None, skip: int | None
-) -> VectorSort | None:
+def _lexical_sort(table: Table, clause: dict[str, Any], skip: int | None) -> LexicalSort | None:
     schema = table.schema
     if unknown := [name for name in clause if name not in schema.columns]:
         raise DataApiError(
@@ -169,13 +183,37 @@ def _vector_sort(
             "CANNOT_SORT_UNKNOWN_COLUMNS",
             f"The sort clause names unknown columns: {', '.join(unknown)}.",
         )
-    if texts := [name for name, value in clause.items() if isinstance(value, str)]:
-        code = (
-            "CANNOT_VECTORIZE_SORT_WHEN_MISSING_VECTORIZE_DEFINITION"
-            if isinstance(schema.columns[texts[0]], Vector)
-            else "CANNOT_LEXICAL_SORT_NON_INDEXED_COLUMNS"
+    texts = [name for name, value in clause.items() if isinstance(value, str)]
+    if not texts:
+        return None
+    column = texts[0]
+    if isinstance(schema.columns[column], Vector):
+        raise DataApiError(
+            "SORT",
+            "CANNOT_VECTORIZE_SORT_WHEN_MISSING_VECTORIZE_DEFINITION",
+            f"Column '{column}' cannot be sorted by a text.",
         )
-        raise DataApiError("SORT", code, f"Column '{texts[0]}' cannot be sorted by a text.")
+    if len(clause) > 1:
+        raise DataApiError(
+            "SORT",
+            "CANNOT_SORT_ON_SPECIAL_WITH_OTHERS",
+            f"The lexical sort on '{column}' must be the only key of the sort clause.",
+        )
+    if skip is not None:
+        raise DataApiError(
+            "SORT", "CANNOT_LEXICAL_SORT_WITH_SKIP_OPTION", "A lexical sort goes without 'skip'."
+        )
+    if (index := text_index(table, column)) is None:
+        raise DataApiError(
+            "SORT", "CANNOT_LEXICAL_SORT_NON_INDEXED_COLUMNS", f"Column '{column}' has no text index."
+        )
+    return LexicalSort(index, query_terms(index, clause[column]))
+
+
+def _vector_sort(
+    table: Table, clause: dict[str, Any], limit: int | None, skip: int | None
+) -> VectorSort | None:
+    schema = table.schema
     vectors = [name for name, value in clause.items() if isinstance(value, list | dict)]
     if not vectors:
         if clause:
@@ -256,6 +294,17 @@ def _by_similarity(context: Context, query: Query, sort: VectorSort) -> list[dic
         for document, score in zip(documents, scores, strict=True):
             document["$similarity"] = score
     return documents
+
+
+def _by_words(context: Context, query: Query, sort: LexicalSort) -> list[dict[str, Any]]:
+    """Return one page of the rows that have every word, by BM25, at most 1000; no page state."""
+    if not context.settings.lexical:
+        raise invalid_query("no viable alternative at input 'BM25'")
+    if query.page_state:
+        raise invalid_query("Invalid value for the paging state")
+    limit = min(query.limit or DEFAULT_LEXICAL_ROWS, MAX_LEXICAL_ROWS)
+    slots = sort.index.ranked(sort.terms, _slots(query.table, query.where), limit)
+    return _documents(query, (row for slot in slots if (row := query.table.slots[slot]) is not None))
 
 
 def _slots(table: Table, where: Junction) -> Slots | None:

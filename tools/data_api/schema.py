@@ -122,7 +122,7 @@ class IndexSchema:
     """An index definition.
 
     ``function`` says which part of a map, set or list is indexed (``keys``, ``values``, ``entries``; ``None``
-    for a scalar or a vector); ``metric`` is set for a vector index only.
+    for a scalar or a vector), or is ``terms`` for a text index; ``metric`` is set for a vector index only.
     """
 
     name: str
@@ -134,11 +134,13 @@ class IndexSchema:
 
     def describe(self) -> dict[str, Any]:
         """Return the index as listIndexes shows it when asked to explain."""
-        column = self.column if self.function in (None, "entries") else {self.column: f"${self.function}"}
+        whole = self.function in (None, "entries", "terms")
+        column = self.column if whole else {self.column: f"${self.function}"}
+        kind = "vector" if self.metric else "text" if self.function == "terms" else "regular"
         return {
             "name": self.name,
             "definition": {"column": column, "options": self.options},
-            "indexType": "vector" if self.metric else "regular",
+            "indexType": kind,
         }
 
 
@@ -213,6 +215,19 @@ def parse_vector_index(schema: TableSchema, name: Any, definition: dict[str, Any
     return IndexSchema(
         name, schema.name, str(column), None, {"metric": metric, "sourceModel": source_model}, metric
     )
+
+
+def parse_text_index(
+    schema: TableSchema, name: Any, definition: dict[str, Any], analyzer: str
+) -> IndexSchema:
+    """Return the index that a createTextIndex command defines, with an analyzer that was checked."""
+    check_name("index", name, MAX_INDEX_NAME)
+    column = definition.get("column")
+    if getattr(_indexed_column(schema, column), "name", None) not in ("text", "ascii"):
+        raise DataApiError(
+            "SCHEMA", "UNSUPPORTED_TEXT_INDEX_FOR_DATA_TYPES", f"Column '{column}' is not a text."
+        )
+    return IndexSchema(name, schema.name, str(column), "terms", {"analyzer": analyzer})
 
 
 def _indexed_column(schema: TableSchema, column: Any) -> ColumnType:

@@ -32,6 +32,8 @@ class Settings:
             whose cache does not know the new table.
         guardrails: whether a table takes ten indexes and the database a hundred, as on the service; a self-hosted
             database does not count them unless it is told to.
+        lexical: whether the engine orders by BM25. An older one, such as that of 2024-11, takes a text index and
+            refuses the sort.
         faults: what goes wrong, tried in this order; the first that matches a request is its fate.
         hold: awaited with each request before it is carried out: a test decides with it whose request goes next.
     """
@@ -49,5 +51,6 @@ class Settings:
     rows_per_s: float | None = None
     cold_tables: bool = False
     guardrails: bool = True
+    lexical: bool = True
     faults: list[Fault] = field(default_factory=list)
     hold: Callable[[Request], Awaitable[None]] | None = None

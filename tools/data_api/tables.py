@@ -107,6 +107,15 @@ class Index:
             if not slots:
                 del self.postings[term]
 
+    def clear(self) -> None:
+        """Forget all cells."""
+        self.postings.clear()
+
+    def check(self, value: Any) -> None:
+        """Refuse a cell that cannot be indexed."""
+        if self.schema.metric:
+            check_indexable(self.schema.metric, value)
+
     def _terms(self, value: Any) -> Iterable[Any]:
         match self.schema.function:
             case None:
@@ -146,7 +155,7 @@ class Table:
         self._order: list[tuple[int, Key]] = []
         self._free: list[int] = []
         for index in self.indexes.values():
-            index.postings.clear()
+            index.clear()
 
     # writes
 
@@ -175,9 +184,9 @@ class Table:
         if len(self.schema.partition_by) == 1 and key[0] in ("", b""):
             raise invalid_query("Key may not be empty")
         for index in self.indexes.values():
-            vector = cells.get(index.schema.column)
-            if index.schema.metric and vector is not None:
-                check_indexable(index.schema.metric, vector)
+            value = cells.get(index.schema.column)
+            if value is not None:
+                index.check(value)
 
     def _new_row(self, key: Key) -> Row:
         partition_key = key[: len(self.schema.partition_by)]
@@ -259,14 +268,14 @@ class Table:
 
     # schema
 
-    def add_index(self, schema: IndexSchema) -> None:
+    def add_index(self, schema: IndexSchema, kind: type[Index] = Index) -> None:
         """Index a column, rows that exist included."""
         if any(
             (index.schema.column, index.schema.function) == (schema.column, schema.function)
             for index in self.indexes.values()
         ):
             raise invalid_query("Cannot create more than one storage-attached index on the same column")
-        index = Index(schema)
+        index = kind(schema)
         if not schema.metric:
             for row in self.rows.values():
                 if schema.column in row.cells:

@@ -157,7 +157,9 @@ async def test_indexes_are_described_as_the_service_describes_them(database: Asy
             {"column": "w", "options": {"sourceModel": "mine"}},
             "UNKNOWN_VECTOR_SOURCE_MODEL",
         ),
-        ("createTextIndex", {"column": "note"}, "LEXICAL_NOT_AVAILABLE_FOR_DATABASE"),
+        ("createTextIndex", {"column": "year"}, "UNSUPPORTED_TEXT_INDEX_FOR_DATA_TYPES"),
+        ("createTextIndex", {"column": "nowhere"}, "UNKNOWN_INDEX_COLUMN"),
+        ("createTextIndex", {"column": "note", "options": {"analyzer": "no such"}}, "INVALID_DATABASE_QUERY"),
     ],
 )
 async def test_bad_indexes_are_refused(
