@@ -112,9 +112,7 @@ def create_text_index(context: Context, body: dict[str, Any]) -> Reply:
     return _create(context, body, schema, TextIndex)
 
 
-def _create(
-    context: Context, body: dict[str, Any], schema: IndexSchema, kind: type[Index] = Index
-) -> Reply:
+def _create(context: Context, body: dict[str, Any], schema: IndexSchema, kind: type[Index] = Index) -> Reply:
     tables = context.tables.values()
     if any(schema.name in table.indexes for table in tables):
         if _option(body, "ifNotExists"):

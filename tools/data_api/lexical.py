@@ -24,9 +24,7 @@ _LONGEST_TOKEN = 255
 
 
 def _pieces(tokens: Iterable[str]) -> list[str]:
-    return [
-        token[i : i + _LONGEST_TOKEN] for token in tokens for i in range(0, len(token), _LONGEST_TOKEN)
-    ]
+    return [token[i : i + _LONGEST_TOKEN] for token in tokens for i in range(0, len(token), _LONGEST_TOKEN)]
 
 
 ANALYZERS: dict[str, Callable[[str], list[str]]] = {
