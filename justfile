@@ -34,8 +34,16 @@ cov *args:
     {{ uv }} pytest -n 2 --cov {{ args }}
 
 # The examples of the README, the docs and the docstrings, and every link and name in them
-docs *args:
+test-docs *args:
     {{ uv }} pytest tests/docs core langchain_lateint llamaindex_lateint {{ args }}
+
+# Build the documentation site into site/
+docs:
+    {{ uv }} mkdocs build --strict
+
+# Show the documentation site on this machine, built anew at every save
+docs-serve:
+    {{ uv }} mkdocs serve --open
 
 # Run every notebook from top to bottom
 notebooks:

@@ -31,7 +31,7 @@ class LateInteractionRerank(BaseNodePostprocessor):
     with the metadata that the node shows to embedding models. Nodes with neither cannot be scored, so they come last,
     in their order, with the score None.
 
-    Args:
+    Attributes:
         model: encodes the query and the nodes; a `LateInteractionModel`, or the name of a checkpoint.
         top_n: how many nodes to keep.
         allow_urls: fetch images that are given as URLs.

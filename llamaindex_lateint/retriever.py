@@ -42,7 +42,8 @@ class LateInteractionRetriever(BaseRetriever):
         doc_ids: only nodes of these documents.
         vector_store_query_mode: "default", "mmr", "hybrid", "semantic_hybrid", "text_search" or "sparse".
         alpha: how much MaxSim counts in a hybrid mode, from 0 to 1; 0.7 by default.
-        sparse_top_k, hybrid_top_k: as for `LateInteractionVectorStore.query`.
+        sparse_top_k: as for `LateInteractionVectorStore.query`.
+        hybrid_top_k: as for `LateInteractionVectorStore.query`.
         with_scores: put each node's score under "score" and its id under "id" into its metadata.
         explain: put the words that answered under "matched" into each node's metadata, as `{"start", "end",
             "text", "contribution", "answers"}`; of a page its patches (see `LateInteractionVectorStore.query`).

@@ -31,8 +31,10 @@ from late_interaction.validation import check_flag, shown
 
 MAX_DEPTH = 100
 """How deep objects and lists in metadata may nest."""
-DATETIME, LITERAL = "$datetime", "$literal"
-"""The keys that mark a datetime, and a dict that only looks like one, in JSON text."""
+DATETIME = "$datetime"
+"""The key that marks a datetime in JSON text."""
+LITERAL = "$literal"
+"""The key that marks a dict which only looks like a datetime in JSON text."""
 
 _MAX_BITS = 10_000
 """Of an integer in metadata: Python itself writes and reads 4,300 digits at most."""

@@ -12,7 +12,7 @@ import pytest
 from late_interaction.cli import app
 from tests.support.paths import ROOT
 
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
 MAP = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 SOURCES = ["core", "langchain_lateint", "llamaindex_lateint", "tools", "tests", "benchmarks"]
 
