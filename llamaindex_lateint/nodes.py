@@ -28,12 +28,13 @@ from llama_index.core.schema import (
 from llama_index.core.schema import Document as LlamaDocument
 from llama_index.core.schema import ImageDocument as LlamaImageDocument
 
-from late_interaction import Document, load_image
+from late_interaction import Document
 from late_interaction.adapting import (
     IMAGE_KEY,
     THUMBNAIL_KEY,
     Encodable,
     ImageSource,
+    NamedImage,
     StoreImages,
     content_id,
     is_blank,
@@ -41,7 +42,7 @@ from late_interaction.adapting import (
 from late_interaction.metadata import check_metadata, dumps, loads, plain_value
 
 if TYPE_CHECKING:
-    from PIL import Image
+    pass
 
 PARENT = "ref_doc_id"
 """The metadata field with the id of a node's parent document; nodes without a parent lack it."""
@@ -233,17 +234,6 @@ class _Image:
         return self.path or self.url
 
 
-@dataclass(frozen=True, slots=True)
-class _Referred:
-    """An image whose bytes are encoded, and whose path or URL is stored."""
-
-    reference: str
-    data: str
-
-    def render(self) -> Image.Image:
-        return load_image(self.data)
-
-
 def _image_of(node: BaseNode) -> _Image | None:
     if isinstance(node, ImageNode):
         image = _Image(node.image or None, node.image_path or None, node.image_url or None)
@@ -290,7 +280,7 @@ def image_source(node: BaseNode, store_images: StoreImages = "full") -> ImageSou
         return Path(image.path) if image.path else image.url
     uri = image.data if image.data.startswith("data:") else f"data:;base64,{image.data}"
     if image.reference is not None and store_images == "reference":
-        return _Referred(image.reference, uri)
+        return NamedImage(uri, image.reference)
     return uri
 
 

@@ -12,7 +12,7 @@ pipeline whole, as `**options: Unpack[SearchOptions]`.
 
 from late_interaction.encoders.base import Item, check_texts
 from late_interaction.explain.explaining import FoundBy
-from late_interaction.images.loading import ImageSource
+from late_interaction.images.loading import ImageSource, NamedImage
 from late_interaction.images.storing import IMAGE_KEY, THUMBNAIL_KEY, StoreImages
 from late_interaction.lifecycle import PipelineHolder
 from late_interaction.maxsim import maxsim
@@ -46,6 +46,7 @@ __all__ = [
     "ImageSource",
     "Item",
     "Mode",
+    "NamedImage",
     "OnError",
     "PipelineHolder",
     "Query",

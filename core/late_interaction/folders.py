@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -20,16 +21,20 @@ from late_interaction.encoders.base import LateInteractionModel
 from late_interaction.images.pdf import DPI, PDF_TIMEOUT_S
 from late_interaction.metadata import MARK, MetadataChange
 from late_interaction.pacing import Rows
+from late_interaction.printable import printable
+from late_interaction.reading import beir
 from late_interaction.reading.files import read_rows
 from late_interaction.reading.finding import Found
 from late_interaction.reading.kinds import Kind, kind_of
 from late_interaction.reading.problems import ReadProblem
-from late_interaction.rows import Row, row_id
+from late_interaction.rows import Row
 from late_interaction.stores.base import Store
 from late_interaction.syncing import Mark, Origin, Placed, SyncReport, SyncRun, file_hash, origin
 from late_interaction.types import Document, IndexedIds
 
-_READING = 1
+logger = logging.getLogger(__name__)
+
+_READING = 2
 """Counts what changes the rows of a file: another number, and every file is read again."""
 
 _PLAIN = (Kind.TEXT, Kind.MARKDOWN, Kind.RST, Kind.CODE)
@@ -111,8 +116,9 @@ class FolderSync:
         self._reading = reading or ReadOptions()
         self._scope = scope
         self._root = None if root is None else Path(os.path.abspath(root))  # noqa: PTH100 - links keep their names
-        self._beir = _beir(self.found)
-        self._files = [self._file(path) for path in self.found.files if path not in self._beir]
+        self._corpora = beir.corpora(self.found)
+        self._beside = set().union(*self._corpora.values())
+        self._files = [self._file(path) for path in self.found.files if path not in self._beside]
         self._covers = {self._named(Path(os.path.abspath(path))) for path in paths}  # noqa: PTH100
         self._known: dict[str, tuple[Document, Mark | None]] = {}
         self._of_source: dict[Origin, list[str]] = {}
@@ -129,9 +135,9 @@ class FolderSync:
     @property
     def left_out(self) -> dict[str, dict[str, int]]:
         """For each reason, how many files of each suffix are left out."""
-        beir = Counter(path.suffix for path in self._beir)
+        beside = Counter(path.suffix for path in self._beside)
         counts = {why: dict(counts) for why, counts in self.found.left_out.items()}
-        return counts | ({"queries and judgments beside a corpus": dict(beir)} if beir else {})
+        return counts | ({"queries and judgments beside a corpus": dict(beside)} if beside else {})
 
     @property
     def is_done(self) -> bool:
@@ -265,6 +271,7 @@ class FolderSync:
                 shortened.append(doc_id)
             elif where not in broken and self._is_covered(where):
                 gone.append(doc_id)
+        self._warn_of_paths()
         deleted = [*shortened, *(gone if prune else ())]
         for start in range(0, len(deleted), _DELETED_AT_ONCE):
             await store.delete(deleted[start : start + _DELETED_AT_ONCE])
@@ -293,16 +300,19 @@ class FolderSync:
             scope, source = file.origin
             n_problems, n, before = len(self.problems), 0, None
             self._reading_at = number, source
-            reading = self._reading
-            if file.path.name == "corpus.jsonl" and self._beir and reading.content_column is None:
-                reading = replace(reading, content_column="title,text")
-            rows = read_rows([file.path], self._note, model=model, images=self._images, **asdict(reading))
+            options: dict[str, Any] = asdict(self._reading)
+            if file.path in self._corpora and self._reading.content_column is None:
+                options |= {"content_column": ",".join(beir.COLUMNS), "separator": beir.SEPARATOR}
+            names = {file.path: source}
+            rows = read_rows(
+                [file.path], self._note, model=model, images=self._images, names=names, **options
+            )
             mark = {"scope": scope, "source": source, "file": file.mark}
             for row in rows:
                 if before is not None:
                     yield before
                 n += 1
-                before = Placed(_relative(row, str(file.path), source), f"{file.path}{_line(row)}", mark)
+                before = Placed(row, f"{file.path}{_line(row)}", mark)
             if before is not None:
                 complete = len(self.problems) == n_problems
                 yield replace(before, mark={**mark, "rows": n}) if complete else before
@@ -321,6 +331,32 @@ class FolderSync:
             where[0] == scope and (where[1].startswith(name) if is_folder else where[1] == (name or where[1]))
             for scope, name, is_folder in self._covers
         )
+
+    def _warn_of_paths(self) -> None:
+        """Tell of documents whose ids are paths, as earlier releases made them, of files that have moved since.
+
+        They may be the files that are here, but they may also be another machine's: nobody else can tell.
+        """
+        names = {file.origin[1] for file in self._files}
+        roots: Counter[str] = Counter()
+        for document, mark in self._known.values():
+            source = document.metadata.get("source")
+            if mark is None and isinstance(source, str) and document.doc_id.startswith(source):
+                parts = PurePosixPath(source).parts if source.startswith("/") else ()
+                name = next(
+                    (one for n in range(1, len(parts)) if (one := "/".join(parts[n:])) in names), None
+                )
+                if name is not None and not Path(source).exists():
+                    roots[source.removesuffix(f"/{name}")] += 1
+        for root, n in roots.items():
+            logger.warning(
+                "The index has documents of an earlier release (%d) whose ids begin with %s, where their files are not "
+                "any more. If these are the same files, delete the old documents, or each is found twice: "
+                "late-interaction delete --source %s",
+                n,
+                printable(root),
+                printable(root),
+            )
 
     def _is_of_a_path(self, document: Document, broken: set[Origin]) -> bool:
         """Tell whether an earlier release wrote this document of one of the files, with the file's path as its id."""
@@ -353,44 +389,10 @@ class FolderSync:
         }
 
 
-def _beir(found: Found) -> set[Path]:
-    """Return the files of folders in BEIR's layout that are no documents: queries and judgments."""
-    left = set()
-    for queries in found.files:
-        folder = queries.parent
-        if (
-            queries.name == "queries.jsonl"
-            and folder / "corpus.jsonl" in found.files
-            and queries not in found.named
-        ):
-            judgments = (file for file in found.files if file.parent == folder / "qrels")
-            left |= {queries, folder / "qrels.tsv", *judgments} & {*found.files}
-    return left
-
-
 def _line(row: Row) -> str:
     metadata = row.metadata if isinstance(row, Document) else row if isinstance(row, Mapping) else {}
     line = metadata.get("line")
     return f":{line}" if line else ""
-
-
-def _relative(row: Row, path: str, source: str) -> Row:
-    """Return a row of a file with its name in place of its path."""
-    doc_id = row_id(row) or ""
-    rest = doc_id.removeprefix(path)
-    if doc_id.startswith(path) and (not rest or rest[0] in "#:"):
-        doc_id = source + rest
-    if isinstance(row, Document):
-        metadata = row.metadata | ({"source": source} if row.metadata.get("source") == path else {})
-        return replace(row, doc_id=doc_id, metadata=metadata)
-    if not isinstance(row, Mapping):
-        return row
-    changed: dict[str, Any] = {"doc_id": doc_id}
-    if row.get("source") == path:  # not a column of that name
-        changed["source"] = source
-    if "image" in row and "content" not in row:
-        changed["content"] = source
-    return {**row, **changed}
 
 
 async def _in_thread(rows: Iterator[Placed]) -> AsyncIterator[Placed]:

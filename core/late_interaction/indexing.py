@@ -306,6 +306,7 @@ class IndexingRun:
                 source,
                 allow_urls=self._settings.allow_urls,
                 fit=fit_for(self._settings.store_images, self._model.scaled_size),
+                root=self._settings.image_root,
             )
         if pending.has_pending_image:
             description = reference or (describe_image(loaded) if loaded else "")

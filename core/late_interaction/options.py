@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from numbers import Real
@@ -88,6 +89,8 @@ class IndexOptions(TypedDict, total=False):
             no path or URL leaves nothing with "reference".
         allow_urls: fetch images of rows that give a URL, from public addresses only (see `load_image`); False by
             default.
+        image_root: the folder that relative paths of images begin in, those of rows and those that are stored, such as
+            what `sync` stores; None, the default, is the working directory.
         must_exist: raise `IndexNotFoundError` at the first use where there is no index yet, rather than make one; False
             by default.
     """
@@ -101,6 +104,7 @@ class IndexOptions(TypedDict, total=False):
     candidates: CandidatesBy | None
     store_images: StoreImages
     allow_urls: bool
+    image_root: str | os.PathLike[str] | None
     must_exist: bool
 
 
@@ -149,6 +153,7 @@ class IndexSettings:
     candidates: CandidatesBy | None = None
     store_images: StoreImages = "reference"
     allow_urls: bool = False
+    image_root: str | os.PathLike[str] | None = None
     must_exist: bool = False
 
     @classmethod
@@ -173,6 +178,8 @@ class IndexSettings:
             check_one_of("candidates", self.candidates, get_args(CandidatesBy))
         check_store_images(self.store_images)
         check_flag("allow_urls", self.allow_urls)
+        if self.image_root is not None and not isinstance(self.image_root, str | os.PathLike):
+            raise TypeError(f"image_root must be a path, not {shown(self.image_root)}.")
         check_flag("must_exist", self.must_exist)
 
 

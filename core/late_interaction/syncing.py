@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from late_interaction.errors import DocumentError, RowFailure
 from late_interaction.filters import parse_filter
+from late_interaction.images.loading import NamedImage
 from late_interaction.images.storing import IMAGE_KEY, THUMBNAIL_KEY, image_reference
 from late_interaction.metadata import MARK, MetadataChange, dumps, with_mark
 from late_interaction.pacing import Items, Rows, batches
@@ -288,6 +289,8 @@ def _hash(data: bytes) -> str:
 
 def _image_hash(image: Any) -> str:
     """Return a hash of what an image is: of a file its bytes, with the page; of a URL its name."""
+    if isinstance(image, NamedImage):
+        image = image.source
     if isinstance(image, bytes | bytearray | memoryview):
         return _hash(bytes(image))
     if hasattr(image, "tobytes"):

@@ -1,16 +1,33 @@
-"""`sync`: an index in step with rows, folders and files; on both engines for rows, in a folder for files."""
+"""`sync`: an index in step with rows, folders and files, on both engines."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from late_interaction import LateInteractionPipeline, ReadOptions, SyncPipeline
-from tests.models import HashModel
+from late_interaction import (
+    AstraStore,
+    LateInteractionModel,
+    LateInteractionPipeline,
+    ReadOptions,
+    SyncPipeline,
+)
+from late_interaction.evaluation import load_beir
+from tests.stores.astra import QUICK
+from tests.support import pdfs
+from tests.support.colours import ColourModel, picture
+from tests.support.models import HashModel
+from tools.data_api import DataApiServer, run_in_thread
+
+Open = Callable[..., SyncPipeline]
 
 
 class Counting(HashModel):
@@ -23,10 +40,34 @@ class Counting(HashModel):
         return super().encode_documents(documents, **options)
 
 
+@pytest.fixture(scope="module")
+def data_api() -> Iterator[DataApiServer]:
+    with run_in_thread() as server:
+        yield server
+
+
+@pytest.fixture(params=["folder", "astra"])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
+    """Opens pipelines on one index of the test's own."""
+    pipelines: list[SyncPipeline] = []
+    name = f"t{abs(hash(request.node.nodeid)):x}"
+
+    def made(model: LateInteractionModel | None = None, **options: Any) -> SyncPipeline:
+        db: Any = tmp_path / "db"
+        if request.param == "astra":
+            database = request.getfixturevalue("data_api").async_database()
+            db = AstraStore(database, name, limits=QUICK)
+        pipelines.append(SyncPipeline(db, model or Counting(), **options))
+        return pipelines[-1]
+
+    yield made
+    for pipeline in pipelines:
+        pipeline.close()
+
+
 @pytest.fixture
-def index(tmp_path: Path) -> Iterator[SyncPipeline]:
-    with SyncPipeline(tmp_path / "db", Counting()) as pipeline:
-        yield pipeline
+def index(make: Open) -> SyncPipeline:
+    return make()
 
 
 def row(doc_id: str, content: str, **metadata: Any) -> dict[str, Any]:
@@ -104,8 +145,8 @@ def test_what_sync_keeps_is_no_metadata(index: SyncPipeline, tmp_path: Path) -> 
     assert index.search("wing")[0].metadata == {"n": 1}
     index.update_metadata("a", {"m": 2}, replace=True)
     assert index.get_documents(["a"])[0].metadata == {"m": 2}
-    index.copy_to(tmp_path / "copy")
     with SyncPipeline(tmp_path / "copy", Counting()) as copied:
+        index.copy_to(copied)
         assert copied.sync([], prune=True).removed == ("a",)
     with pytest.raises(ValueError, match="reserved"):
         index.index_documents([row("b", "x", _sync={})])
@@ -216,6 +257,108 @@ def test_ids_of_an_earlier_release_are_replaced(index: SyncPipeline, folder: Pat
     assert ids(index) == ["a.txt#1", "in/b.md#1"]
 
 
+def test_ids_of_an_earlier_release_at_another_place_are_told(
+    index: SyncPipeline, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    old, there = tmp_path / "old", tmp_path / "there" / "a.txt"
+    there.parent.mkdir()
+    there.write_text("of another folder\n")
+    for path in (old / "in" / "b.md", old / "x.txt", there):
+        index.index_documents([row(f"{path}#1", "the flow is fast", source=str(path))])
+    index.index_documents([row("b.md", "by hand", source=str(old / "in" / "b.md"))])
+    with caplog.at_level(logging.WARNING):
+        report = index.sync(folder, prune=True)
+    assert (len(report.new), report.removed) == (2, ())  # Who knows whose they are?
+    [told] = [record.getMessage() for record in caplog.records if "earlier release" in record.getMessage()]
+    assert f"earlier release (1) whose ids begin with {old}," in told
+    assert told.endswith(f"late-interaction delete --source {old}")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder with a photo, a fax of two pages, a report, and rows that name photos."""
+    pytest.importorskip("PIL", reason="the colpali extra is not installed")
+    folder = tmp_path / "pictures"
+    (folder / "in").mkdir(parents=True)
+    picture("red").save(folder / "in" / "red.png")
+    picture("blue").save(folder / "in" / "fax.tif", save_all=True, append_images=[picture("green")])
+    if find_spec("pypdfium2"):
+        (folder / "report.pdf").write_bytes(pdfs.pdf(pdfs.DRAWING))
+    beside = [
+        {"id": "beside", "image": "red.png"},
+        {"id": "above", "image": "../in/red.png", "text": "with a caption"},
+        {"id": "absolute", "image": str(folder / "in" / "red.png"), "content_type": "photo"},
+    ]
+    (folder / "in" / "rows.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in beside))
+    (folder / "note.txt").write_text("red red\n")
+    return folder
+
+
+@pytest.mark.parametrize("store_images", ["reference", "thumbnail", "full"])
+def test_no_path_of_a_machine_is_stored(
+    make: Open, pictures: Path, tmp_path: Path, store_images: str
+) -> None:
+    index = make(ColourModel(), store_images=store_images)
+    report = index.sync(pictures)
+    assert not report.failed
+    documents = {document.doc_id: document for document in index.find()}
+    for document in documents.values():
+        said = json.dumps(asdict(document))
+        assert str(tmp_path) not in said
+        assert str(tmp_path.resolve()) not in said
+    pages = {"report.pdf#1"} if find_spec("pypdfium2") else set()
+    photos = {"in/red.png", "in/fax.tif#1", "in/fax.tif#2", "beside", "above", "absolute"}
+    assert {*documents} == {"note.txt#1", *photos, *pages}
+    if store_images != "full":
+        images = {doc_id: one.metadata.get("image") for doc_id, one in documents.items() if doc_id in photos}
+        pages_of_fax = {f"in/fax.tif#{page}": f"in/fax.tif#page={page}" for page in (1, 2)}
+        assert images == dict.fromkeys(photos, "in/red.png") | pages_of_fax
+    assert documents["in/red.png"].content == "in/red.png"
+    assert documents["above"].content == "with a caption"
+
+
+def test_pictures_of_a_moved_folder_are_found_and_not_encoded(make: Open, pictures: Path) -> None:
+    index = make(model := ColourModel())
+    n_documents = len(index.sync(pictures).new)
+    before = index.find()
+    moved = pictures.rename(pictures.with_name("elsewhere"))
+    absolute = moved / "in" / "rows.jsonl"
+    absolute.write_text(absolute.read_text().replace(str(pictures), str(moved)))
+    model.batches.clear()
+    report = index.sync(moved, prune=True)
+    assert (report.new, report.changed, report.removed, report.failed) == ((), (), (), ())
+    assert len(report.unchanged) == n_documents
+    assert model.batches == []
+    assert sorted(map(_said, index.find())) == sorted(map(_said, before))
+    assert index.search("green")[0].doc_id == "in/fax.tif#2"
+
+
+def _said(document: Any) -> str:
+    return json.dumps([document.doc_id, document.content, document.metadata])
+
+
+def test_paths_that_an_earlier_layout_stored_of_images_are_replaced(
+    make: Open, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = make(model := ColourModel())
+    monkeypatch.setattr("late_interaction.folders._READING", 1)
+    index.sync(pictures)
+    monkeypatch.undo()
+    index.update_metadata("in/red.png", {"image": str(pictures / "in" / "red.png")})
+    model.batches.clear()
+    assert index.sync(pictures).changed == ("in/red.png",)
+    assert model.batches == []
+    assert index.get_documents(["in/red.png"])[0].metadata["image"] == "in/red.png"
+
+
+def test_images_of_rows_are_from_their_root(make: Open, pictures: Path, tmp_path: Path) -> None:
+    index = make(ColourModel(), image_root=pictures)
+    index.index_documents([{"doc_id": "a", "image": "in/red.png"}])
+    assert index.get_documents(["a"])[0].metadata["image"] == "in/red.png"
+    index.index_documents(index.get_documents(["a"]))  # as they were stored
+    assert index.search("red")[0].doc_id == "a"
+
+
 def test_a_folder_of_beir_is_its_corpus(index: SyncPipeline, tmp_path: Path) -> None:
     beir = tmp_path / "beir"
     (beir / "qrels").mkdir(parents=True)
@@ -224,5 +367,6 @@ def test_a_folder_of_beir_is_its_corpus(index: SyncPipeline, tmp_path: Path) -> 
     (beir / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n1\t1\t1\n")
     report = index.sync(beir)
     assert report.new == ("1",)
-    assert index.get_documents(["1"])[0].content.split() == ["Wing", "is", "thin"]
+    # One rule for what is searched and what is measured.
+    assert index.get_documents(["1"])[0].content == load_beir(beir).documents["1"] == "Wing is thin"
     assert report.files == {"indexed": 1, "unchanged": 0, "left_out": 2, "failed": 0}

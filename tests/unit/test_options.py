@@ -56,6 +56,7 @@ INDEX: dict[str, Any] = {
     "candidates": "tokens",
     "store_images": "thumbnail",
     "allow_urls": True,
+    "image_root": "photos",
     "must_exist": True,
 }
 WRITE: dict[str, Any] = {"batch_size": 3, "show_progress": True, "skip_existing": True}
@@ -305,6 +306,7 @@ ELSEWHERE = {
     "query_pool_distance": "of searches, where the index's default does",
     "concurrency": "it makes one call at a time",
     "allow_urls": "it reads files",
+    "image_root": "root",
     "must_exist": "a search never makes an index, and this one is made if it is not there",
     "on_error": "it names what it leaves out, and indexes the others",
     "skip_existing": "it goes by what changed",
@@ -337,6 +339,7 @@ def test_the_command_line_offers_every_option(command: str, options: Mapping[str
         ({"packing": ["int8"]}, ValueError, "packing must be one of"),
         ({"store_images": {}}, ValueError, "store_images must be one of"),
         ({"allow_urls": "yes"}, TypeError, "must be True or False"),
+        ({"image_root": 5}, TypeError, "image_root must be a path, not 5"),
         ({"retry_for_s": "60"}, TypeError, "retry_for_s must be a number of seconds"),
         ({"retry_for_s": -1}, ValueError, "retry_for_s must be at least 0"),
         ({"retry_for_s": math.inf}, ValueError, "at most a day"),

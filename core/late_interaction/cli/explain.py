@@ -34,6 +34,10 @@ def explain(
         Path | None,
         typer.Option(help="Write a page into this file: words shaded, or heat maps of a picture."),
     ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(help="The folder that was indexed, where its images are; by default the one we are in."),
+    ] = None,
     model: ModelOption = None,
     device: DeviceOption = None,
     as_json: JsonOption = False,
@@ -43,7 +47,7 @@ def explain(
     async def run() -> Explanation:
         async with attached(db, name) as (store, spec):
             encoder = load_model(model, device, spec)
-            async with pipeline_for(store, encoder, spec) as pipeline:
+            async with pipeline_for(store, encoder, spec, image_root=root) as pipeline:
                 return await pipeline.explain(query, doc_id)
 
     with errors_reported():

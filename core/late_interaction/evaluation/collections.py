@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from late_interaction.errors import LateInteractionError
+from late_interaction.reading.beir import COLUMNS, CORPUS, QUERIES, joined
 
 Qrels: TypeAlias = dict[str, dict[str, int]]
 """Graded relevance by document id, by query id."""
@@ -47,15 +48,13 @@ def load_beir(folder: str | Path, *, limit: int | None = None) -> JudgedCollecti
     """
     folder = Path(folder)
     documents: dict[str, str] = {}
-    for doc_id, record in _records(folder / "corpus.jsonl"):
-        text = f"{record.get('title') or ''} {record.get('text') or ''}".strip()
+    for doc_id, record in _records(folder / CORPUS):
+        text = joined(str(record.get(column) or "") for column in COLUMNS).strip()
         if text:
             documents[doc_id] = text
         if len(documents) == limit:
             break
-    queries = {
-        query_id: str(record.get("text") or "") for query_id, record in _records(folder / "queries.jsonl")
-    }
+    queries = {query_id: str(record.get("text") or "") for query_id, record in _records(folder / QUERIES)}
     qrels: Qrels = {}
     for query_id, doc_id, grade in _judgments(folder):
         if query_id in queries and doc_id in documents:
@@ -67,9 +66,7 @@ def load_beir(folder: str | Path, *, limit: int | None = None) -> JudgedCollecti
         )
     for query_id in qrels:
         if not queries[query_id].strip():
-            raise LateInteractionError(
-                f"{folder / 'queries.jsonl'}: query {query_id!r} is judged, and has no text."
-            )
+            raise LateInteractionError(f"{folder / QUERIES}: query {query_id!r} is judged, and has no text.")
     return JudgedCollection(
         folder.name, documents, {query_id: queries[query_id] for query_id in qrels}, qrels
     )

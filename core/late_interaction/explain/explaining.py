@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from late_interaction.encoders.base import Item, LateInteractionModel
@@ -12,7 +14,8 @@ from late_interaction.errors import LateInteractionError
 from late_interaction.explain.aligning import Asked, explain
 from late_interaction.explain.explanation import Explanation
 from late_interaction.explain.notebook import results_html
-from late_interaction.images.loading import ImageSource, open_image
+from late_interaction.images.loading import IMAGE_SUFFIXES, ImageSource, is_relative, open_image
+from late_interaction.images.pages import ImagePage
 from late_interaction.images.pdf import PdfPage
 from late_interaction.images.storing import IMAGE_KEY
 from late_interaction.stores.base import Store
@@ -52,7 +55,7 @@ async def explain_document(
     there, tokens = await store.matrices([doc_id])
     if not there:
         raise ValueError(f"The document {doc_id!r} is blank: it has no vectors, and no search finds it.")
-    item, problem = await _item(documents[0], model, text, allow_urls=settings.allow_urls)
+    item, problem = await _item(documents[0], model, text, settings)
     return await model.run(
         explain,
         model,
@@ -84,7 +87,7 @@ def check_same(result: SearchResult, explanation: Explanation) -> None:
 
 
 async def _item(
-    document: Document, model: LateInteractionModel, text: str | None, *, allow_urls: bool
+    document: Document, model: LateInteractionModel, text: str | None, settings: IndexSettings
 ) -> tuple[Item | None, str | None]:
     """Return what a document's vectors were made of, as far as it is there, and why it is not."""
     if text is not None:
@@ -98,17 +101,27 @@ async def _item(
         return None, "Nothing is stored of the image but its vectors."
     try:
         loaded = await asyncio.to_thread(
-            open_image, _opened(source), allow_urls=allow_urls, fit=model.scaled_size
+            open_image,
+            _opened(source, settings.image_root),
+            allow_urls=settings.allow_urls,
+            fit=model.scaled_size,
+            root=settings.image_root,
         )
     except (ValueError, LateInteractionError) as error:
-        return None, f"The image cannot be read again: {error}"
+        is_elsewhere = settings.image_root is None and is_relative(source)
+        hint = f" Its path, {source}, is from the folder that was indexed, which image_root= (--root) names."
+        return None, f"The image cannot be read again: {error}{hint if is_elsewhere else ''}"
     return loaded.image, None
 
 
-def _opened(source: str) -> ImageSource:
-    """Return a page of a PDF for a reference to one."""
+def _opened(source: str, root: str | os.PathLike[str] | None) -> ImageSource:
+    """Return a page of a PDF, or of an image of several pages, for a reference to one."""
     page = _PAGE.fullmatch(source)
-    return source if page is None else PdfPage(page["path"], int(page["page"]))
+    if page is None:
+        return source
+    path = os.path.join(root or "", page["path"])  # noqa: PTH118 - as PdfPage.path is written
+    is_image = Path(path).suffix.lower() in IMAGE_SUFFIXES
+    return (ImagePage if is_image else PdfPage)(path, int(page["page"]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,20 @@ class LazyImage(Protocol):
         """Make the image; it is called on another thread, once for each time that the image is needed."""
 
 
-ImageSource: TypeAlias = "Image.Image | str | os.PathLike[str] | bytes | LazyImage"
+@dataclass(frozen=True, slots=True)
+class NamedImage:
+    """An image that is stored under a name of its own, such as its path from a folder that may move.
+
+    Attributes:
+        source: the image.
+        reference: what to store in its place.
+    """
+
+    source: ImageSource
+    reference: str
+
+
+ImageSource: TypeAlias = "Image.Image | str | os.PathLike[str] | bytes | LazyImage | NamedImage"
 Fit: TypeAlias = "Callable[[Size], Size]"
 """The size to which a model scales an image of this size; see `LateInteractionModel.scaled_size`."""
 
@@ -102,7 +115,13 @@ def load_image(source: ImageSource, *, allow_urls: bool = False) -> Image.Image:
     return open_image(source, allow_urls=allow_urls).image
 
 
-def open_image(source: ImageSource, *, allow_urls: bool = False, fit: Fit | None = None) -> LoadedImage:
+def open_image(
+    source: ImageSource,
+    *,
+    allow_urls: bool = False,
+    fit: Fit | None = None,
+    root: str | os.PathLike[str] | None = None,
+) -> LoadedImage:
     """Load an image as `load_image` does, with the file that it was in.
 
     Args:
@@ -110,17 +129,20 @@ def open_image(source: ImageSource, *, allow_urls: bool = False, fit: Fit | None
         allow_urls: as for `load_image`.
         fit: shrink an image that is far larger than the model looks at while it is decoded, so that it takes less
             memory. At least twice the model's width and height are left for the model's own scaling.
+        root: where relative paths begin; None is the working directory.
     """
     _check_pillow()
     from PIL import Image, ImageFile
 
+    if isinstance(source, NamedImage):
+        source = source.source
     if isinstance(source, ImageFile.ImageFile):  # opened by the caller, and not changed since
         return _decoded(source, "the image", fit, data=None)
     if isinstance(source, LazyImage):
         source = source.render()
     if isinstance(source, Image.Image):
         return LoadedImage(scaled_rgb(source, factors_for(source.size, fit)), source.size)
-    name, data = _read(source, allow_urls)
+    name, data = _read(source, allow_urls, root)
     if data.startswith(b"%PDF-"):
         raise ValueError(f"{name} is a PDF: pdf_pages(path) makes an image of each of its pages.")
     if len(data) > MAX_BYTES:
@@ -194,7 +216,7 @@ def _opened(file: IO[bytes], name: str) -> Image.Image:
         raise ValueError(f"{name} is not a {', '.join(_FORMATS)} image, or is damaged{what}.") from error
 
 
-def _read(source: object, allow_urls: bool) -> tuple[str, bytes]:
+def _read(source: object, allow_urls: bool, root: str | os.PathLike[str] | None) -> tuple[str, bytes]:
     """Return a name for messages, and the bytes of the file."""
     if isinstance(source, bytes | bytearray | memoryview):
         return f"what begins with {bytes(source[:8])!r}", bytes(source)
@@ -213,7 +235,7 @@ def _read(source: object, allow_urls: bool) -> tuple[str, bytes]:
         raise TypeError(
             f"an image is a PIL image, a path, bytes, base64, a data URI or a URL, not a {type(source).__name__}."
         )
-    path = Path(os.path.expanduser(source))  # noqa: PTH111 – of "~a.png", no user's home, Path's would be an error
+    path = Path(root or "", os.path.expanduser(source))  # noqa: PTH111 – of "~a.png", no user's home, Path's would be an error
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"{path} has {path.stat().st_size:,} bytes; an image may have {MAX_BYTES:,}.")
@@ -233,6 +255,11 @@ def encoded_part(text: str) -> str | None:
     if _BASE64.fullmatch(text.rstrip()) and base64.b64decode(text[:16]).startswith(_SIGNATURES):
         return text
     return None
+
+
+def is_relative(reference: str) -> bool:
+    """Tell whether what is stored of an image is a path that begins somewhere else."""
+    return not (os.path.isabs(reference) or re.match(r"(?:https?|data):", reference, re.IGNORECASE))  # noqa: PTH117
 
 
 def _decoded(

@@ -12,9 +12,9 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from late_interaction.images.pages import page_row
 from late_interaction.images.pdf_process import MEMORY, Answer, CrashError, OverrunError, ask
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class PdfPage:
         dpi: pixels per inch.
         pdf_timeout_s: most seconds to render it.
         password: opens the file, if it is protected.
+        name: what the file is called in what is stored; None for its path.
     """
 
     path: str
@@ -48,11 +49,12 @@ class PdfPage:
     dpi: float = DPI
     pdf_timeout_s: float = PDF_TIMEOUT_S
     password: str | None = field(default=None, repr=False)
+    name: str | None = None
 
     @property
     def reference(self) -> str:
         """The file and the page, in the form of a PDF viewer's link."""
-        return f"{self.path}#page={self.page}"
+        return f"{self.name or self.path}#page={self.page}"
 
     def render(self) -> Image.Image:
         """Render the page as an RGB image, on white.
@@ -114,6 +116,7 @@ def pdf_pages(
     dpi: float = DPI,
     pdf_timeout_s: float = PDF_TIMEOUT_S,
     password: str | None = None,
+    name: str | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Return the pages of a PDF as rows for a visual model, one document each.
 
@@ -127,6 +130,7 @@ def pdf_pages(
             that would have more than 16 million is rendered at a lower resolution.
         pdf_timeout_s: most seconds for each page, and a quarter of that on the processor.
         password: opens the file, if it is protected.
+        name: what to call it in `doc_id`, in `source` and in what is stored of the image; None for its path.
 
     Raises:
         ValueError: the file is not a PDF, is damaged, or is protected by another password; or dpi or pdf_timeout_s is
@@ -140,18 +144,12 @@ def pdf_pages(
         >>> [(row["doc_id"], row["content"]) for row in pdf_pages("report.pdf")]
         [('report.pdf#1', 'report.pdf, page 1 of 1')]
     """
-    for name, value in (("dpi", dpi), ("pdf_timeout_s", pdf_timeout_s)):
+    for option, value in (("dpi", dpi), ("pdf_timeout_s", pdf_timeout_s)):
         if not 0 < value < math.inf:
-            raise ValueError(f"{name} must be positive and finite, not {value}.")
+            raise ValueError(f"{option} must be positive and finite, not {value}.")
     source, file = os.fspath(path), pdf_file(path, pdf_timeout_s=pdf_timeout_s, password=password)
     return (
-        {
-            "image": PdfPage(source, page, dpi, pdf_timeout_s, password),
-            "content": f"{Path(path).name}, page {page} of {file.pages}",
-            "doc_id": f"{source}#{page}",
-            "source": source,
-            **file.metadata(page),
-        }
+        page_row(PdfPage(source, page, dpi, pdf_timeout_s, password, name), file.metadata(page))
         for page in range(1, file.pages + 1)
     )
 

@@ -7,7 +7,7 @@ import io
 import os
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from late_interaction.images.loading import Fit, ImageSource, LazyImage, LoadedImage, encoded_part
+from late_interaction.images.loading import Fit, ImageSource, LazyImage, LoadedImage, NamedImage, encoded_part
 from late_interaction.images.scaling import Size
 from late_interaction.validation import check_one_of
 
@@ -42,7 +42,7 @@ def image_reference(source: ImageSource) -> str | None:
         return None if encoded_part(source) is not None else source
     if isinstance(source, os.PathLike):
         return os.fspath(source)
-    if isinstance(source, LazyImage):
+    if isinstance(source, LazyImage | NamedImage):
         return source.reference
     return None
 

@@ -5,7 +5,7 @@ Rows are read as they are asked for, so memory does not grow with the files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -57,6 +57,8 @@ def read_rows(
     pdf_timeout_s: float = PDF_TIMEOUT_S,
     password: str | None = None,
     ocr: bool = False,
+    names: Mapping[Path, str] | None = None,
+    separator: str = "\n",
 ) -> Iterator[Row]:
     """Yield rows for `LateInteractionPipeline.index_documents`, one at a time.
 
@@ -73,7 +75,7 @@ def read_rows(
         files: as `find_files` lists them.
         on_problem: called with each file, or fault of a file, that cannot be read; reading goes on behind it.
         content_column: where the text of a record is; None for `content`, else `text`. Several, separated by commas,
-            are joined by line ends; "page.text" is inside an object.
+            are joined by `separator`; "page.text" is inside an object.
         id_column: where the id is; None for the first existing one of `doc_id`, `id` and `_id`.
         delimiter: between the values of CSV; None to detect it.
         encoding: of texts that have no byte order mark; None to detect it.
@@ -86,6 +88,8 @@ def read_rows(
         pdf_timeout_s: most seconds for a page of a PDF.
         password: opens the PDF files that are protected by one.
         ocr: recognise the text of pages of PDF files that have none, with ocrmypdf.
+        names: what files are called in ids, as `source` and as what is stored of an image; by default their paths.
+        separator: between the texts of several columns.
 
     Raises:
         ValueError: an option is wrong, or ocrmypdf is not installed.
@@ -97,27 +101,30 @@ def read_rows(
         raise ValueError(f"a delimiter is one character, not {delimiter!r}.")
     if ocr:
         check_ocr()
-    records = _Records(on_problem, content_column, id_column, delimiter, images=images)
+    records = _Records(on_problem, content_column, id_column, delimiter, separator, images=images)
     for file in files:
+        name = str(file) if names is None else names.get(file, str(file))
         if file.suffix.lower() not in SUFFIXES:
             on_problem(ReadProblem(file, None, "of a kind that is not read"))
             continue
         try:
             kind = kind_of(file)
             if kind is Kind.PDF and images:
-                yield from pdf_pages(file, dpi=dpi, pdf_timeout_s=pdf_timeout_s, password=password)
+                yield from pdf_pages(file, dpi=dpi, pdf_timeout_s=pdf_timeout_s, password=password, name=name)
             elif kind is Kind.PDF:
                 yield from pdf_rows(
-                    file, cut, on_problem, pdf_timeout_s=pdf_timeout_s, password=password, ocr=ocr
+                    file, name, cut, on_problem, pdf_timeout_s=pdf_timeout_s, password=password, ocr=ocr
                 )
             elif kind is Kind.IMAGE and images:
-                yield from image_pages(file)
+                yield from image_pages(file, name=name)
             elif kind is Kind.IMAGE:
                 on_problem(ReadProblem(file, None, "an image, which needs a visual model such as ColQwen2"))
             elif kind in (Kind.OFFICE, Kind.NOTEBOOK, Kind.MAIL):
-                yield from converted_rows(file, cut)
+                yield from converted_rows(file, name, cut)
             else:
-                yield from _text_or_records(file, kind, encoding_of(file, encoding), cut, records, on_problem)
+                yield from _text_or_records(
+                    file, name, kind, encoding_of(file, encoding), cut, records, on_problem
+                )
         except RestUnreadableError as error:
             on_problem(ReadProblem(file, error.line, error.reason))
         except (ValueError, MissingExtraError) as error:
@@ -128,6 +135,7 @@ def read_rows(
 
 def _text_or_records(
     file: Path,
+    name: str,
     kind: Kind,
     encoding: Encoding,
     cut: Cut,
@@ -143,16 +151,16 @@ def _text_or_records(
         )
     if kind is Kind.CSV:
         yield from records.rows(
-            file, csv_records(file, encoding, records.needed, delimiter=records.delimiter)
+            file, name, csv_records(file, encoding, records.needed, delimiter=records.delimiter)
         )
     elif kind is Kind.JSON_LINES:
-        yield from records.rows(file, json_line_records(file, encoding))
+        yield from records.rows(file, name, json_line_records(file, encoding))
     elif kind is Kind.JSON and (found := json_records(file, encoding, records.needed)) is not None:
-        yield from records.rows(file, enumerate(found, 1), place="item")
+        yield from records.rows(file, name, enumerate(found, 1), place="item")
     elif kind is Kind.JSON and records.content_column is not None:
         raise ValueError(f"there is no {alternatives(records.columns)} in an object of it")
     else:
-        yield from text_rows(file, cut, encoding)
+        yield from text_rows(file, name, cut, encoding)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +171,7 @@ class _Records:
     content_column: str | None
     id_column: str | None
     delimiter: str | None
+    separator: str
     images: bool
 
     @property
@@ -176,7 +185,7 @@ class _Records:
         return (*self.columns, *(("image",) if self.images else ()))
 
     def rows(
-        self, file: Path, records: Iterable[tuple[int, Record | RecordError]], place: str = "line"
+        self, file: Path, name: str, records: Iterable[tuple[int, Record | RecordError]], place: str = "line"
     ) -> Iterator[Row]:
         """Yield a row for each good record; `place` says what their numbers count."""
         faults: dict[str, tuple[str, list[int]]] = {}
@@ -186,13 +195,18 @@ class _Records:
                     if isinstance(record, RecordError):
                         raise record
                     made = made_of(
-                        record, f"{file}:{number}", self.content_column, self.id_column, images=self.images
+                        record,
+                        f"{name}:{number}",
+                        self.content_column,
+                        self.id_column,
+                        self.separator,
+                        images=self.images,
                     )
                 except RecordError as error:
                     faults.setdefault(error.kind, (error.reason, []))[1].append(number)
                 else:
-                    where = {"source": str(file), place: number}
-                    yield row_of(made, where, file.parent, images=self.images)
+                    where = {"source": name, place: number}
+                    yield row_of(made, where, file, name, images=self.images)
         finally:
             for reason, numbers in faults.values():
                 others = ", ".join(map(str, numbers[1 : _LINES_NAMED + 1]))

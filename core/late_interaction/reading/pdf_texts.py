@@ -22,6 +22,7 @@ _PAGES_NAMED = 10
 
 def pdf_rows(
     file: Path,
+    name: str,
     cut: Cut,
     on_problem: Callable[[ReadProblem], None],
     *,
@@ -33,6 +34,7 @@ def pdf_rows(
 
     Args:
         file: the PDF.
+        name: what it is called in ids and as `source`.
         cut: makes passages.
         on_problem: takes what cannot be read.
         pdf_timeout_s: most seconds for a page.
@@ -66,7 +68,7 @@ def pdf_rows(
                 left.setdefault(page.unread, []).append(number)
             for passage in cut(join_lines(text)) if text else ():
                 chunk += 1
-                yield passage_row(file, chunk, passage) | about.metadata(number)
+                yield passage_row(name, chunk, passage) | about.metadata(number)
     for reason, pages in left.items():
         on_problem(ReadProblem(file, None, _what_to_do(reason, pages, about.pages, ocr=ocr)))
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, TypeAlias
 
+from late_interaction.images.loading import NamedImage
+from late_interaction.reading.beir import joined
 from late_interaction.reading.dialects import Table, table_of
 from late_interaction.reading.encodings import Encoding, open_text
 from late_interaction.reading.problems import RestUnreadableError
@@ -193,6 +197,7 @@ def made_of(
     default_id: str,
     content_column: str | None,
     id_column: str | None,
+    separator: str,
     *,
     images: bool,
 ) -> Made:
@@ -202,7 +207,7 @@ def made_of(
         RecordError: the text or the id is missing, or is not what it should be.
     """
     row = dict(record)
-    content = _content(row, content_column)
+    content = _content(row, content_column, separator)
     if content is None and not (images and row.get("image")):
         columns = alternatives(content_columns(content_column))
         raise RecordError("content", f"there is no {columns} among {alternatives(row, 'and')}")
@@ -217,7 +222,7 @@ def made_of(
     return Made(str(doc_id), content or "", row)
 
 
-def _content(row: Record, chosen: str | None) -> str | None:
+def _content(row: Record, chosen: str | None, separator: str) -> str | None:
     """Take the text out of a record; None if it has none."""
     if chosen is None or chosen in row:
         column = chosen if chosen in row else _column(row, _CONTENT_COLUMNS)
@@ -229,9 +234,7 @@ def _content(row: Record, chosen: str | None) -> str | None:
         return text
     columns = [name for name in content_columns(chosen) if "," not in name]
     texts = [_text(_taken(row, column), column, plain=True) for column in columns]
-    if not any(text.strip() for text in texts):
-        return None
-    return "\n".join(text for text in texts if text.strip())
+    return joined(texts, separator) or None
 
 
 def _text(value: object, column: str, *, plain: bool = False) -> str:
@@ -276,7 +279,7 @@ def _taken(row: Record, path: str) -> object:
     return value
 
 
-def row_of(made: Made, where: Record, folder: Path, *, images: bool) -> Row:
+def row_of(made: Made, where: Record, file: Path, name: str, *, images: bool) -> Row:
     """Return the row of a record.
 
     A column with the name of a part of a row, such as `content_type`, is metadata like any other.
@@ -284,13 +287,14 @@ def row_of(made: Made, where: Record, folder: Path, *, images: bool) -> Row:
     Args:
         made: of the record.
         where: metadata that tell where the record is; its own columns of these names come before them.
-        folder: where paths of images begin.
+        file: where the record is; paths of images begin in its folder.
+        name: what the file is called in what is stored.
         images: an image is encoded; for a text model it is metadata.
     """
     metadata = where | made.metadata
     image = metadata.pop("image", None) if images else None
-    if isinstance(image, str) and len(image) < _LONGEST_PATH and (folder / image).is_file():
-        image = str(folder / image)
+    if isinstance(image, str) and len(image) < _LONGEST_PATH and (path := file.parent / image).is_file():
+        image = NamedImage(str(path), _beside(name, os.path.relpath(path, file.parent), image))
     if metadata.get("content_type") in CONTENT_TYPES and not ("image" in metadata or image):
         del metadata["content_type"]
     if metadata.keys().isdisjoint(RESERVED):
@@ -298,6 +302,15 @@ def row_of(made: Made, where: Record, folder: Path, *, images: bool) -> Row:
         return metadata | shown | {"doc_id": made.doc_id} | ({"image": image} if image else {})
     document = Document(made.doc_id, made.content, metadata=metadata)
     return Encodable(document, image=image) if image else document
+
+
+def _beside(name: str, relative: str, image: str) -> str:
+    """Return what an image is called that a file of this name knows by a path from its own folder.
+
+    An image outside of the folder that the name begins in keeps an absolute path, if that is what the file says.
+    """
+    found = posixpath.normpath(posixpath.join(posixpath.dirname(name), Path(relative).as_posix()))
+    return image if found.startswith("../") and os.path.isabs(image) else found  # noqa: PTH117
 
 
 def alternatives(names: Iterable[str], word: str = "or") -> str:

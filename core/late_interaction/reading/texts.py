@@ -22,7 +22,7 @@ _SEGMENT = 65_536
 _LONGEST_SEGMENT = 4 * _SEGMENT
 
 
-def text_rows(file: Path, cut: Cut, encoding: Encoding) -> Iterator[dict[str, Any]]:
+def text_rows(file: Path, name: str, cut: Cut, encoding: Encoding) -> Iterator[dict[str, Any]]:
     """Yield a row for each passage of a text, of Markdown, reStructuredText or source code, or of JSON as a text."""
     kind = kind_of(file)
     known: dict[str, Any] = {"encoding": encoding.name} if encoding.is_guessed else {}
@@ -35,10 +35,10 @@ def text_rows(file: Path, cut: Cut, encoding: Encoding) -> Iterator[dict[str, An
             text = rst_as_markdown(text)
         for passage in cut(text, markdown=marked, code=kind in (Kind.CODE, Kind.JSON)):
             chunk += 1
-            yield passage_row(file, chunk, passage) | {"line": first_line + passage.line - 1} | known
+            yield passage_row(name, chunk, passage) | {"line": first_line + passage.line - 1} | known
 
 
-def converted_rows(file: Path, cut: Cut) -> Iterator[dict[str, Any]]:
+def converted_rows(file: Path, name: str, cut: Cut) -> Iterator[dict[str, Any]]:
     """Yield a row for each passage of an office file, web page, book, notebook or mail.
 
     Raises:
@@ -58,13 +58,13 @@ def converted_rows(file: Path, cut: Cut) -> Iterator[dict[str, Any]]:
     else:
         made = converted(file)
         parts = [(part.markdown, part.page) for part in made.parts]
-        known = {name: said for name, said in (("title", made.title), ("author", made.author)) if said}
+        known = {key: said for key, said in (("title", made.title), ("author", made.author)) if said}
     chunk = 0
     for part_text, page in parts:
         place: dict[str, Any] = {} if page is None else {"page": page, "pages": len(parts)}
         for passage in cut(part_text, markdown=is_markdown):
             chunk += 1
-            yield passage_row(file, chunk, passage) | place | known
+            yield passage_row(name, chunk, passage) | place | known
 
 
 def _html_as_markdown(text: str) -> str:
@@ -74,9 +74,9 @@ def _html_as_markdown(text: str) -> str:
         return "\n\n".join(part.markdown for part in converted(page).parts)
 
 
-def passage_row(file: Path, chunk: int, passage: Passage) -> dict[str, Any]:
-    """Return the row of a passage; `chunk` is its number in the file, from 1."""
-    row = {"content": passage.text, "doc_id": f"{file}#{chunk}", "source": str(file), "chunk": chunk}
+def passage_row(name: str, chunk: int, passage: Passage) -> dict[str, Any]:
+    """Return the row of a passage of the file of this name; `chunk` is its number in the file, from 1."""
+    row = {"content": passage.text, "doc_id": f"{name}#{chunk}", "source": name, "chunk": chunk}
     return row | ({"heading": passage.heading} if passage.heading else {})
 
 

@@ -130,6 +130,29 @@ def test_a_page_of_a_pdf_is_rendered_again(models: Callable[[str], ColPaliModel]
             assert explanation.heat_map().size > 1
 
 
+def test_pictures_of_a_folder_are_read_again_from_where_it_is_now(
+    models: Callable[[str], ColPaliModel], tmp_path: Path
+) -> None:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    first, *others = IMAGES[:2]
+    first.save(folder / "photo.png")
+    first.copy().save(folder / "fax.tif", save_all=True, append_images=others)
+    with late_interaction.open(tmp_path / "index", models("colpali")) as index:
+        index.sync(folder)
+    folder.rename(tmp_path / "moved")
+    with late_interaction.open(tmp_path / "index", models("colpali"), image_root=tmp_path / "moved") as index:
+        for result in index.search("the cat"):
+            assert result.explain().heat_map().size > 1
+    with late_interaction.open(tmp_path / "index", models("colpali")) as index:
+        for name in ("photo.png", "fax.tif#page=1"):
+            why = (
+                rf"Its path, {name}, is from the folder that was indexed, which image_root= \(--root\) names"
+            )
+            with pytest.raises(ModelError, match=why):
+                index.explain("cat", name.replace("page=", "")).heat_map()
+
+
 def test_an_image_that_is_gone_or_another_has_no_heat_map(
     models: Callable[[str], ColPaliModel], tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from late_interaction.filters import CONTENT, Filter, fields, matches
+from late_interaction.metadata import MARK
 from late_interaction.packing import unpack, unpack_many
 from late_interaction.stores.astra.client import DataApiClient, Row
 from late_interaction.stores.astra.filters import Pushed, push_down
@@ -157,12 +158,13 @@ class Reader:
     def push_down(self, filter: Filter | None) -> Pushed:
         """Return the part of a filter that the service decides; warn once about fields that are not declared."""
         pushed = push_down(filter, self._tables.fields)
-        if pushed.undeclared and pushed.undeclared not in self._warned_about:
-            self._warned_about.add(pushed.undeclared)
+        undeclared = frozenset(name for name in pushed.undeclared if name.partition(".")[0] != MARK)
+        if undeclared and undeclared not in self._warned_about:
+            self._warned_about.add(undeclared)
             logger.warning(
                 "A filter on %s in %s is applied after the search, to more and more candidates until enough match. "
                 "Fields that are declared in filterable={…} when the index is created are looked up instead.",
-                ", ".join(map(repr, sorted(pushed.undeclared))),
+                ", ".join(map(repr, sorted(undeclared))),
                 self._location,
             )
         return pushed
