@@ -22,7 +22,7 @@ from late_interaction.fusion import LISTED, fused
 from late_interaction.lexical import query_words, searchable
 from late_interaction.maxsim import maxsim
 from late_interaction.pooling import pool_query
-from late_interaction.stores.local.tables import CREATE_WORDS
+from late_interaction.stems import CREATE_WORDS
 from late_interaction.stores.local.words import bm25
 
 WEIGHTS = (0.1, 0.2, 0.3, 0.5)

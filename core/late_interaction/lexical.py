@@ -66,6 +66,15 @@ def searchable(text: str) -> str:
     return text if text.isascii() else _RUN.sub(lambda run: f" {_pairs(run[0])} {run[0][-1]} ", _plain(text))
 
 
+def characters(text: str) -> list[str]:
+    """Return the different characters of a text's runs without spaces, for an index that finds no word by its prefix.
+
+    >>> characters("in 東京都, 京都")
+    ['東', '京', '都']
+    """
+    return [] if text.isascii() else list(dict.fromkeys("".join(_RUN.findall(_plain(text)))))
+
+
 def query_words(text: str) -> list[str]:
     """Return the words that a query asks for, in its order; one that comes several times weighs more.
 

@@ -83,6 +83,9 @@ class IndexOptions(TypedDict, total=False):
         candidates: how an index on Astra finds candidates: by "tokens", a row for each stored vector, or "documents",
             one learned vector a document (docs/astra.md says which when). Part of the index; None, the default, opens
             either and makes the first. A folder always goes by tokens. Not with a `Store`, which has its own.
+        lexical: whether an index on Astra has an index of words, for `mode="hybrid"` and "lexical", which takes the
+            service's text index. Part of the index; None, the default, opens either and makes one without. A folder
+            always has one. Not with a `Store`, which has its own.
         store_images: what is stored of an image beside its vectors. "reference" (the default) is its path or URL under
             the metadata key "image"; "thumbnail" is that and a JPEG of at most 512 pixels as a data URI under
             "thumbnail"; "full" is the image itself as a data URI under "image", refused above 6 MB. An image that has
@@ -102,6 +105,7 @@ class IndexOptions(TypedDict, total=False):
     filterable: Mapping[str, Any] | None
     retry_for_s: float | None
     candidates: CandidatesBy | None
+    lexical: bool | None
     store_images: StoreImages
     allow_urls: bool
     image_root: str | os.PathLike[str] | None
@@ -151,6 +155,7 @@ class IndexSettings:
     filterable: Mapping[str, Any] | None = None
     retry_for_s: float | None = None
     candidates: CandidatesBy | None = None
+    lexical: bool | None = None
     store_images: StoreImages = "reference"
     allow_urls: bool = False
     image_root: str | os.PathLike[str] | None = None
@@ -176,6 +181,8 @@ class IndexSettings:
             check_seconds("retry_for_s", self.retry_for_s)
         if self.candidates is not None:
             check_one_of("candidates", self.candidates, get_args(CandidatesBy))
+        if self.lexical is not None:
+            check_flag("lexical", self.lexical)
         check_store_images(self.store_images)
         check_flag("allow_urls", self.allow_urls)
         if self.image_root is not None and not isinstance(self.image_root, str | os.PathLike):

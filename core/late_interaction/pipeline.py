@@ -129,6 +129,7 @@ class LateInteractionPipeline(Remade):
             base_table_name,
             filterable=self.settings.filterable,
             candidates=self.settings.candidates,
+            lexical=self.settings.lexical,
             retry_for_s=self.settings.retry_for_s,
         )
         self.store.use_query_encoder(QuerySampler(lambda: self.model))

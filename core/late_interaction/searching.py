@@ -187,12 +187,14 @@ async def _rank_late(store: Store, query: Asked, plan: SearchPlan) -> Ranking:
 
 async def _rank_lexical(store: Store, query: Asked, plan: SearchPlan) -> Ranking:
     """Rank by BM25 the documents that have a word of the query."""
-    ranking = Ranking(certain=True)
+    ranking = Ranking()
     with ranking.timed("lexical"):
         if plan.ids is None:
-            ranking.lexical = (await store.lexical(query.words, plan.k, filter=plan.filter)).best
+            words = await store.lexical(query.words, plan.k, filter=plan.filter)
         else:
-            ranking.lexical = (await store.lexical(query.words, 1, also=plan.ids)).others
+            words = await store.lexical(query.words, 1, also=plan.ids)
+    ranking.lexical = words.best if plan.ids is None else words.others
+    ranking.certain = words.certain
     ranking.best = _best_first(ranking.lexical)
     ranking.n_candidates = len(ranking.best)
     return ranking
@@ -207,6 +209,7 @@ async def _rank_hybrid(store: Store, query: Asked, plan: SearchPlan) -> Ranking:
     with ranking.timed("lexical"):
         words = await store.lexical(text, listed, filter=plan.filter, also=list(late))
     lexical = words.others
+    ranking.certain = ranking.certain and words.certain
     if plan.ids is None:
         with ranking.timed("maxsim"):
             others = [doc_id for doc_id in words.best if doc_id not in late]

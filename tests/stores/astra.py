@@ -35,6 +35,7 @@ def pipeline_on(server: DataApiServer, name: str = "things", **options) -> LateI
             "filterable",
             "limits",
             "candidates",
+            "lexical",
         )
         if key in options
     }

@@ -22,7 +22,6 @@ from late_interaction.stores.base import Store
 from late_interaction.stores.local import words
 from late_interaction.stores.local.limits import Limits
 from tests.support.models import HashModel
-from tools.data_api import DataApiServer
 
 FRUIT = {
     "pie": "apple pie with cinnamon",
@@ -350,7 +349,7 @@ async def test_a_write_by_an_earlier_release_is_noticed(
 
 
 async def test_a_sqlite_without_fts5(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (words, "late_interaction.stores.local.store"):
+    for module in (words, "late_interaction.stores.local.store", "late_interaction.stems"):
         name = module if isinstance(module, str) else module.__name__
         monkeypatch.setattr(f"{name}.has_fts5", lambda: False)
     async with LateInteractionPipeline(tmp_path, HashModel()) as pipeline:
@@ -380,14 +379,6 @@ async def test_a_table_of_words_that_is_not_ours_is_refused(tmp_path: Path) -> N
 async def test_a_store_without_words_says_so(pipeline: LateInteractionPipeline) -> None:
     with pytest.raises(StoreError, match="searches by vectors alone"):
         await Store.lexical(pipeline.store, "apple", 3)
-
-
-async def test_astra_has_no_words_yet(server: DataApiServer) -> None:
-    async with LateInteractionPipeline(server.async_database(), HashModel()) as pipeline:
-        await pipeline.index_documents([{"doc_id": "a", "content": "apple"}])
-        for mode in ("lexical", "hybrid"):
-            with pytest.raises(StoreError, match="AstraStore searches by vectors alone"):
-                await found(pipeline, "apple", mode=mode)
 
 
 def test_the_sync_twin(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from late_interaction.fusion import fused
 from late_interaction.lexical import query_words, searchable
-from late_interaction.stores.local.tables import CREATE_WORDS
+from late_interaction.stems import CREATE_WORDS
 from late_interaction.stores.local.words import bm25
 
 

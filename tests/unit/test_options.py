@@ -54,6 +54,7 @@ INDEX: dict[str, Any] = {
     "filterable": {"year": int},
     "retry_for_s": 7.5,
     "candidates": "tokens",
+    "lexical": True,
     "store_images": "thumbnail",
     "allow_urls": True,
     "image_root": "photos",
@@ -346,6 +347,8 @@ def test_the_command_line_offers_every_option(command: str, options: Mapping[str
         ({"filterable": 5}, TypeError, "filterable"),
         ({"candidates": "rows"}, ValueError, "candidates must be one of"),
         ({"candidates": "documents"}, ValueError, "for an index on Astra"),
+        ({"lexical": 1}, TypeError, "lexical must be True or False"),
+        ({"lexical": False}, ValueError, "a folder always has an index of words"),
         ({"filterable": {"a": object()}}, ValueError, "filterable"),
     ],
 )

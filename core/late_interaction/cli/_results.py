@@ -15,7 +15,7 @@ from late_interaction.encoders.base import LateInteractionModel
 from late_interaction.encoders.colbert import ColBERTModel
 from late_interaction.explain import Span, matched_words
 from late_interaction.printable import printable
-from late_interaction.stores.local.words import word_hits
+from late_interaction.stems import word_hits
 from late_interaction.types import SearchResult, SearchResults, SearchStats
 
 _EXCERPT = 240

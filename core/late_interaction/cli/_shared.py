@@ -59,6 +59,14 @@ CandidatesOption = Annotated[
         "By default the index's own; tokens for a new one."
     ),
 ]
+LexicalOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--lexical/--no-lexical",
+        help="Whether an index on Astra has an index of words, for --mode hybrid and lexical. By default the index's "
+        "own; none for a new one. A folder always has one.",
+    ),
+]
 SkipExistingOption = Annotated[
     bool, typer.Option("--skip-existing", help="Leave documents that are in the index already unchanged.")
 ]
@@ -96,6 +104,7 @@ def store_at(
     filterable: Mapping[str, Any] | None = None,
     retry_for_s: float | None = None,
     candidates: CandidatesBy | None = None,
+    lexical: bool | None = None,
 ) -> Store:
     """Return the store of an index, which need not exist yet.
 
@@ -104,7 +113,12 @@ def store_at(
     """
     name_of_folder = None if db.startswith(ASTRA) else name
     return open_store(
-        db, name_of_folder, filterable=filterable, candidates=candidates, retry_for_s=retry_for_s
+        db,
+        name_of_folder,
+        filterable=filterable,
+        candidates=candidates,
+        lexical=lexical,
+        retry_for_s=retry_for_s,
     )
 
 

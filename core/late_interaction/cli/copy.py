@@ -11,6 +11,7 @@ from late_interaction.cli._shared import (
     PLACES,
     CandidatesOption,
     JsonOption,
+    LexicalOption,
     NameOption,
     SkipExistingOption,
     attached,
@@ -32,6 +33,7 @@ def copy(
         str | None, typer.Option(help="Name of the copy, where it goes into a folder. By default the same.")
     ] = None,
     candidates: CandidatesOption = None,
+    lexical: LexicalOption = None,
     skip_existing: SkipExistingOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -46,7 +48,7 @@ def copy(
                 f"--to-name names the copy in a folder; on Astra the target does: {ASTRA}{to_name}."
             )
         async with attached(source, name) as (store, _):
-            target_store = store_at(target, to_name or name, candidates=candidates)
+            target_store = store_at(target, to_name or name, candidates=candidates, lexical=lexical)
             try:
                 written = await copy_index(
                     store, target_store, WriteSettings(show_progress=True, skip_existing=skip_existing)

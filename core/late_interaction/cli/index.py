@@ -16,6 +16,7 @@ from late_interaction.cli._shared import (
     DbOption,
     DeviceOption,
     JsonOption,
+    LexicalOption,
     ModelOption,
     NameOption,
     errors_reported,
@@ -77,6 +78,7 @@ def index(
         typer.Option("--retry-for", min=0, help="Seconds for which Astra is asked again; 60 by default."),
     ] = None,
     candidates: CandidatesOption = None,
+    lexical: LexicalOption = None,
     content_column: Annotated[
         str | None,
         typer.Option(
@@ -178,7 +180,7 @@ def index(
         found = find(paths, exclude=exclude or (), gitignore=gitignore)  # before a model is loaded
 
         async def run() -> tuple[FolderSync, SyncReport, int]:
-            store = store_at(db, name, declared, retry_for_s, candidates)
+            store = store_at(db, name, declared, retry_for_s, candidates, lexical)
             try:
                 spec = await store.spec()
                 if spec is not None and _is_built_with(spec, model):

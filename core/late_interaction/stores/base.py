@@ -70,10 +70,12 @@ class WordMatches:
     Attributes:
         best: BM25 of the best documents, by id, best first; of equal ones by id.
         others: BM25 of those documents that were asked about and have one of the words.
+        certain: whether every document that has one of the words was looked at, and its BM25 is that of all.
     """
 
     best: dict[str, float]
     others: dict[str, float]
+    certain: bool = True
 
 
 def check_search(query: object, dim: int, n: object, n_ann_tokens: object, filter: object) -> None:
@@ -184,7 +186,7 @@ class Store(ABC):
         """
         raise StoreError(
             f'{type(self).__name__} searches by vectors alone: mode="lexical" and "hybrid" need an index of words, '
-            "which an index in a folder has."
+            "which an index in a folder has, and one on Astra that was made with lexical=True."
         )
 
     @abstractmethod
@@ -264,6 +266,9 @@ class Store(ABC):
     @abstractmethod
     async def info(self) -> dict[str, Any]:
         """Return counts, sizes and the state of the index, as JSON values by name."""
+
+    async def take_after(self, source: Store) -> None:  # noqa: B027
+        """Get ready to be the copy of another store, which is open: what that has beside its spec, a new index gets."""
 
     def use_query_encoder(self, encode: Callable[[Sequence[str]], Awaitable[list[FloatMatrix]]]) -> None:  # noqa: B027
         """Take what encodes texts as queries, for a store that fits itself to the queries of its collection."""

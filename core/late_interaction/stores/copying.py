@@ -50,6 +50,7 @@ async def copy_index(
         raise IndexNotFoundError(f"There is no index {source.location}.")
     if check is not None:
         check(spec, source.location)
+    await target.take_after(source)
     await target.open(spec)
     written = 0
     with tqdm(

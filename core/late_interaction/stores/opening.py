@@ -70,6 +70,7 @@ def open_store(
     filterable: Mapping[str, Any] | None = None,
     retry_for_s: float | None = None,
     candidates: CandidatesBy | None = None,
+    lexical: bool | None = None,
 ) -> Store:
     """Return the store of an index, which need not exist yet; nothing is read or written.
 
@@ -80,6 +81,7 @@ def open_store(
         filterable: metadata fields that a database looks up, and their types, as for `AstraStore`; not with a `Store`.
         retry_for_s: how long a database is asked again, as for `AstraStore`; not with a `Store`.
         candidates: how an index on Astra finds candidates, as for `AstraStore`; not with a `Store`.
+        lexical: whether an index on Astra has an index of words, as for `AstraStore`; not with a `Store`.
 
     Raises:
         ValueError: arguments exclude each other, or the name or `filterable` is not valid.
@@ -95,6 +97,8 @@ def open_store(
             raise ValueError("a Store has a retry_for_s of its own: leave it out.")
         if candidates is not None:
             raise ValueError("a Store finds candidates in its own way: leave candidates out.")
+        if lexical is not None:
+            raise ValueError("a Store has an index of words or not: leave lexical out.")
         return where
     if isinstance(where, str) and where.startswith(ASTRA):
         if name is not None:
@@ -113,6 +117,8 @@ def open_store(
             raise ValueError(
                 'candidates="documents" is for an index on Astra: a folder finds candidates by tokens.'
             )
+        if lexical is False:
+            raise ValueError("a folder always has an index of words: leave lexical=False out.")
         return LocalStore(where, name)
     if isinstance(where, AstraPlace):
         from late_interaction.stores.astra.store import AstraStore
@@ -127,6 +133,7 @@ def open_store(
             filterable=filterable,
             retry_for_s=retry_for_s,
             candidates=candidates,
+            lexical=lexical,
         )
     if type(where).__module__.partition(".")[0] == "astrapy":
         from astrapy import AsyncDatabase, Database
@@ -135,7 +142,12 @@ def open_store(
 
         if isinstance(where, AsyncDatabase | Database):
             return AstraStore(
-                where, name, filterable=filterable, candidates=candidates, retry_for_s=retry_for_s
+                where,
+                name,
+                filterable=filterable,
+                candidates=candidates,
+                lexical=lexical,
+                retry_for_s=retry_for_s,
             )
     raise TypeError(
         f"db must be a folder (str or Path), {ASTRA}NAME, an astrapy database or a Store, not {type(where).__name__}."

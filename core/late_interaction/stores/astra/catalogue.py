@@ -17,20 +17,22 @@ from late_interaction.stores.astra.reading import WHOLE_TABLE
 from late_interaction.stores.astra.schema import (
     CATALOGUE,
     CATALOGUE_TABLE,
-    MAX_FILTERABLE,
-    MAX_FILTERABLE_OF_DOCUMENTS,
     Tables,
     fields_of,
     index_differences,
+    most_filterable,
     table_differences,
     type_names,
 )
 from late_interaction.stores.astra.tasks import gather_or_cancel
+from late_interaction.stores.astra.words import WORDS_VERSION
 from late_interaction.types import CandidatesBy, IndexSpec
 from late_interaction.validation import check_positive
 
 _WIDTH = "document_vectors"
 """Of the spec's JSON: the width of document vectors. A release that does not know it refuses to open the index."""
+_WORDS = "words"
+"""Likewise: which of the ways in which a text becomes words; there is one so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +43,13 @@ class Entry:
         spec: what it was built with.
         declared: its declared fields with their types.
         width: of its document vectors; None if it has token rows.
+        lexical: whether it has an index of words.
     """
 
     spec: IndexSpec
     declared: dict[str, str]
     width: int | None = None
+    lexical: bool = False
 
     @property
     def candidates(self) -> CandidatesBy:
@@ -85,14 +89,16 @@ class Catalogue:
     def _entry_of(self, row: Row) -> Entry:
         try:
             spec, declared = json.loads(row["spec"]), json.loads(row["filterable"])
-            width = spec.pop(_WIDTH, None)
+            width, words = spec.pop(_WIDTH, None), spec.pop(_WORDS, None)
             if width is not None:
                 check_positive(_WIDTH, width)
+            if words not in (None, WORDS_VERSION):
+                spec[_WORDS] = words  # Of a newer release, which the spec says.
             match spec, declared:
                 case {"dim": int(dim), "encoder": dict(), "pooling": dict(), "packing": str(packing)}, dict():
                     check_positive("dim", dim)
                     check_packing(packing)
-                    return Entry(IndexSpec.from_dict(spec), type_names(declared), width)
+                    return Entry(IndexSpec.from_dict(spec), type_names(declared), width, words is not None)
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
             pass
         raise StoreError(
@@ -106,6 +112,8 @@ class Catalogue:
         declared: Mapping[str, str] | None,
         candidates: CandidatesBy | None = None,
         *,
+        lexical: bool | None = None,
+        new_lexical: bool = False,
         width: int = WIDTH,
     ) -> Tables:
         """Open the index, creating what does not exist yet, and return its tables.
@@ -114,6 +122,8 @@ class Catalogue:
             spec: what the index must have been built with.
             declared: the declared fields it must have; None accepts any, and declares none for a new index.
             candidates: what stage 1 must compare a query with; None accepts either, and makes token rows.
+            lexical: whether it must have an index of words; None accepts either.
+            new_lexical: whether a new index gets one where `lexical` is None.
             width: of the document vectors of a new index.
 
         Raises:
@@ -125,7 +135,11 @@ class Catalogue:
         if entry is None:
             with self._client.loading():
                 await self._create(
-                    spec, declared or {}, existing, width if candidates == "documents" else None
+                    spec,
+                    declared or {},
+                    existing,
+                    width if candidates == "documents" else None,
+                    lexical=new_lexical if lexical is None else lexical,
                 )
             entry = await self.entry()
             existing = await self._client.tables()
@@ -136,6 +150,8 @@ class Catalogue:
             differences["filterable"] = (entry.declared, dict(declared))
         if candidates is not None and candidates != entry.candidates:
             differences["candidates"] = (entry.candidates, candidates)
+        if lexical is not None and lexical != entry.lexical:
+            differences["lexical"] = (entry.lexical, lexical)
         tables = self.tables(entry, existing)
         if differences or (differences := await self.differences(tables, existing)):
             raise IndexMismatchError(self._location, differences)
@@ -144,7 +160,7 @@ class Catalogue:
     def tables(self, entry: Entry, existing: Mapping[str, Row]) -> Tables:
         """Return the tables that the index must have."""
         fields = fields_of(entry.declared)
-        return Tables.of(self._name, entry.spec.dim, fields, existing, entry.width)
+        return Tables.of(self._name, entry.spec.dim, fields, existing, entry.width, lexical=entry.lexical)
 
     async def _create(
         self,
@@ -152,10 +168,12 @@ class Catalogue:
         declared: Mapping[str, str],
         existing: Mapping[str, Row],
         width: int | None,
+        *,
+        lexical: bool,
     ) -> None:
         """Create tables, then indexes, then the catalogue's row, so that whatever the row names exists."""
-        most = MAX_FILTERABLE if width is None else MAX_FILTERABLE_OF_DOCUMENTS
-        tables = Tables.of(self._name, spec.dim, fields_of(declared, most), existing, width)
+        fields = fields_of(declared, most_filterable(of_documents=width is not None, lexical=lexical))
+        tables = Tables.of(self._name, spec.dim, fields, existing, width, lexical=lexical)
         for name, definition in tables.definitions().items():
             if name in existing and (differences := table_differences(name, existing[name], definition)):
                 raise IndexMismatchError(self._location, differences)
@@ -170,13 +188,22 @@ class Catalogue:
             self._client,
             {name: definition for name, definition in wanted.items() if name not in existing},
             {
-                table: {name: each for name, each in indexes.items() if name not in there.get(table, ())}
+                table: {
+                    name: each
+                    for name, each in indexes.items()
+                    if name not in there.get(table, ()) and name not in tables.text_index()
+                }
                 for table, indexes in tables.indexes().items()
             },
         )
+        await self._create_text_index(tables)
         if width is not None:
             await self._complete_catalogue()
-        written = spec.to_dict() if width is None else {**spec.to_dict(), _WIDTH: width}
+        written = spec.to_dict()
+        if width is not None:
+            written[_WIDTH] = width
+        if lexical:
+            written[_WORDS] = WORDS_VERSION
         row = {
             "name": self._name,
             "spec": json.dumps(written),
@@ -186,6 +213,26 @@ class Catalogue:
         }
         if refused := (await self._client.insert(CATALOGUE, [row])).refused:
             raise StoreError(f"The catalogue {CATALOGUE} does not take the index's row: {refused[0]}.")
+
+    async def _create_text_index(self, tables: Tables) -> None:
+        """Create the text index and ask it something: an engine may take one and not know the order of its rows.
+
+        Raises:
+            StoreError: the service has no text indexes, or no order by words.
+        """
+        try:
+            for name, definition in tables.text_index().items():
+                await self._client.create_index(tables.docs, name, definition)
+                pages = self._client.pages(tables.docs, ("doc_id",), sort={"words": "words"}, limit=1)
+                async for _ in pages:
+                    pass
+        except ServiceError as error:
+            if error.outage:
+                raise
+            raise StoreError(
+                f"{self._location} cannot be made with lexical=True: {error} Astra DB and HCD 2 have text indexes on "
+                "tables; on another database make the index without lexical=True, and search it by vectors."
+            ) from None
 
     async def _complete_catalogue(self) -> None:
         """Add the columns that document vectors need to a catalogue of an earlier release."""

@@ -167,9 +167,11 @@ class DataApiClient:
                 f"The list of {of} of {self.host} cannot be read: {NOT_THE_DATA_API}.", outage=True
             ) from None
 
-    async def create_index(self, table: str, name: str, definition: Row, *, vector: bool = False) -> None:
+    async def create_index(self, table: str, name: str, definition: Row) -> None:
         """Create an index unless one of this name exists, whatever its definition."""
-        command = "createVectorIndex" if vector else "createIndex"
+        options = definition.get("options", {})
+        kinds = {"analyzer": "createTextIndex", "metric": "createVectorIndex"}
+        command = next((kind for option, kind in kinds.items() if option in options), "createIndex")
         body = {"name": name, "definition": definition, "options": {"ifNotExists": True}}
         await self._define(table, {command: body})
 
@@ -254,6 +256,7 @@ class DataApiClient:
         columns: Sequence[str],
         *,
         where: Mapping[str, Any] | None = None,
+        sort: Mapping[str, Any] | None = None,
         limit: int | None = None,
         expected: Sequence[str] = (),
         patient: bool = False,
@@ -264,6 +267,7 @@ class DataApiClient:
             table: its name.
             columns: what to read; a column that is null is left out of a row.
             where: a filter of the Data API.
+            sort: its sort clause.
             limit: the most rows in all.
             expected: codes of warnings that need not be logged.
             patient: take as long as for a write.
@@ -271,6 +275,8 @@ class DataApiClient:
         body: Row = {"projection": dict.fromkeys(columns, True), "options": {}}
         if where:
             body["filter"] = where
+        if sort:
+            body["sort"] = sort
         if limit is not None:
             body["options"]["limit"] = limit
         while True:

@@ -40,7 +40,7 @@ async def define(
     """
     of_tables = {name: partial(client.create_table, name, each) for name, each in tables.items()}
     of_indexes = {
-        name: partial(client.create_index, table, name, each, vector="options" in each)
+        name: partial(client.create_index, table, name, each)
         for table, definitions in indexes.items()
         for name, each in definitions.items()
     }

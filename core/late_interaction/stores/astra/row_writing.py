@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 import weakref
@@ -21,7 +22,10 @@ from late_interaction.stores.astra.reading import Reader
 from late_interaction.stores.astra.rows import VERSION, PreparedDocument, prepare_all
 from late_interaction.stores.astra.schema import Tables
 from late_interaction.stores.astra.tasks import for_each_concurrently
+from late_interaction.stores.astra.words import WORDS_BYTES, words_of
 from late_interaction.types import EncodedDocument, PackingDtype
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -61,8 +65,21 @@ class RowWriter(ABC):
         """
         outcome = Outcome([encoded.document.doc_id for encoded in documents])
         first = self.next_generation(len(documents))
+        words: list[Row] | None = None
+        if self._tables.lexical:
+            words, shortened = await asyncio.to_thread(words_of, [encoded.document for encoded in documents])
+            if shortened:
+                logger.warning(
+                    "%s of %s has more words than the service's text index takes (%d KB, some thousand different "
+                    "words): a search by words finds it by those at its beginning only. Its content is whole. Cut long "
+                    "documents into passages.",
+                    f"Document {shortened[0]!r}"
+                    + (f" and {len(shortened) - 1} more" if shortened[1:] else ""),
+                    self._location,
+                    WORDS_BYTES // 1000,
+                )
         prepared = await asyncio.to_thread(
-            prepare_all, documents, packing, first, self._tables.fields, outcome.refused
+            prepare_all, documents, packing, first, self._tables.fields, outcome.refused, words
         )
         async with self._exclusive(outcome.doc_ids):
             await self._write(outcome, prepared)

@@ -28,7 +28,7 @@ from late_interaction.types import Document, EncodedDocument, FloatMatrix, Packi
 
 VERSION = ("doc_id", "n_tokens", "generation", "revision")
 """The columns that tell which version of a document the index holds."""
-_MAY_BE_NULL = ("revision", "document_vector", "reduction", "vector_of")
+_MAY_BE_NULL = ("revision", "document_vector", "reduction", "vector_of", "words", "n_words")
 DOCUMENT = ("doc_id", "content", "content_type", "metadata", "generation", "revision")
 """The columns of a `Document`."""
 
@@ -70,19 +70,35 @@ def prepare_all(
     first_generation: int,
     fields: Mapping[str, Field],
     refused: dict[str, str],
+    words: Sequence[Row] | None = None,
 ) -> list[PreparedDocument]:
-    """Prepare the documents that can be written; the reasons of the others go into `refused`, by id."""
+    """Prepare the documents that can be written; the reasons of the others go into `refused`, by id.
+
+    `words` are the cells of each document for an index of words, where there is one.
+    """
     prepared = []
-    for generation, encoded in enumerate(documents, first_generation):
+    for position, encoded in enumerate(documents):
         try:
-            prepared.append(prepare(encoded, packing, generation, fields))
+            prepared.append(
+                prepare(
+                    encoded,
+                    packing,
+                    first_generation + position,
+                    fields,
+                    None if words is None else words[position],
+                )
+            )
         except ValueError as error:
             refused[encoded.document.doc_id] = str(error)
     return prepared
 
 
 def prepare(
-    encoded: EncodedDocument, packing: PackingDtype, generation: int, fields: Mapping[str, Field]
+    encoded: EncodedDocument,
+    packing: PackingDtype,
+    generation: int,
+    fields: Mapping[str, Field],
+    words: Row | None = None,
 ) -> PreparedDocument:
     """Prepare a document.
 
@@ -105,8 +121,11 @@ def prepare(
         "generation": generation,
         "packed": binary(packed),
         **cells,
+        **(words or {}),
     }
-    size = sum(len(text.encode()) for text in (*texts.values(), row["packed"]["$binary"]))
+    size = sum(
+        len(text.encode()) for text in (*texts.values(), row["packed"]["$binary"], row.get("words") or "")
+    )
     if size > DOCUMENT_BYTES:
         raise ValueError(
             f"it takes {size:,} bytes with its {len(encoded.matrix):,} token vectors, and Astra takes at most "

@@ -1,7 +1,8 @@
 """The tables of an index on Astra: one or two of its own, with their indexes, and rows in the keyspace's catalogue.
 
     {name}_docs      doc_id | content, content_type, metadata (JSON), n_tokens, generation, packed, revision, meta_…,
-                     and with candidates="documents" document_vector, reduction, vector_of
+                     and with candidates="documents" document_vector, reduction, vector_of,
+                     and with lexical=True words, n_words
     {name}_tokens    doc_id, generation, token_id | token_embedding, meta_…; not with candidates="documents"
     late_interaction_indexes    name | spec (JSON), filterable (JSON), created, library, reduction (JSON), size (JSON),
                      data (see `reductions`)
@@ -14,6 +15,9 @@ since (see `rows`).
 
 A document vector is made of the packed matrix by the reduction that the column `reduction` names (0: by none, null:
 of a blank document), for the version of the document that `vector_of` names (see `fitting`).
+
+The index of words is on the column `words`: the stems of the document's words, as an index in a folder has them, some
+marks by which documents are counted, and nothing else (see `words`). `n_words` is how many words there are in all.
 
 Indexes made before versions were in the key have `doc_id, token_id` as the key of their tokens, and no `revision`.
 They still open, and are written as they were then (see `unversioned`).
@@ -48,13 +52,16 @@ CATALOGUE_TABLE: Row = {
 }
 _OLDER_KEY = "(doc_id, token_id)"
 VECTOR_OPTIONS = {"metric": "dot_product", "sourceModel": "other"}
+TEXT_OPTIONS = {"analyzer": "whitespace"}
+"""What is a word, and its stem, is decided before, so that all there is to do is to cut at spaces."""
 
 MAX_NAME = 41
 """A table's name has at most 48 characters, and ours end in `_tokens`."""
 MAX_FILTERABLE = 9
 """A table has at most 10 indexes, and one of them is for the vectors."""
 MAX_FILTERABLE_OF_DOCUMENTS = 8
-"""With document vectors one more index says which reduction each is of."""
+"""With document vectors one more index says which reduction each is of, and an index of words takes another one; an
+index with token rows has room for it in the table of documents."""
 MAX_TERM_BYTES = 1000
 """The longest term that every version of the text index takes (older ones 1 KiB, newer ones 8 KiB)."""
 
@@ -162,6 +169,11 @@ def fields_of(names: Mapping[str, str], most: int = MAX_FILTERABLE) -> dict[str,
     return {name: Field(name, names[name], column) for column, name in columns.items()}
 
 
+def most_filterable(*, of_documents: bool, lexical: bool) -> int:
+    """Return how many fields can be declared in an index with document vectors, or with an index of words."""
+    return MAX_FILTERABLE_OF_DOCUMENTS - lexical if of_documents else MAX_FILTERABLE
+
+
 @dataclass(frozen=True, slots=True)
 class Tables:
     """The tables and indexes of one index, by name and definition.
@@ -172,6 +184,7 @@ class Tables:
         fields: what is declared, by the field's name.
         versioned: True if the key of a token row names its version; False in indexes of an older layout.
         width: of a document vector, with candidates="documents"; None with token rows.
+        lexical: whether there is an index of words.
     """
 
     name: str
@@ -179,6 +192,7 @@ class Tables:
     fields: Mapping[str, Field]
     versioned: bool = True
     width: int | None = None
+    lexical: bool = False
 
     @classmethod
     def of(
@@ -188,10 +202,12 @@ class Tables:
         fields: Mapping[str, Field],
         existing: Mapping[str, Row],
         width: int | None = None,
+        *,
+        lexical: bool = False,
     ) -> Tables:
         """Return the tables of an index, in the layout that the existing ones have."""
-        if width is not None:
-            return cls(name, dim, fields, width=width)
+        if width is not None or lexical:
+            return cls(name, dim, fields, width=width, lexical=lexical)
         docs, tokens = existing.get(f"{name}_docs"), existing.get(f"{name}_tokens")
         older = docs is not None and "revision" not in docs.get("columns", {})
         return cls(name, dim, fields, not (older and (tokens is None or _key_of(tokens) == _OLDER_KEY)))
@@ -230,6 +246,7 @@ class Tables:
                 "packed": {"type": "blob"},
                 **({"revision": text} if self.versioned else {}),
                 **({} if self.width is None else of_documents),
+                **({"words": text, "n_words": {"type": "int"}} if self.lexical else {}),
                 **self._declared,
             },
             "primaryKey": {"partitionBy": ["doc_id"], "partitionSort": {}},
@@ -265,7 +282,12 @@ class Tables:
                 f"{self.docs}_reduction": {"column": "reduction"},
                 **by_table[self.docs],
             }
+        by_table[self.docs] |= self.text_index()
         return by_table
+
+    def text_index(self) -> dict[str, Row]:
+        """Return the definition of the index of words, by its name, if there is one."""
+        return {f"{self.docs}_words": {"column": "words", "options": TEXT_OPTIONS}} if self.lexical else {}
 
 
 def table_differences(name: str, found: Row | None, wanted: Row) -> dict[str, tuple[object, object]]:
@@ -373,6 +395,8 @@ def _index_facets(definition: Row) -> Row:
     facets: Row = {"column": next(iter(column), None) if isinstance(column, Mapping) else column}
     if "metric" in options or "sourceModel" in options:
         return facets | {name: options.get(name) for name in VECTOR_OPTIONS}
+    if "analyzer" in options:
+        return facets | {"analyzer": options["analyzer"]}
     # Metadata are compared letter by letter; an index that folds letters would find too much.
     folds = not options.get("caseSensitive", True) or options.get("normalize") or options.get("ascii")
     return facets | {"exact": not folds}

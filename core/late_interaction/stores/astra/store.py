@@ -17,6 +17,7 @@ from late_interaction.candidates import Scaling
 from late_interaction.errors import StoreError
 from late_interaction.filters import Filter, check_parsed
 from late_interaction.metadata import MetadataChange, as_change
+from late_interaction.stems import check_fts5
 from late_interaction.stores.astra.catalogue import Catalogue
 from late_interaction.stores.astra.client import DataApiClient
 from late_interaction.stores.astra.database import Parts, astra_database
@@ -29,18 +30,19 @@ from late_interaction.stores.astra.row_writing import RowWriter
 from late_interaction.stores.astra.rows import check_id, declared_columns
 from late_interaction.stores.astra.scaling import TOKENS_SCALING, documents_scaling
 from late_interaction.stores.astra.schema import (
-    MAX_FILTERABLE_OF_DOCUMENTS,
     Declaration,
     Tables,
     check_name,
     fields_of,
+    most_filterable,
     type_names,
 )
 from late_interaction.stores.astra.searching import Searcher
 from late_interaction.stores.astra.tasks import for_each_concurrently
 from late_interaction.stores.astra.unversioned import UnversionedWriter
+from late_interaction.stores.astra.word_searching import WordSearcher
 from late_interaction.stores.astra.writing import Writer
-from late_interaction.stores.base import Candidates, Store, check_search
+from late_interaction.stores.base import Candidates, Store, WordMatches, check_search
 from late_interaction.types import (
     CandidatesBy,
     Document,
@@ -52,6 +54,7 @@ from late_interaction.types import (
 )
 from late_interaction.validation import (
     check_encoded,
+    check_flag,
     check_ids,
     check_matrix,
     check_not_negative,
@@ -70,7 +73,10 @@ if TYPE_CHECKING:
 
 
 class _Opened(NamedTuple):
-    """An open index: what it was built with, its tables, and what reads, searches, writes and fits them."""
+    """An open index: what it was built with, its tables, and what reads, searches, writes and fits them.
+
+    `words` is None without an index of words, `fitter` with token rows.
+    """
 
     spec: IndexSpec
     tables: Tables
@@ -78,6 +84,12 @@ class _Opened(NamedTuple):
     searcher: Searcher | DocumentSearcher
     writer: RowWriter
     fitter: Fitter | None = None
+    words: WordSearcher | None = None
+
+    def count_anew(self) -> None:
+        """Count documents and words anew in the next search: something is written."""
+        if self.words is not None:
+            self.words.forget()
 
 
 class AstraStore(Store):
@@ -98,6 +110,10 @@ class AstraStore(Store):
         candidates: what stage 1 compares a query with. "tokens": every stored token vector, a row each, by some 30 ANN
             queries a search. "documents": one learned vector in each document's row, by one ANN query; then eight
             fields can be declared. Part of the index; None opens an index with either, and is "tokens" for a new one.
+        lexical: whether there is an index of words, which searches by words need (`mode="hybrid"` and "lexical"): a
+            text index of the service, with the words as a folder has them (docs/astra.md). With
+            `candidates="documents"` it takes the place of a field, so that seven can be declared. Part of the index;
+            None opens an index with or without, and makes one without.
         concurrency: requests in flight at a time, at most; there are fewer where the service asks for it, or does not
             answer. astrapy keeps 20 connections alive for each table.
         timeout_s: seconds until a request counts as lost, of whatever kind.
@@ -124,6 +140,7 @@ class AstraStore(Store):
         *,
         filterable: Declaration | None = None,
         candidates: CandidatesBy | None = None,
+        lexical: bool | None = None,
         concurrency: int = 20,
         timeout_s: float = 20.0,
         retry_for_s: float | None = None,
@@ -141,9 +158,12 @@ class AstraStore(Store):
         self._declared = None if filterable is None else type_names(filterable)
         if candidates is not None:
             check_one_of("candidates", candidates, get_args(CandidatesBy))
-        if candidates == "documents":
-            fields_of(self._declared or {}, MAX_FILTERABLE_OF_DOCUMENTS)
+        if lexical is not None:
+            check_flag("lexical", lexical)
+        most = most_filterable(of_documents=candidates == "documents", lexical=bool(lexical))
+        fields_of(self._declared or {}, most)
         self._candidates = candidates
+        self._lexical, self._new_lexical = lexical, False
         self._encode_queries: EncodeQueries | None = None
         self._limits = limits or Limits()
         self.requests = DataApiClient(
@@ -236,27 +256,41 @@ class AstraStore(Store):
         """
         try:
             tables = await self.catalogue.attach(
-                check_spec(spec), self._declared, self._candidates, width=self._limits.document_width
+                check_spec(spec),
+                self._declared,
+                self._candidates,
+                lexical=self._lexical,
+                new_lexical=self._new_lexical,
+                width=self._limits.document_width,
             )
+            if tables.lexical:
+                await asyncio.to_thread(check_fts5, self.location)
         except BaseException:
             if self._open is None:
                 await self.requests.aclose()
             raise
         reader = Reader(self.requests, tables, self._limits, self.location)
+        words = WordSearcher(self.requests, tables, reader) if tables.lexical else None
         if tables.width is None:
             writer = writer_of(self.requests, tables, reader, self._limits, self.location)
-            self._open = _Opened(spec, tables, reader, Searcher(self.requests, tables, reader), writer)
+            searcher = Searcher(self.requests, tables, reader)
+            self._open = _Opened(spec, tables, reader, searcher, writer, words=words)
             return
         parts = await document_parts(
             self.requests, self.catalogue, tables, reader, self._limits, self.location
         )
         parts.fitter.encode_queries = self._encode_queries
-        self._open = _Opened(spec, tables, reader, parts.searcher, parts.writer, parts.fitter)
+        self._open = _Opened(spec, tables, reader, parts.searcher, parts.writer, parts.fitter, words)
 
     def _opened(self) -> _Opened:
         if self._open is None:
             raise StoreError(f"The index {self.location} is not open: call initialize() first.")
         return self._open
+
+    async def take_after(self, source: Store) -> None:
+        """Make a new index with an index of words, unless it was told otherwise, if the one on Astra has one."""
+        if isinstance(source, AstraStore):
+            self._new_lexical = source.tables.lexical
 
     async def close(self) -> None:
         """Close the connections."""
@@ -294,6 +328,7 @@ class AstraStore(Store):
         """
         opened = self._opened()
         checked = await asyncio.to_thread(check_encoded, documents, opened.spec.dim)
+        opened.count_anew()
         with self.requests.loading():
             await opened.writer.upsert(checked, opened.spec.packing)
             if opened.fitter is not None:
@@ -330,13 +365,16 @@ class AstraStore(Store):
             doc_ids = list(dict.fromkeys(check_ids(selection)))
         else:
             doc_ids = [row["doc_id"] async for row in opened.reader.matching(selection, ())]
+        opened.count_anew()
         with self.requests.loading():
             return await opened.writer.delete(doc_ids)
 
     async def clear(self) -> None:
         """Truncate the tables."""
+        opened = self._opened()
+        opened.count_anew()
         with self.requests.loading():
-            await self._opened().writer.clear()
+            await opened.writer.clear()
 
     async def optimize(self, *, show_progress: bool = False) -> dict[str, Any]:
         """Finish what is unfinished of document vectors; the service keeps its vector indexes up to date by itself.
@@ -434,6 +472,7 @@ class AstraStore(Store):
             "tokens": sum(n_tokens),
             "filterable": {field.name: field.type for field in opened.tables.fields.values()},
             "candidates": "tokens" if opened.fitter is None else "documents",
+            "lexical": opened.words is not None,
             **({} if opened.fitter is None else {"fitted": opened.fitter.is_fitted}),
             "tables": list(opened.tables.definitions()),
         }
@@ -453,6 +492,28 @@ class AstraStore(Store):
         opened = self._opened()
         check_search(query, opened.spec.dim, n, n_ann_tokens, filter)
         return await opened.searcher.candidates(query, n, n_ann_tokens, filter)
+
+    async def lexical(
+        self, text: str, n: int, *, filter: Filter | None = None, also: Sequence[str] = ()
+    ) -> WordMatches:
+        """Rank by BM25 the documents that have a word of a text; of more than 32 different words the first 32 count.
+
+        The service is asked for each word, and tells the order of its documents; their scores are computed here, as in
+        a folder. They are exact, and the same as there, as long as no word has more than 1,000 documents. How often a
+        more common one comes is estimated by a sample.
+
+        Raises:
+            StoreError: the index was made without `lexical=True`.
+        """
+        opened = self._opened()
+        check_positive("n", n)
+        if opened.words is None:
+            raise StoreError(
+                f"The index {self.location} has no index of words, because it was made without lexical=True: copy it "
+                "into a new one that has (`late-interaction copy … --lexical`; nothing is encoded again), or search "
+                'with mode="late".'
+            )
+        return await opened.words.search(text, n, check_parsed(filter), check_ids(also))
 
     async def score(
         self, query: QueryVectors, doc_ids: Sequence[str]

@@ -38,6 +38,7 @@ from late_interaction.maxsim import maxsim
 from late_interaction.metadata import MetadataChange, as_change
 from late_interaction.packing import has_vectors, unpack, unpack_many
 from late_interaction.recipes import Remade
+from late_interaction.stems import has_fts5
 from late_interaction.stores.base import Candidates, Store, WordMatches, check_search
 from late_interaction.stores.local.background import Background
 from late_interaction.stores.local.build import IndexBuilder
@@ -72,7 +73,6 @@ from late_interaction.stores.local.words import (
     create_words,
     fill_words,
     find_words,
-    has_fts5,
 )
 from late_interaction.stores.local.writer import WriterThread, weak_method
 from late_interaction.types import (

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from late_interaction.errors import StoreError
 from late_interaction.metadata import loads, without_mark
+from late_interaction.stems import CREATE_WORDS
 from late_interaction.types import Document, IndexSpec, PackingDtype
 
 if TYPE_CHECKING:
@@ -31,12 +32,6 @@ BATCH = 500
 
 DOCUMENT = "doc_id, content, content_type, metadata"
 """The columns that `to_document` takes."""
-
-CREATE_WORDS = (
-    "CREATE VIRTUAL TABLE words USING fts5(text, content='', "
-    "tokenize=\"porter unicode61 remove_diacritics 2 categories 'L* N* M* Co'\")"
-)
-"""The index of words (`words.py`)."""
 
 _SCHEMA = """
 CREATE TABLE properties (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;

@@ -9,10 +9,8 @@ read from the document. The property `words` says up to which generation the tab
 
 from __future__ import annotations
 
-import functools
 import sqlite3
 from collections.abc import Iterable, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,10 +18,10 @@ from numpy.typing import NDArray
 
 from late_interaction.errors import StoreError
 from late_interaction.filters import Filter
-from late_interaction.lexical import MOST_WORDS, Span, is_prefix, query_words, searchable, text_words
+from late_interaction.lexical import is_prefix, searchable
+from late_interaction.stems import CREATE_WORDS, check_fts5, has_fts5
 from late_interaction.stores.base import WordMatches
 from late_interaction.stores.local.tables import (
-    CREATE_WORDS,
     read_property,
     read_state,
     select_in,
@@ -84,13 +82,6 @@ class Words:
         return self.is_complete or row_id <= self.up_to
 
 
-@functools.cache
-def has_fts5() -> bool:
-    """Return whether this Python's SQLite has FTS5: it is asked once, and not in every transaction."""
-    with closing(sqlite3.connect(":memory:")) as connection:
-        return ("fts5",) in connection.execute("SELECT name FROM pragma_module_list").fetchall()
-
-
 def create_words(connection: sqlite3.Connection) -> None:
     """Make the index of words of a new index, if this Python's SQLite can."""
     if has_fts5():
@@ -140,11 +131,7 @@ def check_words(connection: sqlite3.Connection, location: str) -> None:
     Raises:
         StoreError: SQLite has no FTS5, or the index of words does not cover all documents.
     """
-    if not has_fts5():
-        raise StoreError(
-            f"The SQLite {sqlite3.sqlite_version} of this Python has no FTS5, which searches by words need "
-            '(mode="hybrid" and "lexical"): use another build of Python, or mode="late".'
-        )
+    check_fts5(location)
     words = Words.read(connection, read_state(connection).generation)
     if words is None or not words.is_complete:
         raise StoreError(
@@ -215,34 +202,3 @@ def words_bytes(connection: sqlite3.Connection) -> int:
     query = "SELECT coalesce(sum(length(block) + 12), 0) FROM words_data"
     docsize = "SELECT coalesce(sum(length(sz) + 10), 0) FROM words_docsize"
     return sum(int(connection.execute(each).fetchone()[0]) for each in (query, docsize))
-
-
-def word_hits(query: str, texts: Sequence[str]) -> list[list[Span]]:
-    """Return the words of texts that a search by words finds: those with the stem of a word of the query.
-
-    >>> text = "Pie of green apples"
-    >>> [[text[start:end] for start, end in spans] for spans in word_hits("an apple", [text])]
-    [['apples']]
-    """
-    connection = sqlite3.connect(":memory:")
-    if not has_fts5():
-        return [[] for _ in texts]
-    connection.execute(CREATE_WORDS)
-    units = [[(span, unit) for span, unit in text_words(text)] for text in texts]
-    every = {unit for each in units for _, unit in each}
-    by_row = dict(enumerate(every))
-    connection.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", by_row.items())
-    row_ids, _ = bm25(connection, query_words(query)[:MOST_WORDS])
-    hits = {by_row[row_id] for row_id in row_ids.tolist()}
-    return [_joined(span for span, unit in each if unit in hits) for each in units]
-
-
-def _joined(spans: Iterable[Span]) -> list[Span]:
-    """Return spans with those that overlap made one."""
-    joined: list[Span] = []
-    for start, end in spans:
-        if joined and start < joined[-1][1]:
-            joined[-1] = (joined[-1][0], end)
-        else:
-            joined.append((start, end))
-    return joined
