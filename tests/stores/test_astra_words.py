@@ -75,7 +75,9 @@ def lexical_pipeline(
 # --- what is found
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize(
+    "scheme", ["tokens", *(pytest.param(each, marks=pytest.mark.slow) for each in ("documents", "fitted"))]
+)
 async def test_words_are_those_of_a_folder(server: DataApiServer, tmp_path: Path, scheme: str) -> None:
     folder = LateInteractionPipeline(tmp_path, HashModel(), doc_pool_factor=1)
     async with folder, lexical_pipeline(server, scheme) as astra:
@@ -179,6 +181,7 @@ def many(n: int) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.slow
 async def test_common_words_are_estimated(server: DataApiServer, tmp_path: Path, few_listed: None) -> None:
     folder = LateInteractionPipeline(tmp_path, HashModel())
     async with folder, lexical_pipeline(server) as astra:
@@ -212,6 +215,7 @@ async def test_what_has_several_common_words_is_asked_for(
             assert await found(pipeline, "apple tide", 1) == ["both"]
 
 
+@pytest.mark.slow
 async def test_no_document_is_left_out_where_more_are_wanted(
     server: DataApiServer, tmp_path: Path, few_listed: None
 ) -> None:
@@ -231,6 +235,7 @@ async def test_no_document_is_left_out_where_more_are_wanted(
 # --- the limit of a cell
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [
@@ -304,6 +309,7 @@ async def test_the_text_index_is_checked_and_repaired(server: DataApiServer) -> 
         assert await found(pipeline, "tides") == ["sea", "ship"]
 
 
+@pytest.mark.slow
 async def test_copies_carry_it(server: DataApiServer, tmp_path: Path) -> None:
     def at(name: str, **options: Any) -> AstraStore:
         return AstraStore(server.async_database(), name, limits=QUICK, **options)

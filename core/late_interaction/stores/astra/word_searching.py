@@ -217,7 +217,7 @@ class BM25:
         }
 
     def of_all(self, rows: Mapping[str, Row]) -> dict[str, float]:
-        """Return the BM25 of rows that were read with their words, by id, without those that have none of the query's."""
+        """Return the BM25 of rows that have one of the words, by id."""
         scores = {doc_id: self.of(row) for doc_id, row in rows.items()}
         return {doc_id: score for doc_id, score in scores.items() if score > 0}
 
