@@ -12,7 +12,11 @@ import pytest
 from late_interaction.cli import app
 from tests.support.paths import ROOT
 
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
+PAGES = sorted(
+    page
+    for folder in ("*.md", "docs/**/*.md", "benchmarks/*.md", "examples/**/README.md")
+    for page in ROOT.glob(folder)
+)
 MAP = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 SOURCES = ["core", "langchain_lateint", "llamaindex_lateint", "tools", "tests", "benchmarks"]
 

@@ -19,7 +19,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
-SHOWN = ["*.md", "benchmarks/*.md", "notebooks/*.ipynb"]
+SHOWN = ["*.md", "benchmarks/*.md", "examples/README.md", "examples/*/README.md", "notebooks/*.ipynb"]
 """Files from outside of docs/ that are part of the site, below checkout/."""
 _PLAIN = "%%{init: {'theme': 'neutral', 'fontFamily': 'sans-serif'}}%%\n"
 _ALT = "Diagram; the text below says the same"
