@@ -29,6 +29,14 @@ def _scratch_folder_for_doctests(request: pytest.FixtureRequest) -> None:
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _the_same_numbers_on_every_processor() -> Iterator[None]:
+    """Compute in float32 where a test does not say otherwise, also on a processor with instructions for bfloat16."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("late_interaction.encoders.torch_runtime.computes_bfloat16", lambda: False)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _log_level_of_its_own() -> Iterator[None]:
     """Undo what the command line sets for its process."""

@@ -30,6 +30,13 @@ class Remade:
         check_picklable(self, dict(enumerate(args)) | kwargs)
         return _remake, (type(self), args, kwargs, {name: getattr(self, name) for name in self._kept})
 
+    def remade(self, **changes: Any) -> Self:
+        """Make it anew, with other values for some of its keyword arguments."""
+        args, kwargs = self._arguments
+        kept = {name: getattr(self, name) for name in self._kept}
+        made: Self = _remake(type(self), args, kwargs | changes, kept)
+        return made
+
 
 def _remake(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any], kept: dict[str, Any]) -> Any:
     made = cls(*args, **kwargs)

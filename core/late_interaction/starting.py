@@ -12,6 +12,7 @@ from late_interaction.encoders.base import LateInteractionModel
 from late_interaction.encoders.checkpoint import content_hash
 from late_interaction.encoders.colpali import ColPaliModel
 from late_interaction.encoders.precomputed import PrecomputedEmbeddings
+from late_interaction.encoders.torch_runtime import computing_dtype, device_or_best
 from late_interaction.errors import MissingExtraError, ModelError
 from late_interaction.options import IndexOptions, check_names, spelled_out
 from late_interaction.portal import shared_portal
@@ -99,7 +100,7 @@ def load_model_for(
         return PrecomputedEmbeddings(spec.dim, str(spec.encoder["model"]))
     if name is None:
         name = DEFAULT_MODEL if spec is None else model_of(spec)
-    options = {} if spec is None else model_options(spec, model_class(name))
+    options = {} if spec is None else model_options(spec, model_class(name), device)
     return load_model(name, device=device, **options)
 
 
@@ -129,8 +130,16 @@ def model_of(spec: IndexSpec, option: str = "model=") -> str:
     )
 
 
-def model_options(spec: IndexSpec, of: type[LateInteractionModel]) -> dict[str, Any]:
-    """Return the arguments with which a model was loaded that an index was built with, as far as they change it."""
+def model_options(
+    spec: IndexSpec, of: type[LateInteractionModel], device: str | None = None
+) -> dict[str, Any]:
+    """Return the arguments with which a model was loaded that an index was built with, as far as they change it.
+
+    Args:
+        spec: what the index was built with.
+        of: the model's class.
+        device: where it is to compute; None for the best device there is.
+    """
     encoder: Mapping[str, Any] = spec.encoder
     if of is ColPaliModel:
         return {"query_prefix": encoder.get("query_prefix")}
@@ -138,6 +147,7 @@ def model_options(spec: IndexSpec, of: type[LateInteractionModel]) -> dict[str, 
         "query_length": encoder.get("query_length"),
         "document_length": encoder.get("document_length"),
         "long_documents": encoder.get("long_documents", "truncate"),
+        "dtype": computing_dtype(device_or_best(device), encoder.get("dtype", "float32")),
     }
 
 

@@ -193,7 +193,7 @@ def load_model(
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
     def options_of(of: type[ColBERTModel] | type[ColPaliModel]) -> dict[str, Any]:
-        return options if spec is None else model_options(spec, of)
+        return options if spec is None else model_options(spec, of, device)
 
     with err.status("Loading the model"):
         if name == DEMO:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import itertools
 import logging
+import math
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 import numpy as np
 
@@ -25,8 +26,17 @@ from late_interaction.encoders.checkpoint import (
 from late_interaction.encoders.colbert_loading import Backend, load_text_encoder, position_limit
 from late_interaction.encoders.markers import pylate_markers, with_markers
 from late_interaction.encoders.pickled import converted
-from late_interaction.encoders.torch_runtime import dtype_name, guard_fork, is_cpu, model_id, require_packages
+from late_interaction.encoders.tokenizing import with_memory
+from late_interaction.encoders.torch_runtime import (
+    computing_dtype,
+    dtype_name,
+    guard_fork,
+    is_cpu,
+    model_id,
+    require_packages,
+)
 from late_interaction.encoders.windows import (
+    CHARACTERS_AHEAD,
     MAX_DOCUMENT_TOKENS,
     LongDocuments,
     Span,
@@ -65,14 +75,15 @@ class ColBERTModel(Remade, LateInteractionModel):
     its last layer, without those of special tokens; a log line says so. Its pooling is left out, and so is a
     Dense behind that, which was trained on sentences and not on tokens. Prompts that it names are used.
 
-    A text's vectors do not depend on the texts it is encoded with. One thread encodes at a time. In a process
-    forked after loading, torch computes on one core.
+    A text's vectors do not depend on the texts it is encoded with, but for rounding. One thread encodes at a time. In a
+    process forked after loading, torch computes on one core.
 
     Args:
         model_name: a model id on the Hugging Face hub, or the folder of a model.
         device: "cpu", "cuda", "cuda:1", "mps"; None takes the best there is.
-        dtype: of weights and computation: "float32", "float16", "bfloat16" or the torch dtype. None is the
-            checkpoint's own, but float32 on a CPU. Vectors come out as float32 whatever it is.
+        dtype: of weights and computation: "float32", "float16", "bfloat16" or the torch dtype. "auto", or None, is the
+            checkpoint's own, but on a CPU that of the index that is opened, and for a new one bfloat16 if the processor
+            has instructions for it (AVX512_BF16, AMX), else float32. Vectors come out as float32 whatever it is.
         batch_tokens: most tokens in a forward pass, padding included; texts of like length go together. A text
             that is longer goes alone. It bounds the memory, whatever the texts. None is 2,048 on a CPU, where more
             take longer, and 16,384 elsewhere.
@@ -126,7 +137,7 @@ class ColBERTModel(Remade, LateInteractionModel):
         model_name: str | os.PathLike[str] = "answerdotai/answerai-colbert-small-v1",
         *,
         device: str | None = None,
-        dtype: str | torch.dtype | None = None,
+        dtype: str | torch.dtype | None = "auto",
         batch_tokens: int | None = None,
         batch_size: int | None = None,
         query_length: int | None = None,
@@ -142,9 +153,9 @@ class ColBERTModel(Remade, LateInteractionModel):
         check_one_of("long_documents", long_documents, get_args(LongDocuments))
         check_positive("max_document_tokens", max_document_tokens)
         check_one_of("backend", backend, get_args(Backend))
-        if dtype is not None and backend != "torch":
-            raise ValueError(f"dtype is for the torch backend; an {backend} export has its own.")
         weights = dtype_name(dtype)
+        if weights is not None and backend != "torch":
+            raise ValueError(f"dtype is for the torch backend; an {backend} export has its own.")
         for name, number in (("batch_tokens", batch_tokens), ("batch_size", batch_size)):
             if number is not None:
                 check_positive(name, number)
@@ -174,6 +185,17 @@ class ColBERTModel(Remade, LateInteractionModel):
                 self.model_name,
             )
 
+        self._dtype_given = weights is not None or backend != "torch"
+        self.dtype = next((dtype_name(part.dtype) for part in encoder.parameters()), None) or "float32"
+        self._dtype_told = self.dtype  # An index's, where this model stands in for the one that built it.
+        self._in_dtype: dict[str, Self] = {}
+        if not self._dtype_given and self.dtype != "float32":
+            logger.info(
+                "%s computes in %s on %s; dtype='float32' makes it slower, and exact to the last digits.",
+                self.model_name,
+                self.dtype,
+                encoder.device,
+            )
         if batch_tokens is None:
             batch_tokens = BATCH_TOKENS_CPU if is_cpu(str(encoder.device)) else BATCH_TOKENS
         self.batch_tokens = batch_tokens
@@ -183,11 +205,12 @@ class ColBERTModel(Remade, LateInteractionModel):
         self._skipped_ids = set(encoder.tokenizer.convert_tokens_to_ids(self._skiplist))
         self._skipped_ids.discard(encoder.tokenizer.unk_token_id)
         self._skipping = {role for part in encoder for role in getattr(part, "skiplist_tasks", ())}
+        tokenizer = encoder.tokenizer
         self._use(encoder)
         self._set_lengths(query_length, document_length)
         self._unmarked = encoder
         if self.family == "pylate":
-            self._use(with_markers(encoder, pylate_markers(folder, encoder.tokenizer)))
+            self._use(with_markers(encoder, tokenizer, pylate_markers(folder, tokenizer)))
         self.dim = int(encoder.get_embedding_dimension())
         self._model_id = model_id(self.model_name)
         self._content = content_hash(folder)
@@ -200,6 +223,8 @@ class ColBERTModel(Remade, LateInteractionModel):
         self._encoder = encoder
         self._transformer: Transformer = encoder[0]
         self._tokenizer = encoder.tokenizer
+        if not hasattr(self._tokenizer, "remember"):
+            self._tokenizer = self._transformer.processor = with_memory(self._tokenizer)
         self._overheads = {role: self._overhead(role) for role in get_args(Role)}
         self.protected_tokens = self._count_leading_special_tokens()
 
@@ -217,8 +242,9 @@ class ColBERTModel(Remade, LateInteractionModel):
 
         `model` is the hub id or the folder's name, `content` a hash of the weights, configs and vocabulary,
         which stands for the revision, but stays when a folder moves or the model card changes. Left out are
-        device, backend, batch size and dtype: they move a vector about as little as storing it as int8 does,
-        and an index built in float16 on a GPU has to serve queries encoded in float32 on a CPU. `long_documents` is
+        device, backend and batch size: they move a vector less than storing it as int8 does. So does `dtype`, which is
+        there unless it is float32, as for most indexes of earlier releases; an index opens whatever it is (`as_built`):
+        one built in float16 on a GPU has to serve queries encoded in float32 on a CPU. `long_documents` is
         there unless it is "truncate", which is what earlier releases did. `max_document_tokens` is not: what it cuts
         off is told when the document is indexed. `remote_code` is there for a checkpoint that brings Python code: its
         hash, or "not run". `markers` is there for a PyLate checkpoint whose tokenizer begins no text with a token of
@@ -237,18 +263,34 @@ class ColBERTModel(Remade, LateInteractionModel):
             "query_expansion": self._transformer.query_expansion,
             "skiplist": self._skiplist,
             **long,
+            **({} if self._dtype_told == "float32" else {"dtype": self._dtype_told}),
             **({} if self._remote_code is None else {"remote_code": self._remote_code}),
             **({} if self._encoder is self._unmarked else {"markers": "behind the first token"}),
         }
 
     def as_built(self, encoder: Mapping[str, Any]) -> LateInteractionModel:
-        """Return this model as an earlier release built the index.
+        """Return this model as the index was built.
 
-        Documents were truncated, code was not told about, and each marker stood before its text.
+        It computes in the index's dtype, if none was given to this model and the device is quick in it, and else stands
+        in for it. As an earlier release built an index, documents were truncated, code was not told about, and each
+        marker stood before its text.
         """
         if "model" not in encoder:
             return self
         changes: dict[str, Any] = {}
+        told = encoder.get("dtype", "float32")
+        if told != self._dtype_told and encoder.get("content") == self._content:
+            wanted = self.dtype if self._dtype_given else computing_dtype(self.device, told)
+            if wanted not in ("auto", self.dtype):
+                return self._computing_in(wanted).as_built(encoder)
+            changes["_dtype_told"] = told
+            logger.info(
+                "The index was built in %s, and %s computes in %s: vectors differ by less than storing them as int8 "
+                "makes them.",
+                told,
+                self.model_name,
+                self.dtype,
+            )
         if self.long_documents == "windows" and "long_documents" not in encoder:
             changes["long_documents"] = "truncate"
         if self._remote_code is not None and "remote_code" not in encoder:
@@ -261,6 +303,13 @@ class ColBERTModel(Remade, LateInteractionModel):
         if unmarked:
             earlier._use(self._unmarked)  # noqa: SLF001 - one of us
         return earlier
+
+    def _computing_in(self, dtype: str) -> Self:
+        """Return this model in another dtype; it is loaded once."""
+        with self._lock:
+            if dtype not in self._in_dtype:
+                self._in_dtype[dtype] = self.remade(dtype=dtype)
+            return self._in_dtype[dtype]
 
     def encode_queries(self, queries: Sequence[str]) -> list[FloatMatrix]:
         """One (n_tokens, dim) float32 matrix of unit rows per query, in the order given.
@@ -286,8 +335,10 @@ class ColBERTModel(Remade, LateInteractionModel):
             self._refuse_long(texts)
         if self.long_documents != "windows":
             return self._encode(texts, "document")
+        self._remember(texts, "document")
         windows = [self._windows(text) for text in texts]
         parts = [text[w.start : w.end] for text, cut in zip(texts, windows, strict=True) for w in cut]
+        self._remember([*texts, *parts], "document")
         encoded = iter(self._encode_parts(parts, "document"))
         matrices = [
             self._union(text, cut, list(itertools.islice(encoded, len(cut))))
@@ -396,16 +447,23 @@ class ColBERTModel(Remade, LateInteractionModel):
 
     def _tokenize(self, text: str, limit: int | None) -> tuple[list[int], list[Span]]:
         with self._lock:
-            encoded = self._tokenizer(
-                text,
-                truncation=limit is not None,
-                max_length=limit,
-                return_offsets_mapping=True,
-                verbose=False,
-            )
-        return encoded["input_ids"], encoded["offset_mapping"]
+            [row] = self._tokenizer.rows([text])
+            if limit is not None and len(row["input_ids"]) > limit:
+                row = self._tokenizer(
+                    text, truncation=True, max_length=limit, return_offsets_mapping=True, verbose=False
+                )
+        spans = np.asarray(row["offset_mapping"]).tolist()
+        return np.asarray(row["input_ids"]).tolist(), [(start, end) for start, end in spans]
+
+    def _remember(self, texts: Sequence[str], role: Role) -> None:
+        """Tokenize texts that may fit at once, for all that asks for their tokens until the next texts are encoded."""
+        limit, prompt = self._limit(role), self._prompts[role]
+        most = math.inf if limit is None else CHARACTERS_AHEAD * limit
+        with self._lock:
+            self._tokenizer.remember([prompt + text for text in texts if len(text) <= most])
 
     def _encode(self, texts: list[str], role: Role) -> list[FloatMatrix]:
+        self._remember(texts, role)
         return self._check_not_empty(texts, self._encode_parts(texts, role), role)
 
     def _check_not_empty(
@@ -476,12 +534,9 @@ class ColBERTModel(Remade, LateInteractionModel):
         """Tokens that are there before any text: special ones, and the marker or prompt."""
         return self._count_tokens([self._prompts[role]])[0]
 
-    def _count_tokens(self, texts: list[str]) -> list[int]:
-        if not texts:
-            return []
+    def _count_tokens(self, texts: Sequence[str]) -> list[int]:
         with self._lock:
-            encoded = self._tokenizer(texts, truncation=False, padding=False, verbose=False)
-        return [len(ids) for ids in encoded["input_ids"]]
+            return [len(row["input_ids"]) for row in self._tokenizer.rows(texts)]
 
     def _lengths(self, texts: Sequence[str], role: Role) -> list[int]:
         """How many tokens of each text go through the model."""

@@ -17,7 +17,7 @@ from late_interaction.encoders.checkpoint import (
     read_json,
     unused_heads,
 )
-from late_interaction.encoders.torch_runtime import device_or_best, is_cpu
+from late_interaction.encoders.torch_runtime import computing_dtype, device_or_best
 from late_interaction.errors import ModelError
 
 if TYPE_CHECKING:
@@ -50,9 +50,7 @@ def load_text_encoder(
     device = device_or_best(device)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "backend": backend}
     if backend == "torch":
-        if dtype is None:
-            dtype = "float32" if is_cpu(device) else "auto"
-        options["model_kwargs"] = {"dtype": dtype, "use_safetensors": True}
+        options["model_kwargs"] = {"dtype": dtype or computing_dtype(device), "use_safetensors": True}
     code_left_out = brings_code(folder) and not trust_remote_code
     with quiet_loading() as report:
         encoder = (

@@ -49,8 +49,8 @@ class ColPaliModel(Remade, LateInteractionModel):
         model_name: a model id on the Hugging Face hub, or the folder of a model.
         device: "cpu", "cuda", "cuda:1", "mps"; None takes the best there is.
         device_map: how to spread a model over devices, such as "auto" (as transformers has it); not with `device`.
-        dtype: of weights and computation: "float32", "float16", "bfloat16" or the torch dtype. None is float32 on a
-            CPU and bfloat16 elsewhere. Vectors come out as float32 whatever it is.
+        dtype: of weights and computation: "float32", "float16", "bfloat16" or the torch dtype. "auto", or None, is
+            float32 on a CPU and bfloat16 elsewhere. Vectors come out as float32 whatever it is.
         batch_pixels: most pixels in a forward pass, after the model's own scaling of the images; a token of text
             counts as 784. An image larger than that is encoded alone.
         query_prefix: what to put before a text query. None is what the checkpoint was trained with, by the registry
@@ -92,7 +92,7 @@ class ColPaliModel(Remade, LateInteractionModel):
         *,
         device: str | None = None,
         device_map: str | Mapping[str, Any] | None = None,
-        dtype: str | torch.dtype | None = None,
+        dtype: str | torch.dtype | None = "auto",
         batch_pixels: int = 4_000_000,
         query_prefix: str | None = None,
         revision: str | None = None,

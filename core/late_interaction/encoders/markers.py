@@ -24,15 +24,21 @@ def pylate_markers(folder: Path, tokenizer: PreTrainedTokenizerBase) -> list[str
     return [marker for marker in dict.fromkeys(markers) if marker and marker in vocabulary]
 
 
-def with_markers(encoder: MultiVectorEncoder, markers: Collection[str]) -> MultiVectorEncoder:
+def with_markers(
+    encoder: MultiVectorEncoder, plain: PreTrainedTokenizerBase, markers: Collection[str]
+) -> MultiVectorEncoder:
     """Return an encoder that puts the markers where PyLate does; the encoder itself where it does so already.
 
     sentence-transformers puts a marker before the text and has both tokenised together. That is the same where the
     tokenizer begins each text with a token of its own ([CLS], a BOS), and does not look at what stands before a word.
+
+    Args:
+        encoder: the encoder.
+        plain: its tokenizer.
+        markers: those that are tokens of their own.
     """
     if not markers:
         return encoder
-    plain = encoder.tokenizer
     marked = _marked(plain, markers)
     texts = [marker + probe for marker in markers for probe in _PROBES]
     if plain(texts)["input_ids"] == marked(texts)["input_ids"]:

@@ -138,8 +138,8 @@ class ProjectedModel(LateInteractionModel):
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise ModelError(f"{os.fspath(path)} holds no projection that can be read: {error}") from error
         here = _as_json(model.fingerprint)
-        # What is done with long documents does not change what a token's vector is.
-        keys = (encoder.keys() | here.keys()) - {"long_documents"}
+        # What is done with long documents does not change what a token's vector is, nor does the dtype much.
+        keys = (encoder.keys() | here.keys()) - {"long_documents", "dtype"}
         differing = sorted(key for key in keys if encoder.get(key) != here.get(key))
         if differing:
             raise ModelError(

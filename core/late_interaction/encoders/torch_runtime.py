@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 DTYPES = ("float32", "float16", "bfloat16")
+_CPUINFO = Path("/proc/cpuinfo")
 
 
 def require_packages(feature: str, extra: str = "colbert") -> None:
@@ -45,17 +46,48 @@ def require_packages(feature: str, extra: str = "colbert") -> None:
 
 
 def dtype_name(dtype: str | torch.dtype | None) -> str | None:
-    """Return the name of a dtype of weights, such as "bfloat16"; None for None.
+    """Return the name of a dtype of weights, such as "bfloat16"; None for None and "auto".
 
     Raises:
-        ValueError: the dtype is not one of `DTYPES`.
+        ValueError: the dtype is neither "auto" nor one of `DTYPES`.
     """
-    if dtype is None:
+    if dtype is None or dtype == "auto":
         return None
     name = str(dtype).removeprefix("torch.")
     if name not in DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}.")
+        raise ValueError(f"dtype must be auto or one of {', '.join(DTYPES)}, not {dtype!r}.")
     return name
+
+
+def computing_dtype(device: str, of_index: str | None = None) -> str:
+    """Return the dtype that a text encoder computes in where the caller leaves the choice; "auto": the checkpoint's.
+
+    On a CPU it is the index's, and for a new one bfloat16: that takes less than half of the time where the processor
+    has instructions for it, and moves a vector less than storing it as int8 does. Where it has none, and for float16,
+    which takes several times as long on every CPU, it is float32.
+
+    Args:
+        device: where the model computes.
+        of_index: the dtype that an index was built in; None for a new one.
+    """
+    if not is_cpu(device):
+        return "auto"
+    return "bfloat16" if of_index in (None, "bfloat16") and computes_bfloat16() else "float32"
+
+
+def computes_bfloat16() -> bool:
+    """Tell whether this machine's processor has instructions for bfloat16: AVX512_BF16 or AMX."""
+    import torch
+
+    if not torch.backends.mkldnn.is_available():
+        return False
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):  # There since torch 2.6.
+        if getattr(torch.cpu, name, bool)():
+            return True
+    if not _CPUINFO.is_file():
+        return False
+    flags = next((line for line in _CPUINFO.read_text().splitlines() if line.startswith("flags")), "")
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags.split())
 
 
 def device_or_best(device: str | None) -> str:

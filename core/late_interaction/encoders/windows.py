@@ -20,7 +20,8 @@ Span: TypeAlias = tuple[int, int]
 MAX_DOCUMENT_TOKENS = 16_384
 _OVERLAP = 1 / 8
 _EARLIEST_END = 1 / 2
-_CHARACTERS_AHEAD = 8
+CHARACTERS_AHEAD = 8
+"""How many characters for each token of a window are read at first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ def _look_ahead(
     Returns:
         The end of the part, and the spans of its tokens: more than `limit`, or the part ends where the text does.
     """
-    n_characters = _CHARACTERS_AHEAD * limit
+    n_characters = CHARACTERS_AHEAD * limit
     while True:
         end = min(len(text), start + n_characters)
         spans = token_spans(text[start:end])

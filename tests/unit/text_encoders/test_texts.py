@@ -194,7 +194,7 @@ def test_a_half_precision_checkpoint_computes_in_float32_on_a_cpu(tmp_path: Path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dtype": "int8"}, "dtype must be one of float32, float16, bfloat16, not 'int8'"),
+        ({"dtype": "int8"}, "dtype must be auto or one of float32, float16, bfloat16, not 'int8'"),
         ({"dtype": "float16", "backend": "openvino"}, "dtype is for the torch backend"),
         ({"backend": "jax"}, "backend must be one of torch, onnx, openvino, not 'jax'"),
         ({"batch_tokens": 0}, "batch_tokens must be at least 1, not 0"),

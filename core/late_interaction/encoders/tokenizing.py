@@ -1,0 +1,88 @@
+"""A tokenizer that reads a text once, however often it is asked: to count its tokens, to sort it, and to encode it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from transformers import BatchEncoding, PreTrainedTokenizerBase
+
+_SPANS = "offset_mapping"
+_Row: TypeAlias = Mapping[str, NDArray[np.int32]]
+"""What a tokenizer gives for one text, untruncated: `input_ids`, masks, and (n_tokens, 2) `offset_mapping`."""
+
+
+def with_memory(tokenizer: PreTrainedTokenizerBase) -> Any:
+    """Return a copy of a tokenizer that keeps the tokens of the texts that it was last told to remember.
+
+    It has two more methods: `remember(texts)` and `rows(texts)`. Called as sentence-transformers calls it, it gives
+    what the tokenizer gives.
+    """
+
+    class RememberingTokenizer(type(tokenizer)):  # type: ignore[misc]
+        _rows: Mapping[str, _Row]
+
+        def remember(self, texts: Sequence[str]) -> None:
+            """Tokenize these texts, those that are remembered already excepted, and forget all others."""
+            self._rows = dict(zip(texts, self.rows(texts), strict=True))
+
+        def rows(self, texts: Sequence[str]) -> list[_Row]:
+            """Return the tokens of each text."""
+            new = [text for text in dict.fromkeys(texts) if text not in self._rows]
+            read = dict(zip(new, self._read(new), strict=True))
+            return [read[text] if text in read else self._rows[text] for text in texts]
+
+        def _read(self, texts: list[str]) -> list[_Row]:
+            if not texts:
+                return []
+            plain = super().__call__
+            read = plain(
+                texts, truncation=False, padding=False, verbose=False, return_offsets_mapping=self.is_fast
+            )
+            return [
+                {name: np.array(values[i], np.int32) for name, values in read.items()}
+                for i in range(len(texts))
+            ]
+
+        def __call__(
+            self,
+            text: str | list[str],
+            padding: bool | str = False,
+            truncation: bool | str = False,
+            max_length: int | None = None,
+            return_tensors: str | None = None,
+            **options: Any,
+        ) -> BatchEncoding:
+            plain = super().__call__
+            # A query that is filled up on the left has its marker elsewhere: see `markers`.
+            filled_left = padding == "max_length" and self.padding_side == "left"
+            if options or isinstance(text, str) or filled_left:
+                return plain(
+                    text,
+                    padding=padding,
+                    truncation=truncation,
+                    max_length=max_length,
+                    return_tensors=return_tensors,
+                    **options,
+                )
+            longest = self.model_max_length if max_length is None else max_length
+            rows = []
+            for one, row in zip(text, self.rows(text), strict=True):
+                if truncation and len(row["input_ids"]) > longest:
+                    row = plain(one, truncation=truncation, max_length=max_length)
+                rows.append(
+                    {name: np.asarray(values).tolist() for name, values in row.items() if name != _SPANS}
+                )
+            joined = {name: [row[name] for row in rows] for name in rows[0]}
+            width = max_length if padding == "max_length" else None
+            return self.pad(joined, padding=padding, max_length=width, return_tensors=return_tensors)
+
+    remembering = copy.deepcopy(tokenizer)
+    remembering.__class__ = RememberingTokenizer
+    remembering._rows = {}  # noqa: SLF001 - of the class above
+    return remembering
