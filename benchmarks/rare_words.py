@@ -27,10 +27,11 @@ _LETTERS = "ABCDEFGHKLMNPRSTWXZ"
 
 @dataclass(frozen=True)
 class RareWords:
-    """The documents' matrices; and for each form the matrices of its questions, whose answers are `answers`."""
+    """Documents; and for each form its questions, as texts with their matrices, whose answers are `answers`."""
 
+    texts: list[str]
     documents: RaggedTokens
-    questions: dict[str, list[FloatMatrix]]
+    questions: dict[str, list[tuple[str, FloatMatrix]]]
     answers: list[int]
 
 
@@ -84,6 +85,13 @@ def rare_words(n: int, cache: Path) -> RareWords:
     with np.load(file) as arrays:
         documents = RaggedTokens(arrays["documents"].astype(np.float32), arrays["offsets"])
         questions = {
-            form: np.split(arrays[f"questions{i}"], arrays[f"ends{i}"][:-1]) for i, form in enumerate(FORMS)
+            form: list(
+                zip(
+                    [form.format(codes[j]) for j in answers],
+                    np.split(arrays[f"questions{i}"], arrays[f"ends{i}"][:-1]),
+                    strict=True,
+                )
+            )
+            for i, form in enumerate(FORMS)
         }
-    return RareWords(documents, questions, answers)
+    return RareWords(texts, documents, questions, answers)

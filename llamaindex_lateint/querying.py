@@ -274,7 +274,7 @@ class Search:
     async def _search(self, pipeline: LateInteractionPipeline, query: ArrayLike | None) -> SearchResults:
         """Search for more until enough documents pass the filters, or the store has no more."""
         asked = self.n
-        text = None if self.options.get("mode", "late") == "late" else " ".join(self.texts) or None
+        text = " ".join(self.texts) or None
         options: SearchOptions = {
             **self.options,
             "filter": self.selection.pushed,

@@ -15,6 +15,7 @@ Other languages' stop words stay: what is in many documents weighs little by BM2
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -108,6 +109,20 @@ def text_words(text: str) -> Iterator[tuple[Span, str]]:
                 )
         else:
             yield run.span(), _plain(word)
+
+
+def query_terms(text: str) -> list[str]:
+    """Return what few documents may have of a query: what it writes as one, words in a row, and its words.
+
+    A code may be rare though each of its parts is not. A single character of a script without spaces is no term.
+
+    >>> query_terms("What is the AB-1234 used for?")
+    ['ab 1234', 'ab', '1234', 'used']
+    """
+    words = [word for word in query_words(text)[:MOST_WORDS] if not is_prefix(word)]
+    pieces = [list(_words(piece)) for piece in _RUN.sub(" ", _plain(text)).split()]
+    written_as_one = (" ".join(piece) for piece in pieces if len(set(piece) - STOP_WORDS) > 1)
+    return list(dict.fromkeys([*itertools.islice(written_as_one, MOST_WORDS), *words]))
 
 
 def is_prefix(word: str) -> bool:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction.types import FloatMatrix, RaggedTokens
+from late_interaction.types import FloatMatrix, QueryVectors, RaggedTokens
 
 _TILE_VALUES = 4096 * 128
 """Values widened and multiplied at a time: what they become stays in the CPU's cache (benchmarks/kernels.py)."""
@@ -55,15 +55,42 @@ def maxsim(
     """
     if not isinstance(documents, RaggedTokens):
         documents = RaggedTokens.from_matrices(documents, query.shape[-1])
-    if query.ndim != 2 or query.shape[1] != documents.tokens.shape[1]:
-        raise ValueError(
-            f"a query of shape {query.shape} does not fit documents of dim {documents.tokens.shape[1]}."
-        )
+    best = best_matches(query, documents)
     if weights is None:
         weights = np.ones(len(query), np.float32)
     elif weights.shape != (len(query),):
         raise ValueError(f"weights must have shape ({len(query)},), not {weights.shape}.")
-    scores = np.empty(len(documents), np.float32)
+    return best @ weights
+
+
+def query_maxsim(
+    query: QueryVectors, documents: RaggedTokens, chosen: NDArray[np.int64] | None = None
+) -> NDArray[np.float32]:
+    """Return the (n,) float32 MaxSim of a search's query, and record in `query.closest` how close the documents come.
+
+    Args:
+        query: the query.
+        documents: packed.
+        chosen: (n,) positions of the documents that count, where others are among them; None for all.
+    """
+    best = best_matches(query.vectors, documents)
+    if chosen is not None:
+        best = best[chosen]
+    np.maximum(query.closest, best.max(axis=0, initial=-np.inf), out=query.closest)
+    return best @ query.weights
+
+
+def best_matches(query: FloatMatrix, documents: RaggedTokens) -> NDArray[np.float32]:
+    """Return (n_docs, n_query_tokens) float32: each query token's highest dot product with a token of each document.
+
+    Raises:
+        ValueError: shapes do not fit.
+    """
+    if query.ndim != 2 or query.shape[1] != documents.tokens.shape[1]:
+        raise ValueError(
+            f"a query of shape {query.shape} does not fit documents of dim {documents.tokens.shape[1]}."
+        )
+    best = np.empty((len(documents), len(query)), np.float32)
     offsets, dim = documents.offsets, query.shape[1]
     tiles = list(_tiles(offsets, max(1, _TILE_VALUES // dim)))
     # Two buffers for all tiles: fresh ones would cost more in page faults than the maximum costs.
@@ -81,8 +108,8 @@ def maxsim(
         np.matmul(tile, transposed, out=similarities)
         if documents.scales is not None:
             similarities *= documents.scales[start:stop, None]
-        scores[first:last] = np.maximum.reduceat(similarities, offsets[first:last] - start, axis=0) @ weights
-    return scores
+        np.maximum.reduceat(similarities, offsets[first:last] - start, axis=0, out=best[first:last])
+    return best
 
 
 def token_alignment(query: FloatMatrix, document: FloatMatrix) -> TokenAlignment:

@@ -38,7 +38,8 @@ class SearchOptions(TypedDict, total=False):
     Attributes:
         n_ann_tokens: stored tokens to look at for each query vector; by default it grows with `k`.
         n_maxsim_candidates: documents to score exactly; by default it grows with `k`. The defaults are the store's,
-            fitted so that at least 97 % of the exact top k are found.
+            fitted so that at least 97 % of the exact top k are found. In a folder, documents that have a word of the
+            query which few have come beside.
         filter: only documents whose metadata match, for example `{"year": {"$gte": 2000}, "lang": "en"}`
             (`late_interaction.filters` has the language).
         ids: only the documents of these ids; each of them is scored exactly.

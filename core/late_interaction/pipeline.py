@@ -511,10 +511,11 @@ class LateInteractionPipeline(Remade):
     async def search_with_embeddings(
         self, matrix: ArrayLike, k: int = 10, *, text: str | None = None, **options: Unpack[SearchOptions]
     ) -> SearchResults:
-        """Do `search` for a query whose (n_tokens, dim) unit vectors were made elsewhere; `text` has its words."""
-        asked = SearchPlan.of(k, options, self.store.scaling)
-        if text is not None and asked.mode == "late":
-            raise ValueError('text is for a search by words: mode="hybrid" or "lexical".')
+        """Do `search` for a query whose (n_tokens, dim) unit vectors were made elsewhere; `text` has its words.
+
+        A search by words needs them (`mode="hybrid"`, "lexical"). Others find by them documents with a rare word.
+        """
+        SearchPlan.of(k, options, self.store.scaling)  # What is wrong is said before anything is opened.
         if text is not None:
             check_texts([text], "query")
         checked = check_matrix(matrix, self.model.dim)

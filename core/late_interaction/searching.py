@@ -138,11 +138,14 @@ async def search(
     find = _rank_and_read if plan.group_by is None and not plan.distinct else _search_groups
     for _ in range(_ATTEMPTS):
         epoch = store.epoch
+        if pooled is not None:
+            pooled.closest.fill(-np.inf)
         ranking, results = await find(store, query, plan)
         if store.epoch == epoch:  # Else scores of one index may stand beside documents of another.
             break
     else:
         raise StoreError(f"The index in {store.location} was replaced again and again during a search.")
+    least = None if pooled is None else float(pooled.closest.min())
     stats = SearchStats(
         n_query_tokens=len(matrix),
         n_query_vectors=0 if query.query is None else len(query.query.vectors),
@@ -157,6 +160,7 @@ async def search(
         documents_s=ranking.seconds["documents"],
         mode=plan.mode,
         lexical_s=ranking.seconds.get("lexical", 0.0),
+        least_similarity=None if least == -math.inf else least,
     )
     return SearchResults(results[plan.offset :], stats)
 
@@ -181,7 +185,7 @@ async def _search_groups(store: Store, query: Asked, plan: SearchPlan) -> tuple[
 
 async def _rank_late(store: Store, query: Asked, plan: SearchPlan) -> Ranking:
     if plan.ids is None:
-        return await rank(store, query.vectors, plan)
+        return await rank(store, query.vectors, plan, text=query.text if plan.mode == "late" else None)
     return await rank_ids(store, query.vectors, plan.ids)
 
 
@@ -222,20 +226,28 @@ async def _rank_hybrid(store: Store, query: Asked, plan: SearchPlan) -> Ranking:
     return ranking
 
 
-async def rank(store: Store, query: QueryVectors, plan: SearchPlan) -> Ranking:
-    """Find the top k by stages 1 and 2, in as many rounds as it takes."""
-    ranking, scores = Ranking(), dict[str, float]()
+async def rank(store: Store, query: QueryVectors, plan: SearchPlan, *, text: str | None = None) -> Ranking:
+    """Find the top k by stages 1 and 2, in as many rounds as it takes.
+
+    Where stage 1 may have missed documents, those that have a rare word of `text` are scored too: at most half as many
+    as there may be candidates.
+    """
+    ranking, scores, rare = Ranking(), dict[str, float](), list[str]()
     depth: Depth | None = plan.depth
     while depth is not None:
         with ranking.timed("candidates"):
             candidates = await store.candidates(
                 query, depth.n_candidates, n_ann_tokens=depth.n_ann_tokens, filter=plan.filter
             )
+        if text is not None and not ranking.rounds and not candidates.exhausted:
+            with ranking.timed("candidates"):
+                rare = await store.having_rare_words(text, filter=plan.filter)
+                rare = rare[: depth.n_candidates // 2]
         with ranking.timed("maxsim"):
-            await _score(store, query, candidates, plan, scores)
+            await _score(store, query, candidates, rare, plan, scores)
         ranking.rounds += 1
         ranking.depth = Depth(depth.n_candidates, candidates.n_ann_tokens)
-        ranking.n_candidates, ranking.n_scored = len(candidates.doc_ids), len(scores)
+        ranking.n_candidates, ranking.n_scored = len({*candidates.doc_ids, *rare}), len(scores)
         ranking.best = _best_first(scores)[: plan.k]
         kth_best = ranking.best[-1][1] if len(ranking.best) == plan.k else -math.inf
         ranking.certain = kth_best >= candidates.bound
@@ -301,15 +313,22 @@ def may_reach_top_k(
 
 
 async def _score(
-    store: Store, query: QueryVectors, candidates: Candidates, plan: SearchPlan, scores: dict[str, float]
+    store: Store,
+    query: QueryVectors,
+    candidates: Candidates,
+    rare: Sequence[str],
+    plan: SearchPlan,
+    scores: dict[str, float],
 ) -> None:
     """Add each candidate's exact score to `scores`, without those that cannot be expected in the top k."""
     doc_ids, approximate = candidates.doc_ids, candidates.scores
     exact = np.flatnonzero(candidates.exact)
     scores.update(zip((doc_ids[i] for i in exact.tolist()), approximate[exact].tolist(), strict=True))
-    unscored = [i for i, doc_id in enumerate(doc_ids) if doc_id not in scores]
+    also = [doc_id for doc_id in rare if doc_id not in scores]
+    known = {*scores, *also}
+    unscored = [i for i, doc_id in enumerate(doc_ids) if doc_id not in known]
     first, others = unscored[: plan.n_first], unscored[plan.n_first :] if plan.n_first else []
-    scored = await _score_exactly(store, query, [doc_ids[i] for i in first])
+    scored = await _score_exactly(store, query, [*(doc_ids[i] for i in first), *also])
     scores.update(scored)
     if others and scored and len(scores) >= plan.k:
         there = [i for i in first if doc_ids[i] in scored]

@@ -81,10 +81,16 @@ class QueryVectors:
     Attributes:
         vectors: (n, dim) float32, unit rows, n ≥ 1.
         weights: (n,) float32, > 0. 1 for a token; a pooled vector carries its cluster's size.
+        closest: (n,) float32, each vector's highest similarity to a vector of the documents that were scored so far;
+            minus infinity before. `query_maxsim` raises it.
     """
 
     vectors: FloatMatrix
     weights: NDArray[np.float32]
+    closest: NDArray[np.float32] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "closest", np.full(len(self.vectors), -np.inf, np.float32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +229,9 @@ class SearchStats:
             matrices).
         mode: what was searched by.
         lexical_s: seconds for the words.
+        least_similarity: each query vector has a highest cosine similarity, -1 to 1, to a vector of the documents
+            scored exactly; this is the lowest of them. Where it is much lower than for other queries, a part of the
+            query, such as a name, has no close vector among the candidates. None where no document was scored.
     """
 
     n_query_tokens: int = 0
@@ -238,6 +247,7 @@ class SearchStats:
     documents_s: float = 0.0
     mode: str = "late"
     lexical_s: float = 0.0
+    least_similarity: float | None = None
 
     @property
     def total_s(self) -> float:

@@ -49,6 +49,24 @@ async def test_a_text_is_its_own_best_match(pipeline):
     assert results[0].metadata == {"year": 2002, "tags": ["animal"]}
 
 
+async def test_stats_say_how_close_the_candidates_come(pipeline):
+    await pipeline.index_documents(ROWS)
+    query = "cats chase zebras"
+    (matrix,) = await pipeline.encode_queries([query])
+    everything = await pipeline.find()
+    for options in (
+        {},
+        {"ids": [everything[0].doc_id]},
+        {"filter": {"year": 2002}},
+        {"filter": {"year": {"$ne": 2002}}},
+    ):
+        found = await pipeline.search(query, len(everything), **options)
+        matrices = await pipeline.get_matrices([r.doc_id for r in found])
+        best = np.max([(matrix @ m.T).max(axis=1) for m in matrices.values()], axis=0)
+        assert found.stats.least_similarity == pytest.approx(best.min(), abs=0.02)
+    assert (await pipeline.search(query, ids=["nowhere"])).stats.least_similarity is None
+
+
 async def test_stats_say_how_the_search_went(pipeline):
     await pipeline.index_documents(ROWS)
     stats = (await pipeline.search("chase chase cats", k=2)).stats

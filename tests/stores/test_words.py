@@ -18,6 +18,7 @@ from late_interaction import (
     StoreError,
     SyncPipeline,
 )
+from late_interaction.filters import parse_filter
 from late_interaction.stores.base import Store
 from late_interaction.stores.local import words
 from late_interaction.stores.local.limits import Limits
@@ -159,8 +160,9 @@ async def test_many_queries_and_vectors_with_their_text(pipeline: LateInteractio
     assert list(await pipeline.search_with_embeddings(matrix, mode="hybrid", text="jam")) == list(plain)
     with pytest.raises(ValueError, match=r"give the query as text="):
         await pipeline.search_with_embeddings(matrix, mode="hybrid")
-    with pytest.raises(ValueError, match=r"text is for a search by words"):
-        await pipeline.search_with_embeddings(matrix, text="jam")
+    assert list(await pipeline.search_with_embeddings(matrix, text="jam")) == list(
+        await pipeline.search("jam")
+    )
 
 
 async def test_a_lexical_search_does_not_encode(
@@ -387,3 +389,99 @@ def test_the_sync_twin(tmp_path: Path) -> None:
         assert pipeline.search("apples", mode="lexical")[0].doc_id == "a"
         (matrix,) = pipeline.encode_queries(["apple"])
         assert pipeline.search_with_embeddings(matrix, text="apple", mode="hybrid")[0].lexical_score
+
+
+# --- rare words in a search by vectors
+
+
+@pytest.fixture
+async def many(tmp_path: Path) -> AsyncIterator[LateInteractionPipeline]:
+    store = LocalStore(tmp_path, limits=Limits(exact_tokens=100))
+    async with LateInteractionPipeline(store, HashModel(), doc_pool_factor=1) as opened:
+        rows = [
+            {
+                "doc_id": f"{n:03}",
+                "content": f"common words in every text {n % 7} AB-{n % 9} CD-{n % 8}",
+                "n": 0,
+            }
+            for n in range(400)
+        ]
+        rare = [("rare", "zebra"), ("code", "AB-CD")]
+        rows += [{"doc_id": doc_id, "content": content, "n": 1} for doc_id, content in rare]
+        await opened.index_documents(rows)
+        await opened.optimize()
+        assert (await store.info())["documents_in_index"] == 402
+        yield opened
+
+
+SHALLOW: dict[str, Any] = {"mode": "late", "n_ann_tokens": 1, "n_maxsim_candidates": 20}
+
+
+def record_scored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the ids of documents as they are scored."""
+    scored: list[str] = []
+    score = LocalStore.score
+
+    async def recorded(store: LocalStore, query: Any, doc_ids: Any) -> Any:
+        scored.extend(doc_ids)
+        return await score(store, query, doc_ids)
+
+    monkeypatch.setattr(LocalStore, "score", recorded)
+    return scored
+
+
+@pytest.mark.parametrize(("query", "doc_id"), [("zebra", "rare"), ("the AB-CD", "code")])
+async def test_a_rare_word_makes_a_candidate(
+    many: LateInteractionPipeline, query: str, doc_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query = f"common words in every text and {query}"
+    (matrix,) = await many.encode_queries([query])
+    scored = record_scored(monkeypatch)
+    plain = await many.search_with_embeddings(matrix, 20, **SHALLOW)
+    assert doc_id not in scored
+    for search in (
+        many.search(query, 20, **SHALLOW),
+        many.search_with_embeddings(matrix, 20, text=query, **SHALLOW),
+    ):
+        scored.clear()
+        found = await search
+        assert scored.count(doc_id) == 1
+        assert len(scored) == found.stats.n_scored == found.stats.n_candidates == plain.stats.n_scored + 1
+        assert not found.stats.certain
+    scored.clear()
+    await many.search(query, 20, **SHALLOW, filter={"n": 0})
+    assert doc_id not in scored
+    await many.delete_documents([doc_id])
+    await many.search(query, 20, **SHALLOW)
+    assert doc_id not in scored
+
+
+async def test_words_that_many_have_make_no_candidates(many: LateInteractionPipeline) -> None:
+    store = many.store
+    assert await store.having_rare_words("the common words of AB-3 and 東") == []
+    assert await store.having_rare_words("an AB-CD or a zebra, a zebra") == ["code", "rare"]
+    assert await store.having_rare_words("the zebra", filter=parse_filter({"n": 0})) == []
+    await many.index_documents(
+        [{"doc_id": f"z{n}", "content": f"zebra {n}"} for n in range(words._RARE)]  # noqa: SLF001
+    )
+    assert await store.having_rare_words("zebra") == []
+
+
+async def test_at_most_half_of_the_candidates_come_by_rare_words(
+    many: LateInteractionPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored = record_scored(monkeypatch)
+    shallow = {**SHALLOW, "n_maxsim_candidates": 2}
+    found = await many.search("common words in every text, the AB-CD and zebra", 1, **shallow)
+    assert found.stats.n_scored == 3
+    assert scored.count("rare") + scored.count("code") == 1
+
+
+async def test_without_an_index_of_words_none_are_rare(many: LateInteractionPipeline, tmp_path: Path) -> None:
+    assert await many.store.having_rare_words("zebra") == ["rare"]
+    with database(tmp_path) as connection:
+        connection.execute("UPDATE properties SET value = '1 0 -1' WHERE name = 'words'")
+    assert await many.store.having_rare_words("zebra") == []
+    assert await found(many, "zebra", **SHALLOW)
+    await many.optimize()
+    assert await many.store.having_rare_words("zebra") == ["rare"]

@@ -243,7 +243,7 @@ class _Measuring:
         n_scored, seconds = [], []
         options: SearchOptions = {"group_by": _SOURCE if best_of else None, **way}
         for query_id, query in self._each_query(f"{way.get('mode', 'Two-stage')} search, {at}"):
-            text = self.collection.queries[query_id] if way else None
+            text = self.collection.queries[query_id]
             started = time.perf_counter()
             found = await pipeline.search_with_embeddings(query, _TOP, text=text, **options)
             seconds.append(time.perf_counter() - started)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from late_interaction.candidates import Scaling
 from late_interaction.errors import StoreError
 from late_interaction.filters import Filter, check_parsed
-from late_interaction.maxsim import maxsim
+from late_interaction.maxsim import query_maxsim
 from late_interaction.metadata import MetadataChange
 from late_interaction.types import (
     Document,
@@ -189,6 +189,18 @@ class Store(ABC):
             "which an index in a folder has, and one on Astra that was made with lexical=True."
         )
 
+    async def having_rare_words(self, text: str, *, filter: Filter | None = None) -> list[str]:
+        """Return documents that have a word of a text which few have, those of the rarest words first.
+
+        They are candidates beside those of `candidates`, which may misjudge a vector that is like few others. An engine
+        without an index of words has none.
+
+        Args:
+            text: the query. Nothing in it is syntax.
+            filter: only documents whose metadata match.
+        """
+        return []
+
     @abstractmethod
     async def matrices(self, doc_ids: Sequence[str]) -> tuple[list[str], RaggedTokens]:
         """Return the token matrices of documents, in the order asked.
@@ -207,7 +219,7 @@ class Store(ABC):
             The ids that are in the index, and (n,) scores.
         """
         there, documents = await self.matrices(doc_ids)
-        return there, await asyncio.to_thread(maxsim, query.vectors, documents, query.weights)
+        return there, await asyncio.to_thread(query_maxsim, query, documents)
 
     @abstractmethod
     async def documents(self, doc_ids: Sequence[str]) -> list[Document]:

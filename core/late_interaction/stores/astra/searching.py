@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.filters import Filter
-from late_interaction.maxsim import maxsim
+from late_interaction.maxsim import query_maxsim
 from late_interaction.packing import unpack_many
 from late_interaction.stores.astra.ann import AnnHits, Asked, merge_ann_lists
 from late_interaction.stores.astra.client import DataApiClient, Row
@@ -149,7 +149,7 @@ def score_rows(query: QueryVectors, rows: Sequence[Row]) -> tuple[list[str], NDA
     if not rows:
         return [], np.empty(0, np.float32)
     tokens = unpack_many([matrix_of(row) for row in rows])
-    return [row["doc_id"] for row in rows], maxsim(query.vectors, tokens, query.weights)
+    return [row["doc_id"] for row in rows], query_maxsim(query, tokens)
 
 
 def nothing(n_ann_tokens: int | None) -> Candidates:

@@ -54,17 +54,17 @@ class Allowed:
         others, mask = self.others, self.indexed.copy()
         if len(self.stale):
             others = np.setdiff1d(others, self.stale, assume_unique=True)
-            mask[_positions(indexed, self.stale)] = False
+            mask[positions_of(indexed, self.stale)] = False
             old = self.stale[self.stale <= self.last_row_id].tolist()
             found += matching(connection, self.filter, "rid", among=old)
         row_ids = np.array(sorted(row_id for (row_id,) in found), np.int64)
-        positions = _positions(indexed, row_ids)
+        positions = positions_of(indexed, row_ids)
         mask[positions] = True
         new = np.setdiff1d(row_ids, indexed[positions], assume_unique=True)
         return Allowed(self.filter, mask, np.union1d(others, new), last_row_id, _NONE)
 
 
-def _positions(ascending: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.int64]:
+def positions_of(ascending: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the positions of those of the ascending values that are there."""
     positions = np.searchsorted(ascending, values)
     found = positions < len(ascending)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.filters import Filter
-from late_interaction.maxsim import maxsim
+from late_interaction.maxsim import query_maxsim
 from late_interaction.packing import unpack_many
 from late_interaction.stores.base import Candidates
 from late_interaction.stores.local.tables import BATCH, select_in
@@ -67,13 +67,13 @@ def _score(
     positions = np.flatnonzero(chosen)
     doc_ids = [rows.doc_ids[i] for i in positions.tolist()]
     if tokens is not None and 2 * len(positions) > len(rows.row_ids):
-        return doc_ids, maxsim(query.vectors, tokens, query.weights)[positions]
+        return doc_ids, query_maxsim(query, tokens, positions)
     scores = np.empty(len(positions), np.float32)
     row_ids = rows.row_ids[positions].tolist()
     packed = (blob for (blob,) in select_in(connection, "packed FROM vectors", "rid", row_ids))
     for first in range(0, len(positions), BATCH):
         batch = unpack_many(list(itertools.islice(packed, BATCH)))
-        scores[first : first + BATCH] = maxsim(query.vectors, batch, query.weights)
+        scores[first : first + BATCH] = query_maxsim(query, batch)
     return doc_ids, scores
 
 

@@ -33,8 +33,8 @@ from numpy.typing import NDArray
 from late_interaction.candidates import Scaling
 from late_interaction.errors import DocumentError, IndexMismatchError, StoreError
 from late_interaction.filters import Filter, check_parsed
-from late_interaction.lexical import MOST_WORDS, query_words
-from late_interaction.maxsim import maxsim
+from late_interaction.lexical import MOST_WORDS, query_terms, query_words
+from late_interaction.maxsim import query_maxsim
 from late_interaction.metadata import MetadataChange, as_change
 from late_interaction.packing import has_vectors, unpack, unpack_many
 from late_interaction.recipes import Remade
@@ -72,6 +72,7 @@ from late_interaction.stores.local.words import (
     clear_words,
     create_words,
     fill_words,
+    find_rare,
     find_words,
 )
 from late_interaction.stores.local.writer import WriterThread, weak_method
@@ -394,7 +395,7 @@ class LocalStore(Remade, Store):
         """Run stage 2 where the matrices are read: changing threads takes as long as scoring ten documents."""
         check_query(query, self._opened().dim)
         there, documents = self._matrices(check_ids(doc_ids))
-        return there, maxsim(query.vectors, documents, query.weights)
+        return there, query_maxsim(query, documents)
 
     def _matrices(self, doc_ids: Sequence[str]) -> tuple[list[str], RaggedTokens]:
         view = self._views.latest
@@ -532,6 +533,18 @@ class LocalStore(Remade, Store):
             view = self._current_view(connection)
             check_words(connection, self.location)
             return find_words(connection, self._views, view, words, n, filter, also)
+
+    @in_thread
+    def having_rare_words(self, text: str, *, filter: Filter | None = None) -> list[str]:
+        """Return the documents of the search index that have a word of a text which at most 20 documents have.
+
+        They are 50 at most, and none where an earlier release wrote to the index and `optimize` was not called since.
+        """
+        check_parsed(filter)
+        terms = query_terms(text)
+        with self._file.reading() as connection:
+            view = self._current_view(connection)
+            return find_rare(connection, self._views, view, terms, filter)
 
     def _current_view(self, connection: sqlite3.Connection) -> View:
         return self._views.current(connection, quiet=self._builder.running())

@@ -21,6 +21,7 @@ from late_interaction.filters import Filter
 from late_interaction.lexical import is_prefix, searchable
 from late_interaction.stems import CREATE_WORDS, check_fts5, has_fts5
 from late_interaction.stores.base import WordMatches
+from late_interaction.stores.local.allowed import positions_of
 from late_interaction.stores.local.tables import (
     read_property,
     read_state,
@@ -33,6 +34,8 @@ _VERSION = 1
 """Counts the ways in which texts became words; a table of another one is made anew."""
 _FILLED_TOGETHER = 2000
 _COMPLETE = -1
+_RARE = 20
+_RARE_TOGETHER = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +174,25 @@ def find_words(
         keep = is_allowed[places]
         best += _best_n(part.doc_ids, places[keep], part_scores[keep], n)
     return WordMatches(dict(sorted(best, key=lambda pair: (-pair[1], pair[0]))[:n]), others)
+
+
+def find_rare(
+    connection: sqlite3.Connection, views: Views, view: View, terms: Sequence[str], filter: Filter | None
+) -> list[str]:
+    """Return the documents of a view's index that match a filter and have a rare term, those of the rarest first.
+
+    Documents outside of the index are left out: a search scores each of them.
+    """
+    words = Words.read(connection, view.state.generation)
+    if words is None or not words.is_complete:
+        return []
+    statement = "SELECT rowid FROM words WHERE words MATCH ? LIMIT ?"
+    lists = (connection.execute(statement, (f'"{term}"', _RARE + 1)).fetchall() for term in terms)
+    rarest = sorted((rows for rows in lists if len(rows) <= _RARE), key=len)
+    row_ids = list(dict.fromkeys(row_id for rows in rarest for (row_id,) in rows))
+    allowed = view.indexed.alive if filter is None else views.allowed(connection, filter, view)[0]
+    found = positions_of(view.indexed.row_ids, np.array(row_ids, np.int64))
+    return [view.indexed.doc_ids[place] for place in found.tolist() if allowed[place]][:_RARE_TOGETHER]
 
 
 def _best_n(
