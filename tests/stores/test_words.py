@@ -461,9 +461,7 @@ async def test_words_that_many_have_make_no_candidates(many: LateInteractionPipe
     assert await store.having_rare_words("the common words of AB-3 and 東") == []
     assert await store.having_rare_words("an AB-CD or a zebra, a zebra") == ["code", "rare"]
     assert await store.having_rare_words("the zebra", filter=parse_filter({"n": 0})) == []
-    await many.index_documents(
-        [{"doc_id": f"z{n}", "content": f"zebra {n}"} for n in range(words._RARE)]  # noqa: SLF001
-    )
+    await many.index_documents([{"doc_id": f"z{n}", "content": f"zebra {n}"} for n in range(words._RARE)])
     assert await store.having_rare_words("zebra") == []
 
 
