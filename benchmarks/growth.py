@@ -1,92 +1,234 @@
-"""Measure what one more document costs as the embedded store grows: its write, and the first search afterwards.
+"""Measure how the embedded store grows: its searches, filters, writes, build and memory, by the number of documents.
 
-    python benchmarks/growth.py --documents 1000 8000 40000 80000
+    python benchmarks/growth.py ../shared/data/tokens_5k.npz --documents 5000 20000 100000
 
-Documents are made up: 8 tokens of 32 dimensions. No encoder runs. Times are medians in milliseconds of the whole call
-through the pipeline, one thread.
+Documents are pooled by 2 (the default). Beyond those of the file they are made of them: a third of a document's tokens
+are another one's, and noise of length .35 is added to each. Recall on made documents is not recall on real ones. Each
+size has a process of its own. Times are CPU time of the process, one BLAS thread, no encoder; medians, where not said
+otherwise. A filter's first time is that of the whole search. "Threads" is wall time: the queries a second of four
+threads on one pipeline, beside those of one.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from local import load, worst_decile
 from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from late_interaction import Document, EncodedDocument, LateInteractionPipeline, PrecomputedEmbeddings
+from late_interaction import (
+    Document,
+    EncodedDocument,
+    LateInteractionPipeline,
+    LocalStore,
+    PrecomputedEmbeddings,
+    RaggedTokens,
+    SyncPipeline,
+)
+from late_interaction.maxsim import maxsim
+from late_interaction.stores.local.limits import Limits
+from late_interaction.types import FloatMatrix
 
-DIM, TOKENS, ROUNDS = 32, 8, 15
+K, QUERIES, ROUNDS, PARTS = 10, 40, 15, 1000
+TOGETHER = 2000
+SHARES = (0.5, 0.1, 0.01, 0.001)
+SWAPPED, NOISE = 1 / 3, 0.35
 
 
-def matrix(seed: int, n: int = TOKENS) -> np.ndarray:
-    rows = np.random.default_rng(seed).normal(size=(n, DIM)).astype(np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+def made(real: RaggedTokens, n: int) -> Iterator[list[FloatMatrix]]:
+    """Yield `n` documents, some at a time: the real ones, then those made of them."""
+    rng = np.random.default_rng(0)
+    for first in range(0, n, TOGETHER):
+        batch = []
+        for i in range(first, min(first + TOGETHER, n)):
+            matrix = real.matrix(i % len(real))
+            if i >= len(real):
+                other = real.matrix(int(rng.integers(len(real))))
+                swapped = np.flatnonzero(rng.random(len(matrix)) < SWAPPED)
+                matrix = matrix.copy()
+                matrix[swapped] = other[rng.integers(len(other), size=len(swapped))]
+                noise = rng.normal(size=matrix.shape).astype(np.float32)
+                matrix += NOISE * noise / np.linalg.norm(noise, axis=1, keepdims=True)
+                matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
+            batch.append(matrix)
+        yield batch
 
 
-async def timed(call: Callable[[], Awaitable[object]]) -> float:
-    started = time.perf_counter()
+def own_memory() -> int:
+    """Return the bytes that the process has for itself, files it has mapped left out."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("RssAnon:")[1].split()[0])
+
+
+async def cpu_ms(call: Callable[[], Awaitable[object]]) -> float:
+    started = time.process_time()
     await call()
-    return (time.perf_counter() - started) * 1e3
+    return (time.process_time() - started) * 1e3
 
 
-async def measure(n: int, folder: Path) -> list[str]:
-    model = PrecomputedEmbeddings(DIM, "made up")
-    async with LateInteractionPipeline(folder, model, doc_pool_factor=1) as pipeline:
-        for first in range(0, n, 2000):
-            batch = [
-                EncodedDocument(Document(str(i), f"document {i}", metadata={"half": i % 2}), matrix(i))
-                for i in range(first, min(first + 2000, n))
+async def fill(
+    folder: Path, real: RaggedTokens, queries: FloatMatrix, n: int
+) -> tuple[dict[str, float], np.ndarray]:
+    """Write the documents and build the index; return the CPU seconds of each, and the (queries, n) exact scores."""
+    model, scores, write_s = PrecomputedEmbeddings(real.tokens.shape[1], "made"), [], 0.0
+    # With this limit no index is built while documents are written, so each part has its own time.
+    store = LocalStore(folder, limits=Limits(exact_tokens=10**9))
+    async with LateInteractionPipeline(store, model, doc_pool_factor=1) as pipeline:
+        number = 0
+        for matrices in made(real, n):
+            documents = [
+                EncodedDocument(Document(str(i), f"document {i}", metadata={"part": i % PARTS}), matrix)
+                for i, matrix in enumerate(matrices, number)
             ]
-            await pipeline.store.upsert(batch)
-        started = time.perf_counter()
-        await pipeline.optimize()
-        build_s = time.perf_counter() - started
-        query = matrix(10**9, 6)
+            number += len(matrices)
+            write_s += await cpu_ms(lambda documents=documents: pipeline.store.upsert(documents)) / 1e3
+            ragged = RaggedTokens.from_matrices(matrices)
+            scores.append([maxsim(query, ragged) for query in queries])
+    async with LateInteractionPipeline(folder, model, doc_pool_factor=1) as pipeline:
+        build_s = await cpu_ms(pipeline.optimize) / 1e3
+    return {"write": write_s, "build": build_s}, np.concatenate(scores, axis=1)
 
-        async def write(i: int) -> None:
-            row = {"doc_id": f"new {i}", "content": "new", "metadata": {"half": 1}}
-            await pipeline.index_embeddings([row], [matrix(n + i)])
 
-        async def search() -> None:
-            await pipeline.search_with_embeddings(query, 10)
+async def recall_and_ms(
+    pipeline: LateInteractionPipeline,
+    queries: FloatMatrix,
+    scores: np.ndarray,
+    allowed: np.ndarray | None = None,
+    **options: object,
+) -> tuple[list[float], list[float]]:
+    recall, times = [], []
+    for query, exact in zip(queries, scores, strict=True):
+        if allowed is not None:
+            exact = np.where(allowed, exact, -np.inf)
+        best = {str(i) for i in np.argsort(-exact)[:K] if exact[i] > -np.inf}
+        started = time.process_time()
+        found = await pipeline.search_with_embeddings(query, K, **options)
+        times.append((time.process_time() - started) * 1e3)
+        recall.append(len(best & {result.doc_id for result in found}) / len(best))
+    return recall, times
 
-        async def filtered() -> None:
-            await pipeline.search_with_embeddings(query, 10, filter={"half": 0})
 
-        await search()
-        await filtered()
-        times: dict[str, list[float]] = {"write": [], "first": [], "next": [], "filter": [], "delete": []}
-        for i in range(ROUNDS):
-            times["write"].append(await timed(lambda i=i: write(i)))
-            times["first"].append(await timed(search))
-            times["next"].append(await timed(search))
-            times["filter"].append(await timed(filtered))
-            times["delete"].append(await timed(lambda i=i: pipeline.delete_documents([f"{i}"])))
-    return [f"{n:,}", *(f"{np.median(values):.1f}" for values in times.values()), f"{build_s:.1f}"]
+async def measure(path: Path, n: int, folder: Path) -> dict[str, str]:
+    real, queries = load(path, None, 2)
+    queries = queries[:QUERIES]
+    seconds, scores = await fill(folder, real, queries, n)
+    extra = [real.matrix(i) for i in range(ROUNDS)]
+    del real
+    model = PrecomputedEmbeddings(queries.shape[2], "made")
+    row: dict[str, str] = {"documents": f"{n:,}"}
+    async with LateInteractionPipeline(folder, model, doc_pool_factor=1) as pipeline:
+        info = await pipeline.store.info()
+        row["index MB"] = f"{info['index_bytes'] / 1e6:.1f}"
+        recall, times = await recall_and_ms(pipeline, queries, scores)
+        row["recall@10"], row["worst tenth"] = f"{np.mean(recall):.3f}", worst_decile(recall)
+        row["search ms, p50 / p95"] = f"{np.median(times):.1f} / {np.quantile(times, 0.95):.1f}"
+        parts = np.arange(n) % PARTS
+        for share in SHARES:
+            width = round(share * PARTS)
+            first_times = []
+            for start in range(5):
+                condition = {"part": {"$gte": start, "$lt": start + width}}
+                first_times.append(
+                    await cpu_ms(lambda c=condition: pipeline.search_with_embeddings(queries[0], K, filter=c))
+                )
+            allowed = (parts >= start) & (parts < start + width)
+            recall, after = await recall_and_ms(pipeline, queries, scores, allowed, filter=condition)
+            row[f"filter {100 * share:g} %: recall, ms first / later"] = (
+                f"{np.mean(recall):.3f}, {np.median(first_times):.1f} / {np.median(after):.1f}"
+            )
+        writes, searches = [], []
+        for i, matrix in enumerate(extra):
+            new = {"doc_id": f"new {i}", "content": "new", "metadata": {"part": -1}}
+            writes.append(await cpu_ms(lambda r=new, m=matrix: pipeline.index_embeddings([r], [m])))
+            searches.append(await cpu_ms(lambda i=i: pipeline.search_with_embeddings(queries[i], K)))
+        row["one more document ms"] = f"{np.median(writes):.1f}"
+        row["search after it ms"] = f"{np.median(searches):.1f}"
+        some = {"part": {"$lt": round(PARTS * min(1, 1000 / n))}}
+        changed: list[int] = []
+
+        async def update() -> None:
+            changed.append(await pipeline.update_metadata(None, {"seen": 1}, filter=some))
+
+        update_ms = await cpu_ms(update)
+        row["metadata of 1,000 s"] = f"{update_ms * 1000 / changed[0] / 1e3:.2f}"
+    row["write s"], row["build s"] = f"{seconds['write']:.1f}", f"{seconds['build']:.1f}"
+    return row
+
+
+def measure_opened(folder: Path, path: Path) -> dict[str, str]:
+    """Measure what only a process that opens the folder anew can tell: its memory, and threads."""
+    with np.load(path) as file:
+        queries = file["queries"][:QUERIES]
+    model = PrecomputedEmbeddings(queries.shape[2], "made")
+    with tempfile.TemporaryDirectory() as small, SyncPipeline(small, model, doc_pool_factor=1) as pipeline:
+        pipeline.index_embeddings([{"doc_id": "a", "content": "a"}], [queries[0]])
+        pipeline.search_with_embeddings(queries[0])  # What is imported now is not counted below.
+    before = own_memory()
+    with SyncPipeline(folder, model, doc_pool_factor=1) as pipeline:
+        for query in queries:
+            pipeline.search_with_embeddings(query, K)
+        memory = own_memory() - before
+        index_and_ids = (folder / "late_interaction" / "centroids.npz").stat().st_size
+        index_and_ids += sum(len(d.doc_id) for d in pipeline.find())
+
+        def per_second(threads: int) -> float:
+            with ThreadPoolExecutor(threads) as pool:
+                started = time.perf_counter()
+                list(pool.map(lambda query: pipeline.search_with_embeddings(query, K), [*queries] * 4))
+                return 4 * len(queries) / (time.perf_counter() - started)
+
+        ratios = [per_second(4) / per_second(1) for _ in range(3)]
+    return {
+        "memory MB (× index and ids)": f"{memory / 1e6:.0f} ({memory / index_and_ids:.1f})",
+        "4 threads, 1 = 1": f"{np.median(ratios):.2f}",
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--documents", type=int, nargs="*", default=[1000, 8000, 40_000, 80_000])
+    parser.add_argument("tokens", type=Path, help="matrices as token_matrices.py makes them")
+    parser.add_argument("--documents", type=int, nargs="*", default=[5000, 20_000, 100_000])
+    parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--opened", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    table = Table(title="One more document, ms")
-    for heading in (
-        "documents", "index one", "first search after it", "next search", "filter asked before",
-        "delete one", "build s",
-    ):  # fmt: skip
-        table.add_column(heading, justify="right")
-    with threadpool_limits(1), tempfile.TemporaryDirectory() as folder:
-        for n in arguments.documents:
-            table.add_row(*asyncio.run(measure(n, Path(folder, str(n)))))
+    if arguments.opened or arguments.one:
+        with threadpool_limits(1):
+            if arguments.opened:
+                row = measure_opened(arguments.opened, arguments.tokens)
+            else:
+                row = asyncio.run(measure(arguments.tokens, arguments.documents[0], arguments.one))
+        print(json.dumps(row))
+        return
+    rows = []
+    for n in arguments.documents:
+        with tempfile.TemporaryDirectory() as folder:
+            row: dict[str, str] = {}
+            for how in (["--one", folder, "--documents", str(n)], ["--opened", folder]):
+                command = [sys.executable, __file__, str(arguments.tokens), *how]
+                row |= json.loads(
+                    subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+                )
+            rows.append(row)
+    table = Table(title="Growth of the embedded store, CPU time")
+    for i in range(len(rows) + 1):
+        table.add_column("" if i == 0 else rows[i - 1]["documents"], justify="right" if i else "left")
+    for name in rows[0]:
+        if name != "documents":
+            table.add_row(name, *(row[name] for row in rows))
     Console(width=120).print(table)
 
 
