@@ -106,7 +106,12 @@ PREPARED: dict[str, Callable[[dict[str, Any], Path, DataApiServer], str]] = {
 PRINTED = {
     "docs/concepts.md": r"^1\.94$",
     "docs/files.md": r"^1 new, 0 changed, 0 unchanged, 0 removed$",
+    "docs/hybrid.md": r"\AError E-4712: the pump is too hot\.$",
     "docs/index.md": r"\A\d\.\d\d  Dogs travel free[\s\S]+ boat +│ +0\.\d+ │ boat ",
+    "docs/long-documents.md": r"^Fare$",
+    "docs/operations.md": r"^1 scored in \d+ ms$",
+    "docs/text.md": r"\A\d\.\d\d  fare: The ferry costs four euros\.$",
+    "docs/tuning.md": r"\A(\d of 10 missed; \d+ scored; (proved|likely)\n){3}\Z",
 }
 """What a page prints, where it says so."""
 
