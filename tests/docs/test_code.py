@@ -111,7 +111,7 @@ PRINTED = {
     "docs/long-documents.md": r"^Fare$",
     "docs/operations.md": r"^1 scored in \d+ ms$",
     "docs/text.md": r"\A\d\.\d\d  fare: The ferry costs four euros\.$",
-    "docs/tuning.md": r"\A(\d of 10 missed; \d+ scored; (proved|likely)\n){3}\Z",
+    "docs/tuning.md": r"\A(\d of 10 missed; \d+ scored; proved: (True|False)\n){3}\Z",
 }
 """What a page prints, where it says so."""
 
