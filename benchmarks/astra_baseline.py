@@ -57,3 +57,24 @@ async def search(
         ).to_list()
         contents = {row["doc_id"]: row["content"] for row in found}
     return [(doc_id, scores[doc_id], contents[doc_id]) for doc_id in top]
+
+
+async def load(
+    database: AsyncDatabase, name: str, rows: list[dict[str, str]], matrices: list[np.ndarray]
+) -> None:
+    """Write documents and their token vectors, 50 rows to a request, as many at a time as astrapy sends by default."""
+    tokens, docs = database.get_table(f"{name}_tokens"), database.get_table(f"{name}_docs")
+    async with tokens, docs:
+        await tokens.insert_many(
+            [
+                {
+                    "doc_id": row["doc_id"],
+                    "generation": 1,
+                    "token_id": i,
+                    "token_embedding": DataAPIVector(vector.tolist()),
+                }
+                for row, matrix in zip(rows, matrices, strict=True)
+                for i, vector in enumerate(matrix)
+            ]
+        )
+        await docs.insert_many(rows)
