@@ -16,6 +16,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 from rich.console import Console
 from rich.table import Table
@@ -45,10 +46,10 @@ def faults(n: int, seed: int) -> Figures:
     return asyncio.run(run_faults(n, 60, seed))
 
 
-def interleavings(n: int, seed: int) -> Figures:
+def interleavings(n: int, seed: int, scheme: str = "tokens") -> Figures:
     from tests.stores.test_astra_two_clients import run_interleavings
 
-    found = asyncio.run(run_interleavings(n, seed=seed))
+    found = asyncio.run(run_interleavings(n, seed=seed, scheme=scheme))
     figures = Figures(cases=found.interleavings)
     figures.counts["requests"] = found.requests
     for kind, texts in (("wrong", found.mixtures), ("lost", found.lost)):
@@ -86,6 +87,11 @@ SUITES: dict[str, tuple[str, int, Callable[[int, int], Figures]]] = {
     "writers": ("documents by 8 writing processes", 500, writers),
     "faults": ("faults of the Data API, injected", 240, faults),
     "interleavings": ("interleavings of two clients on Astra", 1000, interleavings),
+    "vectors": (
+        "the same with document vectors, and fits among them",
+        1000,
+        partial(interleavings, scheme="fitted"),
+    ),
     "changes": ("changes at random, two stores beside a dict", 10_000, changes),
     "index files": ("damaged or hostile search index files", 10_000, index_files),
     "documents": ("damaged SQLite files", 2000, documents),

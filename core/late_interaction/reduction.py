@@ -53,6 +53,7 @@ class Reduction:
         constant: the value of the constant feature.
         sample: (n, dim) float32, the token vectors that the regression is made on, rounded likewise.
         mean: (width,) float32, what is subtracted from every document's vector.
+        provisional: it was fitted to few documents, and should be fitted again once there are more.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -71,9 +72,12 @@ class Reduction:
         constant: float,
         sample: FloatMatrix,
         mean: NDArray[np.float32],
+        *,
+        provisional: bool = False,
     ) -> None:
         self.centroids, self.thresholds, self.constant = centroids, thresholds, constant
         self.sample, self.mean = sample, mean
+        self.provisional = provisional
 
     @property
     def width(self) -> int:
@@ -108,7 +112,8 @@ class Reduction:
             "constant": np.array([self.constant], np.float32),
             "mean": self.mean,
         }
-        return save(tensors, metadata={"algorithm": _ALGORITHM})
+        provisional = {"provisional": "yes"} if self.provisional else {}
+        return save(tensors, metadata={"algorithm": _ALGORITHM, **provisional})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Reduction:
@@ -138,6 +143,7 @@ class Reduction:
                 float(tensors["constant"][0]),
                 unpack(tensors["sample"].tobytes()),
                 tensors["mean"],
+                provisional="provisional" in header["__metadata__"],
             )
         except (SafetensorError, KeyError, IndexError, ValueError) as error:
             raise StoreError(f"the reduction to document vectors is damaged: {error}.") from None

@@ -109,6 +109,7 @@ async def test_a_service_that_comes_back_in_time_is_waited_for(server, monkeypat
 def test_the_waits_are_those_of_the_documentation():
     assert (patience.LOADING_S, patience.SEARCHING_S) == (60, 15)
     assert (Limits().first_wait_s, Limits().longest_wait_s) == (0.25, 5)
+    assert [Limits().wait_s(number) for number in (0, 1, 4, 5, 10_000)] == [0.25, 0.5, 4, 5, 5]
     # A hanging request leaves time for another one, in a search too.
     assert [patience.Patience(for_s).timeout_s(20) for for_s in (60, 15, 0)] == [20, 7.5, 20]
 

@@ -320,8 +320,7 @@ class DataApiClient:
                 if number >= self._retries:
                     break
                 patience.lost_since.setdefault(request, sent_at)
-                longest_s = min(self._limits.longest_wait_s, self._limits.first_wait_s * 2**number)
-                wait_s = max(failure.wait_s, random.uniform(0, longest_s))  # noqa: S311
+                wait_s = max(failure.wait_s, random.uniform(0, self._limits.wait_s(number)))  # noqa: S311
                 left_s = patience.left_s - wait_s
                 if left_s <= 0:
                     break

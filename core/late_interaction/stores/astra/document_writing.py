@@ -40,7 +40,9 @@ from late_interaction.stores.astra.rows import (
 from late_interaction.stores.astra.schema import Tables
 from late_interaction.types import FloatMatrix, RaggedTokens
 
-_STATE = (*EXISTS, "generation", "reduction", "vector_of")
+MATRIX = (*EXISTS, "generation", "packed")
+"""The columns that a document's vector is made of."""
+_STATE = (*EXISTS, "generation", "vector_of")
 """The columns that tell whether a row's vector is that of its document."""
 
 
@@ -144,16 +146,27 @@ class DocumentWriter(RowWriter):
 
     # --- vectors that are written later
 
-    async def write_vectors(self, doc_ids: Sequence[str], generation: int, reduction: Reduction) -> None:
-        """Write vectors by a reduction into the rows of documents, made of the packed matrices that stand there."""
+    async def write_vectors(
+        self, doc_ids: Sequence[str], generation: int, reduction: Reduction, read: Sequence[Row] = ()
+    ) -> None:
+        """Write vectors by a reduction into the rows of documents, made of the packed matrices that stand there.
+
+        Args:
+            doc_ids: of the documents.
+            generation: names the reduction.
+            reduction: makes the vectors.
+            read: the documents' `MATRIX` columns, if the caller has read them. Those that have changed since are read
+                again.
+        """
         async with self._exclusive(doc_ids):
-            remaining = list(doc_ids)
+            rows, remaining = read, list(doc_ids)
             for _ in range(MOST_ROUNDS):
-                rows = await self._reader.rows(remaining, (*_STATE, "packed"))
-                await self._send_vectors(list(rows.values()), generation, reduction)
-                remaining = await self._not_right(list(rows))
+                rows = rows or list((await self._reader.rows(remaining, MATRIX)).values())
+                await self._send_vectors(rows, generation, reduction)
+                remaining = await self._not_right([row["doc_id"] for row in rows])
                 if not remaining:
                     return
+                rows = ()
         raise StoreError(
             f"The vectors of {len(remaining)} documents of {self._location} are not written after {MOST_ROUNDS} "
             f"attempts, for example of {remaining[0]!r}: other clients keep changing them."

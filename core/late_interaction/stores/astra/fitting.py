@@ -26,11 +26,12 @@ from late_interaction.packing import unpack_many
 from late_interaction.reduction import SAMPLE_PER_FEATURE, Reduction, fit
 from late_interaction.stores.astra.client import DataApiClient, Row
 from late_interaction.stores.astra.document_searching import other_than
-from late_interaction.stores.astra.document_writing import DocumentWriter
+from late_interaction.stores.astra.document_writing import MATRIX, DocumentWriter
 from late_interaction.stores.astra.limits import Limits
-from late_interaction.stores.astra.reading import EXISTS, Reader
+from late_interaction.stores.astra.reading import Reader
 from late_interaction.stores.astra.reductions import Reductions, Size
 from late_interaction.stores.astra.rows import DOCUMENT, document_of, is_whole, matrix_of
+from late_interaction.stores.astra.scaling import GROWS_FROM, GROWS_TO
 from late_interaction.stores.astra.schema import Tables
 from late_interaction.types import FloatMatrix
 
@@ -83,12 +84,14 @@ class Fitter:
         return bool(self._reductions.fitted.live)
 
     async def wrote(self, n: int) -> None:
-        """Take into account that `n` documents were written, and fit the first reduction if there are enough now."""
+        """Take into account that `n` documents were written, and fit once there are as many as a fit looks at.
+
+        Where there are fewer, `settle` fits at the end of the load, so that a long one is fitted once.
+        """
         self._written += n
-        if self._reductions.fitted.live or self.about < self._limits.fitted_from:
-            return
         try:
-            await self.fit_first()
+            async with self._one_at_a_time:
+                await self._fit_if_due(self._limits.fitted_on, show_progress=False)
         except StoreError as error:  # The documents are written, and that is what was asked for.
             logger.warning(
                 "The document vectors of %s are not fitted: %s Searches score every document until the next write "
@@ -96,13 +99,6 @@ class Fitter:
                 self._location,
                 error,
             )
-
-    async def fit_first(self) -> None:
-        """Fit the first reduction if there are enough documents, and no other client has begun."""
-        async with self._one_at_a_time:
-            if (await self._reductions.refresh()).live or not await self._is_large():
-                return
-            await self._fit(None, show_progress=False)
 
     async def fit(self, sample: FloatMatrix | None, *, show_progress: bool = False) -> dict[str, Any]:
         """Fit a reduction to the documents that are there, in place of the one in use, and write all vectors.
@@ -115,32 +111,55 @@ class Fitter:
             StoreError: there is no document with vectors.
         """
         async with self._one_at_a_time:
-            return await self._fit(sample, show_progress=show_progress)
+            return await self._fit(await self._some_rows(), sample, show_progress=show_progress)
 
     async def settle(self, *, show_progress: bool = False) -> dict[str, Any]:
-        """Finish what is unfinished: the first fit, a fit that broke off, documents without a vector, the size."""
+        """Finish what is unfinished: a fit that is due or broke off, documents without a vector, the size."""
         async with self._one_at_a_time:
+            if done := await self._fit_if_due(self._limits.fitted_from, show_progress=show_progress):
+                return done
             fitted = await self._reductions.refresh()
             await self._note_size()
-            if not fitted.live:
-                if not await self._is_large():
-                    return {}
-                return await self._fit(None, show_progress=show_progress)
-            written = await self._finish(show_progress=show_progress)
+            written = await self._finish((), show_progress=show_progress) if fitted.live else 0
             return {"vectors": written} if written else {}
 
     # --- one fit
 
-    async def _fit(self, sample: FloatMatrix | None, *, show_progress: bool) -> dict[str, Any]:
-        await self._begin(sample)
-        written = await self._finish(show_progress=show_progress)
+    async def _fit_if_due(self, least: int, *, show_progress: bool) -> dict[str, Any]:
+        """Fit if there are `least` documents and no reduction, or enough for a better one; return what was done."""
+        if self.about < least or not await self._may_be_due():
+            return {}
+        await self._reductions.refresh()
+        if not await self._may_be_due():  # Another client has fitted meanwhile.
+            return {}
+        rows = await self._some_rows()
+        if len(rows) < (self._limits.fitted_on if self.is_fitted else least):
+            self._written = 0
+            await self._reductions.set_size(Size(len(rows)))
+            return {}
+        return await self._fit(rows, None, show_progress=show_progress)
+
+    async def _may_be_due(self) -> bool:
+        """Tell whether there is no reduction; or a provisional one, and perhaps enough documents for a better one."""
+        fitted = self._reductions.fitted
+        if not fitted.live:
+            return True
+        if fitted.next is not None or self.about < self._limits.fitted_on:
+            return False
+        reduction = await self._reductions.get(fitted.live[-1])
+        return reduction is not None and reduction.provisional
+
+    async def _fit(
+        self, rows: Sequence[Row], sample: FloatMatrix | None, *, show_progress: bool
+    ) -> dict[str, Any]:
+        await self._begin(rows, sample)
+        written = await self._finish(rows, show_progress=show_progress)
         self._written = 0
         await self._reductions.set_size(Size(written))
         return {"fitted": True, "vectors": written}
 
-    async def _begin(self, sample: FloatMatrix | None) -> None:
-        """Fit a reduction, and make it the next one."""
-        rows = await self._some_rows()
+    async def _begin(self, rows: Sequence[Row], sample: FloatMatrix | None) -> None:
+        """Fit a reduction to documents, and make it the next one."""
         if not rows:
             raise StoreError(f"There is no document in {self._location} to fit document vectors to.")
         documents = unpack_many([matrix_of(row) for row in rows], self._tables.dim)
@@ -151,6 +170,7 @@ class Fitter:
             chosen = np.random.default_rng(0).permutation(len(own))[: wanted - len(tokens)]
             tokens = np.concatenate([tokens, own[chosen]])
         reduction = await asyncio.to_thread(fit, documents, tokens, width=self._tables.width or 0)
+        reduction.provisional = sample is None and len(rows) < self._limits.fitted_on
         await self._reductions.add(self._writer.next_generation(), reduction)
 
     async def _some_rows(self) -> list[Row]:
@@ -178,8 +198,12 @@ class Fitter:
                     break
         return np.concatenate(found)
 
-    async def _finish(self, *, show_progress: bool) -> int:
+    async def _finish(self, rows: Sequence[Row], *, show_progress: bool) -> int:
         """Write vectors until all documents have one of the newest reduction, and it is the current one.
+
+        Args:
+            rows: of documents whose vectors are to be written first, with their matrices.
+            show_progress: show a progress bar.
 
         Returns:
             How many were written.
@@ -193,11 +217,12 @@ class Fitter:
             reduction = await self._reductions.get(newest)
             if reduction is None:
                 if fitted == before:  # Its parts are gone, and nobody is about to name another one.
-                    await self._begin(None)
+                    await self._begin(await self._some_rows(), None)
                 before = fitted
                 continue
             but = fitted.live if fitted.next is None else (newest,)
-            written += await self._fill(newest, reduction, but, show_progress=show_progress)
+            written += await self._fill(newest, reduction, but, rows, show_progress=show_progress)
+            rows = ()
             if fitted.next is None:
                 return written
             await self._reductions.commit(newest)
@@ -207,46 +232,53 @@ class Fitter:
         )
 
     async def _fill(
-        self, generation: int, reduction: Reduction, but: Sequence[int], *, show_progress: bool
+        self,
+        generation: int,
+        reduction: Reduction,
+        but: Sequence[int],
+        rows: Sequence[Row],
+        *,
+        show_progress: bool,
     ) -> int:
-        """Write the vectors of all documents whose vectors are of none of the reductions `but`; return how many."""
+        """Write the vectors of `rows`, and of all documents whose vectors are of none of the reductions `but`.
+
+        Returns:
+            How many were written.
+        """
+
+        async def write(some: Sequence[Row]) -> int:
+            await self._writer.write_vectors([row["doc_id"] for row in some], generation, reduction, some)
+            bar.update(len(some))
+            return len(some)
+
         written = 0
         total = self._reductions.size.about or None
         with tqdm(desc="Document vectors", unit="doc", total=total, disable=not show_progress) as bar:
             for _ in range(_PASSES):
                 found = 0
-                pages = self._client.pages(self._tables.docs, EXISTS, where=other_than(but))
-                async for page in pages:
-                    doc_ids = [row["doc_id"] for row in page if is_whole(row, EXISTS)]
-                    await self._writer.write_vectors(doc_ids, generation, reduction)
-                    found += len(doc_ids)
-                    bar.update(len(doc_ids))
+                for first in range(0, len(rows), self._limits.ids):
+                    found += await write(rows[first : first + self._limits.ids])
+                rows = ()
+                async for page in self._client.pages(self._tables.docs, MATRIX, where=other_than(but)):
+                    found += await write([row for row in page if is_whole(row, MATRIX)])
                 if not found:
                     break
                 written += found
         return written
 
-    # --- how many documents there are
-
-    async def _is_large(self) -> bool:
-        """Tell whether there are enough documents to fit; they are counted, up to there."""
-        n = 0
-        async with aclosing(self._reader.matching(None, ())) as rows:
-            async for row in rows:
-                n += row["n_tokens"] > 0
-                if n >= self._limits.fitted_from:
-                    return True
-        self._written = 0
-        await self._reductions.set_size(Size(n))
-        return False
-
     async def _note_size(self) -> None:
-        """Add what this client wrote to the index's size, and count anew once half of it is not counted."""
+        """Add what this client wrote to the index's size; where it matters, count anew once half is not counted."""
         written, self._written = self._written, 0
         if not written:
             return
         size = self._reductions.size
         size = Size(size.counted, size.since + written)
-        if size.since > size.counted // 2 and size.about >= self._limits.fitted_from:
-            size = Size(await self._reader.count(None))
+        if size.since > size.counted // 2 and size.counted < GROWS_TO and size.about > GROWS_FROM:
+            n = 0
+            async with aclosing(self._reader.matching(None, ())) as rows:
+                async for _ in rows:
+                    n += 1
+                    if n == GROWS_TO:
+                        break
+            size = Size(n)
         await self._reductions.set_size(size)

@@ -51,6 +51,10 @@ class Limits:
     first_wait_s: float = 0.25
     longest_wait_s: float = 5.0
 
+    def wait_s(self, number: int) -> float:
+        """Return how long to wait at most after so many repetitions: hours of them are more than a float can double."""
+        return min(self.longest_wait_s, self.first_wait_s * 2.0 ** min(number, 100))
+
 
 DOCUMENT_BYTES = 10 * 1024 * 1024
 """The largest document's row: what the service documents for one field."""

@@ -17,13 +17,18 @@ TOKENS_SCALING = Scaling(
 )
 
 
+GROWS_FROM, GROWS_TO = 5_000, 60_000
+"""Between so many documents it matters how many there are: with more, the lists are as long as they can be."""
+
+
 def documents_scaling(n_documents: int) -> Scaling:
     """Return the scaling with document vectors, for a collection of about so many documents.
 
-    Fitted by benchmarks/document_vectors.py growth: the exact top 10 are among the candidates in .99 of cases up to 20,000
-    documents and in .98 at 50,000. From 43,000 documents on they are the 1,000 that the service lists at most; at 100,000
-    they have .965.
+    Fitted by benchmarks/document_vectors.py: the exact top 10 are among the candidates in .99 of cases up to 20,000
+    documents and in .98 at 50,000. From 43,000 documents on, a search for 10 has the 1,000 that the service lists at
+    most; at 100,000 documents they have .965.
     """
-    grown = max(1.0, n_documents / 5000) ** 0.75
+    grown = min(max(GROWS_FROM, n_documents), GROWS_TO) / GROWS_FROM
+    grown **= 0.75
     coefficients = (150 * grown, 5 * grown, 0.0)
     return Scaling(ann_tokens=coefficients, maxsim_candidates=coefficients, max_ann_tokens=MAX_ANN_ROWS)
