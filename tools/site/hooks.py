@@ -6,6 +6,8 @@ The links of a page lead to files of the checkout, as they do on a forge. On the
 from __future__ import annotations
 
 import base64
+import html
+import json
 import os
 import posixpath
 import re
@@ -19,7 +21,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
-SHOWN = ["*.md", "benchmarks/*.md", "examples/README.md", "examples/*/README.md", "notebooks/*.ipynb"]
+SHOWN = ["*.md", "benchmarks/*.md", "notebooks/*.ipynb"]
 """Files from outside of docs/ that are part of the site, below checkout/."""
 _PLAIN = "%%{init: {'theme': 'neutral', 'fontFamily': 'sans-serif'}}%%\n"
 _ALT = "Diagram; the text below says the same"
@@ -45,9 +47,36 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages from outside of docs/."""
     for pattern in SHOWN:
         for path in sorted(ROOT.glob(pattern)):
-            place = f"checkout/{path.relative_to(ROOT).as_posix()}"
-            files.append(File.generated(config, place, abs_src_path=str(path)))
+            place = site_place(path.relative_to(ROOT).as_posix())
+            text = path.read_text(encoding="utf-8")
+            files.append(
+                File.generated(
+                    config, place, content=from_notebook(text) if path.suffix == ".ipynb" else text
+                )
+            )
     return files
+
+
+def from_notebook(text: str) -> str:
+    """Return a notebook with what it printed, as Markdown."""
+    parts = []
+    for cell in json.loads(text)["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        parts += [shown(output) for output in cell.get("outputs", [])]
+    return "\n\n".join(parts)
+
+
+def shown(output: dict[str, Any]) -> str:
+    """Return an output of a notebook's cell, in the richest of its forms that a page can show."""
+    data = {
+        kind: "".join(value) for kind, value in output.get("data", {"text/plain": output.get("text")}).items()
+    }
+    if "image/png" in data:
+        return f'<img alt="What the cell draws" src="data:image/png;base64,{data["image/png"].strip()}">'
+    if "text/html" in data:
+        return f'<div class="output">{data["text/html"]}</div>'
+    return f'<div class="output"><pre>{html.escape(data["text/plain"])}</pre></div>'
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -75,5 +104,6 @@ def checkout_place(place: str) -> str:
 
 
 def site_place(path: str) -> str:
-    """Return the place on the site of a file of the checkout."""
+    """Return the place on the site of a file of the checkout; a notebook becomes a page."""
+    path = re.sub(r"\.ipynb$", ".md", path)
     return path.removeprefix("docs/") if path.startswith("docs/") else f"checkout/{path}"
