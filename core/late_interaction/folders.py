@@ -45,7 +45,11 @@ _DELETED_AT_ONCE = 1000
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """How files are read: the options of `read_rows` of these names."""
+    """How files are read: the options of `read_rows` of these names.
+
+    Raises:
+        ValueError: an option is wrong, or ocrmypdf, which `ocr` needs, is not installed.
+    """
 
     content_column: str | None = None
     id_column: str | None = None
@@ -59,9 +63,13 @@ class ReadOptions:
     password: str | None = field(default=None, repr=False)
     ocr: bool = False
 
+    def __post_init__(self) -> None:
+        for _ in read_rows([], lambda problem: None, **asdict(self)):
+            """There are no rows; it checks the options before anything else is done."""
+
     def fingerprint(self, *, images: bool) -> str:
         """Return a hash of all that changes the rows of a file, but the file and the model."""
-        said = {**asdict(self), "images": images, "reading": _READING}
+        said = {**asdict(self), "dpi": float(self.dpi), "images": images, "reading": _READING}
         del said["pdf_timeout_s"], said["password"]
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:8]
 

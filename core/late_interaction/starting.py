@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Unpack
 
 from late_interaction import demo
-from late_interaction.encoders.auto import DEMO, load_model, model_class
+from late_interaction.encoders.auto import load_model, model_class
 from late_interaction.encoders.base import LateInteractionModel
 from late_interaction.encoders.checkpoint import content_hash
 from late_interaction.encoders.colpali import ColPaliModel
@@ -122,9 +122,9 @@ def model_of(spec: IndexSpec, option: str = "model=") -> str:
     absent = ""
     try:
         if content_hash(demo.model_folder()) == content:
-            return DEMO
+            return demo.DEMO
     except MissingExtraError as error:
-        absent = f" If it was {DEMO!r}: {error}"
+        absent = f" If it was {demo.DEMO!r}: {error}"
     raise ModelError(
         f"The index was built with a model in a folder named {name!r}: give it with {option}.{absent}"
     )

@@ -8,10 +8,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from late_interaction import demo
+from late_interaction import ColBERTModel, LateInteractionPipeline, SyncPipeline, demo
 from late_interaction.cli._results import excerpt
 from late_interaction.cli._shared import print_json
 from tests.support.commands import run, run_json
@@ -78,7 +79,9 @@ def test_index_search_info(db: str, docs: Path, model: str) -> None:
     assert info["spec"]["pooling"]["factor"] == 2
     table = run("info", "--db", db)
     assert table.exit_code == 0
-    assert "spec.encoder.content" in table.stdout
+    said = {line.split("  ")[0]: line.strip().split("  ")[-1].strip() for line in table.stdout.splitlines()}
+    assert (said["documents"], said["tokens read at once"], said["vectors stored as"]) == ("5", "16", "int8")
+    assert not any("spec" in line or "_" in line.split("  ")[0] for line in table.stdout.splitlines())
 
 
 def test_what_is_printed_is_text_and_no_markup_or_command(tmp_path: Path, model: str) -> None:
@@ -115,9 +118,32 @@ def test_an_excerpt_is_where_most_words_matched() -> None:
     words = [(0, 4), *((text.rindex(word), text.rindex(word) + 4) for word in ("wing", "flow", "heat"))]
     start, end = excerpt(text, words)
     assert "wing flow heat" in text[start:end]
-    assert text[start:end].startswith("filler")
+    assert text[start:end].startswith("filler filler")
+    assert text[start:end].endswith(" filler")
     assert end - start < 300
-    assert excerpt("no match", []) == (0, 240)
+    assert excerpt("no match", []) == (0, 8)
+    assert excerpt(f"{'x' * 239}. ", []) == (0, 241)
+
+
+@pytest.mark.parametrize("text", ["complicated " * 40, "港口在东边。渡轮每天早上离开。" * 40, "x" * 900])
+def test_an_excerpt_ends_at_words(text: str) -> None:
+    place = len(text) // 2 // 12 * 12
+    start, end = excerpt(text, [(place, place + 5)])
+    assert 150 < end - start < 320
+    assert start <= place
+    assert end >= place + 5
+    if " " in text:
+        assert set(text[start:end].split()) == {"complicated"}
+
+
+def test_a_text_that_was_cut_says_so(tmp_path: Path, model: str) -> None:
+    text = "cat " * 12 + "flow of heat over the wing " * 20
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": text}))
+    db = ("--db", tmp_path / "db", "--model", model)
+    run("index", tmp_path / "a.jsonl", *db, code=0)
+    shown = run("search", "cat", *db, code=0).stdout
+    assert re.search(r"│ cat cat", shown)
+    assert re.search(r"(wing|flow|of|heat|over|the)… +│", shown)
 
 
 @pytest.mark.slow
@@ -205,6 +231,137 @@ def test_index_again_needs_no_model(db: str, docs: Path, model: str, monkeypatch
     assert run_json("index", moved, "--db", db, "--prune")["deleted"] == ["j0", "j1", "j2"]
     assert run_json("info", "--db", db)["documents"] == 2
     assert str(docs.parent) not in json.dumps([run_json("info", "--db", db)["spec"]])
+
+
+PROGRAM = """
+import sys
+from late_interaction.cli import app
+app(sys.argv[1:], standalone_mode=False)
+loaded = {"torch", "transformers", "sentence_transformers", "sklearn"} & sys.modules.keys()
+assert not loaded, loaded
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("named", [None, "its folder", "demo"])
+def test_what_needs_no_model_imports_none(
+    named: str | None, docs: Path, model: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if named == "demo":
+        encoder = ColBERTModel(request.getfixturevalue("minilm").model_name, device="cpu")
+    else:
+        encoder = ColBERTModel(model, device="cpu")
+    db = tmp_path / "db of python"
+    with SyncPipeline(db, encoder) as pipeline:
+        pipeline.sync(docs)
+    given = {None: (), "its folder": ("--model", model), "demo": ("--model", "demo")}[named]
+    for arguments in (
+        ("index", docs, "--db", db, "--prune", *given),
+        ("search", "wing", "--db", db, "--mode", "lexical", *given),
+    ):
+        command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert ("2 files: 2 unchanged." in done.stdout) or ("by the words alone" in done.stdout)
+
+
+def fail(*_: object, **__: object) -> None:
+    raise AssertionError("the model was loaded")
+
+
+@pytest.fixture
+def without_model(db: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("index", "search", "explain"):
+        monkeypatch.setattr(sys.modules[f"late_interaction.cli.{name}"], "load_model", fail)
+
+
+@pytest.mark.usefixtures("without_model")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("search", " "), "empty or only white space"),
+        (("search", "x", "--filter", '{"a": {"$foo": 1}}'), "there is no operator '$foo'"),
+        (("search", "x", "--lexical-weight", "0.5"), 'lexical_weight goes with mode="hybrid"'),
+        (("explain", "", "j0"), "empty or only white space"),
+        (("explain", "wing", "nothing"), "There is no document 'nothing'"),
+        (("index", "DOCS", "--encoding", "utf-99"), "utf-99"),
+        (("index", "DOCS", "--delimiter", "ab"), "a delimiter is one character"),
+        (
+            ("index", "DOCS", "--overlap", "1", "--db", "DOCS/notes.md"),
+            "is a file, and an index is in a folder",
+        ),
+        (("index", "DOCS", "--db", "DOCS/notes.md/deeper"), "is a file, and an index is in a folder"),
+        (("index", "EMPTY", "--db", "DOCS/new"), "There is no file of a kind that is read"),
+    ],
+)
+def test_what_is_wrong_is_said_before_a_model_is_loaded(
+    arguments: tuple[str, ...], message: str, db: str, docs: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    given = [one.replace("DOCS", str(docs)).replace("EMPTY", str(tmp_path / "empty")) for one in arguments]
+    result = run(*given, *(() if "--db" in given else ("--db", db)), code=1)
+    assert message in " ".join(result.stderr.split())
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.usefixtures("without_model")
+def test_a_folder_that_cannot_be_written_is_said_before_a_model_is_loaded(docs: Path, tmp_path: Path) -> None:
+    (closed := tmp_path / "closed").mkdir(mode=0o500)
+    assert "cannot be written" in run("index", docs, "--db", closed / "db", code=1).stderr
+
+
+@pytest.mark.usefixtures("without_model")
+def test_words_are_searched_for_without_a_model(db: str) -> None:
+    assert run_json("search", "wing", "--db", db, "--mode", "lexical")["results"]
+
+
+def test_questions_are_taken_one_after_another(db: str, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[object] = []
+    module = sys.modules["late_interaction.cli.search"]
+    load = module.load_model
+    monkeypatch.setattr(module, "load_model", lambda *given: (loaded.append(given), load(*given))[1])
+    command = ("search", "-i", "--db", db, "--model", model, "-k", 1)
+    asked = run(*command, "--json", code=0, stdin="wing\n\n flow \n")
+    answers = [json.loads(line) for line in asked.stdout.splitlines()]
+    assert [answer["query"] for answer in answers] == ["wing", "flow"]
+    assert len(loaded) == 1
+    lines = run(*command, "--plain", code=0, stdin="wing\nflow\n").stdout.splitlines()
+    assert [line.split("\t")[0] for line in lines] == ["question", "wing", "flow"]
+    for both in (("wing", "-i"), ()):
+        assert "give a question, or -i" in run("search", *both, "--db", db, code=2).output
+
+
+def test_a_question_that_cannot_be_answered_does_not_end_the_others(
+    db: str, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = LateInteractionPipeline.search
+
+    def or_fail(self: LateInteractionPipeline, query: str, *given: Any, **options: Any) -> Any:
+        if query == "bad":
+            raise ValueError("not this one.")
+        return search(self, query, *given, **options)
+
+    monkeypatch.setattr(LateInteractionPipeline, "search", or_fail)
+    command = ("search", "--db", db, "--model", model, "--json")
+    asked = run(*command, "-i", code=0, stdin="bad\nwing\n")
+    assert "Error: not this one." in asked.stderr
+    assert json.loads(asked.stdout)["query"] == "wing"
+    run(*command, "bad", code=1)
+
+
+def test_plain_output_is_tab_separated(db: str, model: str) -> None:
+    lines = run(
+        "search", "wing", "--db", db, "--model", model, "-k", 2, "--plain", code=0
+    ).stdout.splitlines()
+    rows = [line.split("\t") for line in lines]
+    assert rows[0] == ["score", "id", "place", "text"]
+    assert [len(row) for row in rows] == [4, 4, 4]
+    assert float(rows[1][0]) >= float(rows[2][0])
+    said = dict(line.split("\t") for line in run("info", "--db", db, "--plain", code=0).stdout.splitlines())
+    assert said["documents"] == "5"
+    words = run("explain", "wing", rows[1][1], "--db", db, "--model", model, "--plain", code=0).stdout
+    assert [line.split("\t")[0] for line in words.splitlines()][:2] == ["word", "wing"]
+    assert "not both" in run("info", "--db", db, "--plain", "--json", code=2).output
 
 
 def test_delete_asks_and_tells_how_many(db: str) -> None:

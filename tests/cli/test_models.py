@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from late_interaction import ColBERTModel, demo
 from late_interaction.cli import app
 from late_interaction.cli._shared import DEFAULT_MODEL
-from late_interaction.encoders.auto import DEMO
+from late_interaction.demo import DEMO
 from late_interaction.encoders.colpali_families import FAMILIES
 from late_interaction.encoders.registry import KNOWN_MODELS
 from tests.support import checkpoints, commands
@@ -45,6 +45,24 @@ def test_the_table_names_every_model_whole() -> None:
         if model.score is not None:
             assert line.rstrip().endswith(f"{model.score.benchmark} {model.score.value:.1f}")
     assert "None" not in result.stdout
+
+
+def test_a_narrow_terminal_has_whole_headings_and_names() -> None:
+    lines = run(columns=80).stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "  family       dim   size   licence        languages      quality" in lines
+    for model in KNOWN_MODELS:
+        details = lines[lines.index(model.name) + 1]
+        assert model.family in details
+        assert (model.licence or "–") in details
+        assert model.score is None or details.endswith(f"{model.score.benchmark} {model.score.value:.1f}")
+
+
+def test_plain_has_a_line_for_each_model() -> None:
+    headings, *rows = [line.split("\t") for line in run("--plain").stdout.splitlines()]
+    assert sorted(row[0] for row in rows) == sorted(model.name for model in KNOWN_MODELS)
+    assert {len(row) for row in rows} == {len(headings)}
+    assert (headings[-1], {row[-1] for row in rows}) == ("documents", {"text", "images"})
 
 
 def test_json_has_what_the_table_has_and_the_sources() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import typer
@@ -66,6 +66,21 @@ class CleanFormatter(logging.Formatter):
 def note(message: str) -> None:
     """Print a line on stderr, above a progress bar."""
     tqdm.write(printable(message), file=sys.stderr)
+
+
+def asked() -> Iterator[str]:
+    """Yield questions: those of a terminal until an empty line, Ctrl-D or Ctrl-C; else each line of stdin.
+
+    On a terminal the arrow keys edit a question and bring earlier ones back, where Python has readline.
+    """
+    if not sys.stdin.isatty():
+        yield from filter(None, map(str.strip, sys.stdin))
+        return
+    with suppress(ImportError):
+        import readline  # noqa: F401 - input() uses it
+    with suppress(EOFError, KeyboardInterrupt):
+        while text := input("> " if sys.stdout.isatty() else "").strip():
+            yield text
 
 
 @contextmanager

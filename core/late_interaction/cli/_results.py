@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,14 @@ from late_interaction.cli._shared import out
 from late_interaction.encoders.base import LateInteractionModel
 from late_interaction.encoders.colbert import ColBERTModel
 from late_interaction.explain import Span, matched_words
+from late_interaction.explain.words import word_spans
 from late_interaction.printable import printable
 from late_interaction.stems import word_hits
 from late_interaction.types import SearchResult, SearchResults, SearchStats
 
 _EXCERPT = 240
 _LEAD = 60
+_LONGEST_WORD = 60
 
 
 def print_results(
@@ -29,6 +31,7 @@ def print_results(
     *,
     label: Callable[[SearchResult], str],
     shown: Callable[[str, Sequence[Span]], Span],
+    cut: bool = True,
 ) -> None:
     """Print a table of score, label and part of each text; for a text model the words that matched stand out.
 
@@ -38,29 +41,41 @@ def print_results(
         model: the encoder it was found with.
         label: what to call a result.
         shown: which part of a text to show, given the words that matched.
+        cut: put "…" where a text goes on.
     """
     title = Text(printable(query), style="bold")
     table = Table(title=title, title_justify="left", caption=_caption(results.stats), caption_justify="left")
     table.add_column("Score", justify="right", no_wrap=True)
     table.add_column("Document", max_width=42, overflow="fold")
     texts = [result.content for result in results]
-    if isinstance(model, ColBERTModel):
-        table.add_column("Text, matching words marked")
-        matched = matched_words(model, query, texts) if texts else []
-        if results.stats.mode != "late":
-            matched = [
-                sorted({*words, *hits}) for words, hits in zip(matched, word_hits(query, texts), strict=True)
-            ]
-    else:
-        table.add_column("Text, or what stands for an image")
-        matched = [[] for _ in texts]
+    matched: list[list[Span]] = [[] for _ in texts]
+    if isinstance(model, ColBERTModel) and texts:
+        matched = matched_words(model, query, texts)
+    if results.stats.mode != "late":
+        hits = word_hits(query, texts)
+        matched = [sorted({*words, *more}) for words, more in zip(matched, hits, strict=True)]
+    is_marked = out.color_system is not None and any(matched)
+    heading = "Text, or what stands for an image" if model.supports_images else "Text"
+    table.add_column(f"{heading}, matching words marked" if is_marked else heading)
     for result, words in zip(results, matched, strict=True):
-        start, end = shown(result.content, words)
         text = Text(printable(result.content))
         for word in words:
             text.stylize("bold yellow", *word)
-        table.add_row(f"{result.score:.2f}", Text(printable(label(result)), style="cyan"), text[start:end])
+        start, end = shown(result.content, words)
+        before, behind = ("…" if cut and more else "" for more in (start > 0, end < len(text)))
+        part = Text(before) + text[start:end] + Text(behind)
+        table.add_row(f"{result.score:.2f}", Text(printable(label(result)), style="cyan"), part)
     out.print(table)
+
+
+PLAIN = ("question", "score", "id", "place", "text")
+"""Headings of `results_plain`."""
+
+
+def results_plain(question: str, results: SearchResults) -> Iterator[tuple[str, ...]]:
+    """Yield the values of each result for `print_plain`, the text whole."""
+    for result in results:
+        yield question, f"{result.score:.6g}", result.doc_id, place(result), result.content
 
 
 def results_json(query: str, results: SearchResults) -> dict[str, Any]:
@@ -85,10 +100,17 @@ def place(result: SearchResult) -> str:
 
 
 def excerpt(text: str, words: Sequence[Span]) -> Span:
-    """Return the part of a text with most of the words that matched."""
+    """Return the part of a text with most of the words that matched, from the start of a word to the end of one."""
     starts = [max(0, start - _LEAD) for start, _ in words] or [0]
     start = max(starts, key=lambda start: sum(start <= a and b <= start + _EXCERPT for a, b in words))
-    return text.rfind(" ", 0, start) + 1, start + _EXCERPT
+    end = start + _EXCERPT
+    near = max(0, start - _LONGEST_WORD)
+    spans = [(near + a, near + b) for a, b in word_spans(text[near : end + _LONGEST_WORD])]
+    if start:
+        start = next((a for a, _ in spans if start <= a < end), start)
+    if text[end:].strip():
+        return start, max((b for _, b in spans if start < b <= end), default=end)
+    return start, len(text)
 
 
 def first_line(text: str, _words: Sequence[Span]) -> Span:

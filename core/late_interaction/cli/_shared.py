@@ -6,7 +6,7 @@ import datetime as dt
 import json
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Unpack
@@ -16,8 +16,9 @@ from rich.text import Text
 
 from late_interaction import demo
 from late_interaction.cli._console import CleanConsole
-from late_interaction.encoders.auto import DEMO, demo_model, model_class
+from late_interaction.encoders.auto import model_class
 from late_interaction.encoders.base import LateInteractionModel
+from late_interaction.encoders.checkpoint import content_hash
 from late_interaction.encoders.colbert import ColBERTModel
 from late_interaction.encoders.colpali import ColPaliModel
 from late_interaction.errors import IndexNotFoundError, LateInteractionError, ModelError
@@ -27,7 +28,7 @@ from late_interaction.printable import printable
 from late_interaction.starting import DEFAULT_MODEL, model_of, model_options
 from late_interaction.stores.base import Store
 from late_interaction.stores.opening import ASTRA, open_store
-from late_interaction.types import CandidatesBy, IndexSpec
+from late_interaction.types import CandidatesBy, FloatMatrix, IndexSpec
 
 logger = logging.getLogger(__name__)
 out = CleanConsole()
@@ -41,11 +42,17 @@ DeviceOption = Annotated[
     str | None, typer.Option("--device", help="cpu, cuda, mps; the best there is by default.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
+PlainOption = Annotated[
+    bool,
+    typer.Option(
+        "--plain", help="Print tab-separated values: a line of headings, then a line each. For pipes."
+    ),
+]
 ModelOption = Annotated[
     str | None,
     typer.Option(
         "--model",
-        help=f"A model id on the Hugging Face hub, a folder, or {DEMO!r} for the {demo.MODEL_NAME} "
+        help=f"A model id on the Hugging Face hub, a folder, or {demo.DEMO!r} for the {demo.MODEL_NAME} "
         f"of the demo extra, which needs no connection. By default the one that the index was built with; "
         f"for a new index {DEFAULT_MODEL}.",
         show_default=False,
@@ -96,6 +103,24 @@ def report(message: str) -> None:
 def print_json(value: Mapping[str, Any]) -> None:
     """Print a JSON object on stdout, datetimes in ISO 8601; in it every control character is an escape."""
     typer.echo(json.dumps(value, default=dt.datetime.isoformat))
+
+
+def print_plain(rows: Iterable[Iterable[object]]) -> None:
+    """Print rows as tab-separated values on stdout; white space inside a value is one space, and None is nothing."""
+    for row in rows:
+        typer.echo(
+            "\t".join("" if value is None else printable(" ".join(str(value).split())) for value in row)
+        )
+
+
+def check_output(*, as_json: bool, plain: bool) -> None:
+    """Check that one form of output is asked for.
+
+    Raises:
+        typer.BadParameter: both are.
+    """
+    if as_json and plain:
+        raise typer.BadParameter("give --json or --plain, not both.")
 
 
 def store_at(
@@ -196,8 +221,6 @@ def load_model(
         return options if spec is None else model_options(spec, of, device)
 
     with err.status("Loading the model"):
-        if name == DEMO:
-            return demo_model(device=device, **options_of(ColBERTModel))
         try:
             of = model_class(name)
             return of(name, device=device, **options_of(of))
@@ -205,9 +228,49 @@ def load_model(
             if Path(name).is_dir():
                 raise
             raise ModelError(
-                f"{error}\nWithout a connection, give the folder of a model, or --model {DEMO} for "
+                f"{error}\nWithout a connection, give the folder of a model, or --model {demo.DEMO} for "
                 f"{demo.MODEL_NAME}, which the demo extra installs."
             ) from error
+
+
+def is_built_with(spec: IndexSpec, name: str | None) -> bool:
+    """Tell whether a model of this name is the index's own, as far as that can be told without loading it."""
+    if name is None:
+        return True
+    if Path(name).is_dir():
+        folder = Path(name)
+    elif demo.is_demo(name):
+        folder = demo.model_folder()
+    else:
+        return bool(name == spec.encoder.get("model"))
+    return bool(spec.encoder.get("content") == content_hash(folder))
+
+
+class UnloadedModel(LateInteractionModel):
+    """The model that an index was built with, where nothing is encoded, such as in a search by words."""
+
+    def __init__(self, spec: IndexSpec) -> None:
+        self._spec = spec
+        self.dim, self.protected_tokens = spec.dim, spec.pooling["protected_tokens"]
+        self.model_name = str(spec.encoder.get("model", "the model of the index"))
+        self.supports_images = "image_prompt" in spec.encoder
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]:
+        """What the index says of it."""
+        return self._spec.encoder
+
+    def encode_queries(self, queries: Sequence[Any]) -> list[FloatMatrix]:
+        """Refuse: it is not loaded.
+
+        Raises:
+            ModelError: always.
+        """
+        raise ModelError(f"{self.model_name} is not loaded.")
+
+    def encode_documents(self, documents: Sequence[Any]) -> list[FloatMatrix]:
+        """Refuse, as `encode_queries`."""
+        return self.encode_queries(documents)
 
 
 def _names_in(db: Path) -> str:

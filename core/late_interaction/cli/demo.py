@@ -12,16 +12,19 @@ import platformdirs
 import typer
 
 from late_interaction import demo as corpus
-from late_interaction.cli._results import first_line, print_results, results_json
+from late_interaction.cli._console import asked
+from late_interaction.cli._results import PLAIN, first_line, print_results, results_json, results_plain
 from late_interaction.cli._shared import (
     DeviceOption,
     JsonOption,
+    PlainOption,
+    check_output,
     errors_reported,
     load_model,
     out,
     print_json,
+    print_plain,
 )
-from late_interaction.encoders.auto import DEMO
 from late_interaction.encoders.base import LateInteractionModel
 from late_interaction.errors import IndexMismatchError
 from late_interaction.pipeline import LateInteractionPipeline
@@ -49,13 +52,15 @@ def demo(
         bool, typer.Option("--interactive/--no-interactive", help="Take questions afterwards, on a terminal.")
     ] = True,
     as_json: JsonOption = False,
+    plain: PlainOption = False,
 ) -> None:
     """Index the docstrings of this Python's standard library, and ask them something."""
+    check_output(as_json=as_json, plain=plain)
     folder = path or platformdirs.user_cache_path("late-interaction") / "demo"
     store = LocalStore(folder, f"stdlib-{sys.version_info.major}.{sys.version_info.minor}")
     interrupted = "Interrupted. What was indexed is kept; the same command goes on from there."
     with errors_reported(interrupted), asyncio.Runner() as runner:
-        model = load_model(DEMO, device, document_length=DOCUMENT_LENGTH, long_documents="truncate")
+        model = load_model(corpus.DEMO, device, document_length=DOCUMENT_LENGTH, long_documents="truncate")
         pipeline = LateInteractionPipeline(db=store, model=model)
         try:
             indexed = runner.run(_index(pipeline, limit))
@@ -63,6 +68,11 @@ def demo(
             if as_json:
                 answers = [results_json(text, runner.run(pipeline.search(text, k=K))) for text in questions]
                 print_json({"documents": runner.run(pipeline.count()), "answers": answers})
+                return
+            if plain:
+                print_plain([PLAIN])
+                for text in questions:
+                    print_plain(results_plain(text, runner.run(pipeline.search(text, k=K))))
                 return
             out.print(
                 f"{indexed}\nThe model is {corpus.MODEL_NAME}, a plain sentence encoder used in late-interaction "
@@ -72,7 +82,7 @@ def demo(
                 _show(text, runner.run(pipeline.search(text, k=K)), model)
             if interactive and sys.stdin.isatty() and sys.stdout.isatty():
                 out.print("Ask something about the standard library; an empty line ends.")
-                while text := _ask():
+                for text in asked():
                     _show(text, runner.run(pipeline.search(text, k=K)), model)
         finally:
             runner.run(pipeline.aclose())
@@ -97,15 +107,11 @@ async def _index(pipeline: LateInteractionPipeline, limit: int) -> str:
 
 def _show(question: str, results: SearchResults, model: LateInteractionModel) -> None:
     print_results(
-        question, results, model, label=lambda result: str(result.metadata["object"]), shown=first_line
+        question,
+        results,
+        model,
+        label=lambda result: str(result.metadata["object"]),
+        shown=first_line,
+        cut=False,
     )
     out.print()
-
-
-def _ask() -> str:
-    """Ask for the next question; return "" at Ctrl-D and Ctrl-C, which end the demo."""
-    try:
-        return input("> ").strip()
-    except (EOFError, KeyboardInterrupt):
-        out.print()
-        return ""

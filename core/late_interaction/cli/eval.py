@@ -11,16 +11,20 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from late_interaction.cli._shared import (
     DeviceOption,
     JsonOption,
     ModelOption,
+    PlainOption,
+    check_output,
     errors_reported,
     load_model,
     out,
     print_json,
+    print_plain,
 )
 from late_interaction.errors import LateInteractionError
 from late_interaction.evaluation import (
@@ -46,6 +50,7 @@ from late_interaction.printable import printable
 _SHOWN_QUERIES = 5
 _QUERY_WIDTH = 120
 _HEADINGS = ("nDCG@10", "R@100", "MRR@10")
+_COMPARED = ("difference", "p", "wins", "ties", "losses")
 
 
 class Way(Enum):
@@ -124,8 +129,10 @@ def evaluate_folder(
         int | None, typer.Option(min=1, help="Only the first so many documents, for a quick look.")
     ] = None,
     as_json: JsonOption = False,
+    plain: PlainOption = False,
 ) -> None:
     """Measure nDCG@10, recall@100 and MRR@10 of the two-stage search beside exact MaxSim."""
+    check_output(as_json=as_json, plain=plain)
     with errors_reported():
         if lexical_weight and Way.hybrid not in (mode or ()):
             raise typer.BadParameter("goes with --mode hybrid", param_hint="--lexical-weight")
@@ -170,6 +177,18 @@ def evaluate_folder(
         fingerprint = dict(encoder.fingerprint)
         print_json({"collection": collection.name, **counts, "encoder": fingerprint, "results": results})
         return
+    if plain:
+        headings = ["search", *_figures(rows[0]), *([] if against is None else _COMPARED)]
+        print_plain(
+            [
+                headings,
+                *(
+                    [row.label, *_figures(row).values(), *_compared_figures(compared.get(row.label))]
+                    for row in rows
+                ),
+            ]
+        )
+        return
     out.print(_table(title, rows))
     for row in rows:
         if row.method.startswith("exact, as encoded"):
@@ -204,20 +223,26 @@ def _compared(
 
 
 def _table(title: str, rows: Sequence[Evaluation]) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column("search")
-    for heading in (*_HEADINGS, "vectors", "MB", "scored", "ms"):
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("search", min_width=len("search"))
+    for heading in _figures(rows[0]):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(
-            row.label,
-            *(f"{row.metrics[metric]:.4f}" for metric in METRICS),
-            _number(row.n_vectors, ",d"),
-            _number(None if row.packed_bytes is None else row.packed_bytes / 1e6, ",.1f"),
-            _number(row.n_scored, ",.0f"),
-            _number(row.query_ms, ".1f"),
-        )
+        table.add_row(row.label, *_figures(row).values())
     return table
+
+
+def _figures(row: Evaluation) -> dict[str, str]:
+    """Return the figures of a row of the table by their headings, "" for one that it has not."""
+    metrics = {
+        heading: f"{row.metrics[metric]:.4f}" for heading, metric in zip(_HEADINGS, METRICS, strict=True)
+    }
+    return metrics | {
+        "vectors": _number(row.n_vectors, ",d"),
+        "MB": _number(None if row.packed_bytes is None else row.packed_bytes / 1e6, ",.1f"),
+        "scored": _number(row.n_scored, ",.0f"),
+        "ms": _number(row.query_ms, ".1f"),
+    }
 
 
 def _cut(row: Evaluation, n_queries: int, model_name: str) -> str:
@@ -231,15 +256,20 @@ def _cut(row: Evaluation, n_queries: int, model_name: str) -> str:
 
 
 def _comparison_table(title: str, compared: Mapping[str, Comparison]) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column("search")
-    for heading in ("difference", "p", "wins", "ties", "losses"):
-        table.add_column(heading, justify="right")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("search", min_width=len("search"))
+    for heading in _COMPARED:
+        table.add_column(heading, justify="right", no_wrap=True)
     for name, one in compared.items():
-        n_ties = len(one.by_query) - one.wins - one.losses
-        figures = (f"{one.difference:+.4f}", f"{one.p_value:.4f}", one.wins, n_ties, one.losses)
-        table.add_row(name, *map(str, figures))
+        table.add_row(name, *_compared_figures(one))
     return table
+
+
+def _compared_figures(one: Comparison | None) -> tuple[str, ...]:
+    if one is None:
+        return ()
+    n_ties = len(one.by_query) - one.wins - one.losses
+    return f"{one.difference:+.4f}", f"{one.p_value:.4f}", str(one.wins), str(n_ties), str(one.losses)
 
 
 def _query_table(collection: JudgedCollection, compared: Mapping[str, Comparison]) -> Table:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from late_interaction import demo
 from late_interaction.cli._console import note
 from late_interaction.cli._shared import (
     CandidatesOption,
@@ -20,6 +20,7 @@ from late_interaction.cli._shared import (
     ModelOption,
     NameOption,
     errors_reported,
+    is_built_with,
     json_object,
     load_model,
     out,
@@ -28,8 +29,6 @@ from late_interaction.cli._shared import (
     report,
     store_at,
 )
-from late_interaction.encoders.auto import DEMO
-from late_interaction.encoders.checkpoint import content_hash
 from late_interaction.errors import IndexMismatchError, RowFailure
 from late_interaction.folders import FolderSync, ReadOptions
 from late_interaction.images.pdf import DPI, PDF_TIMEOUT_S
@@ -38,7 +37,7 @@ from late_interaction.options import IndexOptions
 from late_interaction.pacing import Rows
 from late_interaction.reading.finding import find
 from late_interaction.reading.problems import ReadProblem
-from late_interaction.stores.opening import DEFAULT_NAME
+from late_interaction.stores.opening import ASTRA, DEFAULT_NAME
 from late_interaction.syncing import SyncReport
 from late_interaction.types import IndexedIds, IndexSpec, PackingDtype
 
@@ -163,27 +162,29 @@ def index(
         options["packing"] = packing
     if store_images is not None:
         options["store_images"] = store_images
-    reading = ReadOptions(
-        content_column=content_column,
-        id_column=id_column,
-        delimiter=delimiter,
-        encoding=encoding,
-        passage_tokens=passage_tokens,
-        overlap=overlap,
-        headings=headings,
-        dpi=dpi,
-        pdf_timeout_s=pdf_timeout,
-        password=password,
-        ocr=ocr,
-    )
     with errors_reported(INTERRUPTED):
-        found = find(paths, exclude=exclude or (), gitignore=gitignore)  # before a model is loaded
+        # What is wrong is said before a model is loaded.
+        _check_place(db)
+        reading = ReadOptions(
+            content_column=content_column,
+            id_column=id_column,
+            delimiter=delimiter,
+            encoding=encoding,
+            passage_tokens=passage_tokens,
+            overlap=overlap,
+            headings=headings,
+            dpi=dpi,
+            pdf_timeout_s=pdf_timeout,
+            password=password,
+            ocr=ocr,
+        )
+        found = find(paths, exclude=exclude or (), gitignore=gitignore)
 
         async def run() -> tuple[FolderSync, SyncReport, int]:
             store = store_at(db, name, declared, retry_for_s, candidates, lexical)
             try:
                 spec = await store.spec()
-                if spec is not None and _is_built_with(spec, model):
+                if spec is not None and is_built_with(spec, model):
                     encoder, images = None, "image_prompt" in spec.encoder
                 else:
                     encoder = load_model(model, device, spec)
@@ -244,15 +245,20 @@ def index(
         raise typer.Exit(1)
 
 
-def _is_built_with(spec: IndexSpec, name: str | None) -> bool:
-    """Tell whether a model of this name is the index's own, as far as that can be told without loading it."""
-    if name is None:
-        return True
-    if Path(name).is_dir():
-        return spec.encoder.get("content") == content_hash(Path(name))
-    if name == DEMO:
-        name = demo.MODEL_NAME
-    return bool(name == spec.encoder.get("model"))
+def _check_place(db: str) -> None:
+    """Check that an index can be in this folder.
+
+    Raises:
+        ValueError: it is a file, or in a folder where this user may not write.
+    """
+    if db.startswith(ASTRA):
+        return
+    path = Path(db).expanduser().absolute()
+    there = next(one for one in (path, *path.parents) if one.exists())
+    if not there.is_dir():
+        raise ValueError(f"--db: {there} is a file, and an index is in a folder.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"--db: the folder {there} cannot be written.")
 
 
 def _check_settings(spec: IndexSpec, options: IndexOptions, location: str) -> None:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
-from late_interaction import demo
+from late_interaction.demo import is_demo
 from late_interaction.encoders.checkpoint import find_checkpoint
 from late_interaction.encoders.colbert import ColBERTModel
 from late_interaction.encoders.colpali import ColPaliModel
 from late_interaction.encoders.colpali_families import base_checkpoint, visual_family
 from late_interaction.encoders.torch_runtime import require_packages
-
-DEMO = "demo"
-"""The name of the packaged all-MiniLM-L6-v2, which needs no connection."""
 
 
 def model_class(
@@ -29,7 +25,7 @@ def model_class(
         ModelError: the checkpoint cannot be found or downloaded, or is a visual model of an unknown family.
         MissingExtraError: the colbert extra is not installed.
     """
-    if _is_demo(model_name):
+    if is_demo(model_name):
         return ColBERTModel
     require_packages(f"The model {os.fspath(model_name)!r}")
     folder = find_checkpoint(os.fspath(model_name), revision)
@@ -57,21 +53,4 @@ def load_model(
         TypeError: the class does not have one of the options.
         ValueError: a revision is given for a local model.
     """
-    if not _is_demo(model_name):
-        return model_class(model_name, revision)(model_name, revision=revision, **options)
-    return demo_model(revision=revision, **options)
-
-
-def demo_model(**options: Any) -> ColBERTModel:
-    """Open the packaged all-MiniLM-L6-v2; the options are those of `ColBERTModel`.
-
-    Raises:
-        MissingExtraError: the demo extra is not installed.
-    """
-    model = ColBERTModel(demo.model_folder(), **options)
-    model.model_name = demo.MODEL_NAME  # Not the long path of the package's folder.
-    return model
-
-
-def _is_demo(model_name: str | os.PathLike[str]) -> bool:
-    return os.fspath(model_name) == DEMO and not Path(model_name).is_dir()
+    return model_class(model_name, revision)(model_name, revision=revision, **options)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from late_interaction.demo import is_demo, model_folder
 from late_interaction.encoders.pickled import PICKLES, REMEDY
 from late_interaction.errors import ModelError
 
@@ -49,20 +50,22 @@ def find_checkpoint(
     Without a connection, what is in the cache is used.
 
     Args:
-        model_name: a folder, or a model id on the hub (`organisation/name`).
+        model_name: a folder, "demo" for the packaged model, or a model id on the hub (`organisation/name`).
         revision: branch, tag or commit on the hub; None for the main branch.
         exports: patterns of further files to download.
         pickled: download pickled weights too, of those parts of the model that have no others.
 
     Raises:
         ModelError: there is no such folder, or the hub's files cannot be downloaded.
+        MissingExtraError: it is "demo", and the `demo` extra is not installed.
         ValueError: a revision for a local folder.
     """
     folder = Path(model_name).expanduser()
-    if folder.is_dir():
+    if folder.is_dir() or is_demo(model_name):
         if revision is not None:
-            raise ValueError(f"revision={revision!r} is for models on the hub; {model_name} is a folder.")
-        return folder
+            what = "a folder" if folder.is_dir() else "in a package"
+            raise ValueError(f"revision={revision!r} is for models on the hub; {model_name} is {what}.")
+        return folder if folder.is_dir() else model_folder()
     if folder.exists():
         raise ModelError(f"{model_name} is a file. Give the folder of a model, or a model id on the hub.")
     if folder.is_absolute() or model_name.startswith(".") or "\\" in model_name or model_name.count("/") > 1:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, get_args
 
 import numpy as np
 
+from late_interaction.demo import MODEL_NAME, is_demo
 from late_interaction.encoders.base import LateInteractionModel, NoTokenError, Role, check_texts
 from late_interaction.encoders.batching import token_batches
 from late_interaction.encoders.checkpoint import (
@@ -79,7 +80,8 @@ class ColBERTModel(Remade, LateInteractionModel):
     process forked after loading, torch computes on one core.
 
     Args:
-        model_name: a model id on the Hugging Face hub, or the folder of a model.
+        model_name: a model id on the Hugging Face hub, the folder of a model, or "demo" for the packaged
+            all-MiniLM-L6-v2 (the extra `demo`), which needs no connection.
         device: "cpu", "cuda", "cuda:1", "mps"; None takes the best there is.
         dtype: of weights and computation: "float32", "float16", "bfloat16" or the torch dtype. "auto", or None, is the
             checkpoint's own, but on a CPU that of the index that is opened, and for a new one bfloat16 if the processor
@@ -167,6 +169,9 @@ class ColBERTModel(Remade, LateInteractionModel):
         self._lock = threading.Lock()
         self._pid = os.getpid()
         folder = find_checkpoint(self.model_name, revision, _EXPORTS[backend], pickled=allow_pickle)
+        self._model_id = model_id(self.model_name)
+        if is_demo(self.model_name):
+            self.model_name, self._model_id = MODEL_NAME, folder.name
         try:
             if allow_pickle:
                 folder = converted(folder)
@@ -212,7 +217,6 @@ class ColBERTModel(Remade, LateInteractionModel):
         if self.family == "pylate":
             self._use(with_markers(encoder, tokenizer, pylate_markers(folder, tokenizer)))
         self.dim = int(encoder.get_embedding_dimension())
-        self._model_id = model_id(self.model_name)
         self._content = content_hash(folder)
         self._remote_code: str | None = None
         if brings_code(folder):

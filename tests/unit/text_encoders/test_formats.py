@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +258,20 @@ def test_the_prompts_of_a_plain_encoder_are_used(tmp_path: Path) -> None:
 
 
 # --- real weights
+
+
+@pytest.mark.slow
+def test_demo_is_a_name_like_any_other(
+    minilm: ColBERTModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ColBERTModel("demo", device="cpu")
+    assert model.fingerprint == minilm.fingerprint  # An index of the one opens with the other.
+    assert model.model_name == pickle.loads(pickle.dumps(model)).model_name == "all-MiniLM-L6-v2"
+    with pytest.raises(ValueError, match="revision='main' is for models on the hub; demo is in a package"):
+        ColBERTModel("demo", revision="main")
+    monkeypatch.chdir(tmp_path)
+    checkpoints.plain_checkpoint(tmp_path / "demo")
+    assert ColBERTModel("demo", device="cpu").dim != model.dim  # A folder of this name comes first.
 
 
 @pytest.mark.slow
