@@ -80,7 +80,7 @@ def test_index_search_info(db: str, docs: Path, model: str) -> None:
     table = run("info", "--db", db)
     assert table.exit_code == 0
     said = {line.split("  ")[0]: line.strip().split("  ")[-1].strip() for line in table.stdout.splitlines()}
-    assert (said["documents"], said["tokens read at once"], said["vectors stored as"]) == ("5", "16", "int8")
+    assert (said["documents"], said["tokens read at once"], said["vectors stored as"]) == ("5", "24", "int8")
     assert not any("spec" in line or "_" in line.split("  ")[0] for line in table.stdout.splitlines())
 
 
