@@ -132,7 +132,7 @@ def test_an_index_made_by_somebody_else_is_text_too(tmp_path: Path, model: str) 
         await store.close()
 
     asyncio.run(make())
-    assert "spec.encoder.model" in check("info", "--db", tmp_path, "--name", "evil")
+    assert "width of a vector" in check("info", "--db", tmp_path, "--name", "evil")
     check("search", "x", "--db", tmp_path, "--name", "evil")
     check("search", "x", "--db", tmp_path, "--name", "evil", "--model", model)
 
