@@ -39,10 +39,10 @@ class SearchMethods(VectorStore):
     - `n_ann_tokens`, `n_maxsim_candidates`, `exact`: as for `LateInteractionPipeline.search`.
     - `with_scores=True`: put the raw score under "score" and the id under "id" into the documents' metadata.
     - `explain=True`: put the words that answered a text under "matched" into the metadata, as a list of
-      `{"start", "end", "text", "contribution", "answers"}`: positions in the text, the part of the score, and what each
-      word of the query has of it; of a page its patches, as `{"box", "contribution", "answers"}`. It encodes each
-      document found once more, and needs a `ColBERTModel` or a `ColPaliModel`. `explain(query, id)` has the
-      whole explanation.
+      `{"start", "end", "text", "contribution", "answers", "lexical"}`: positions in the text, the part of the score,
+      what each word of the query has of it, and whether a hybrid or lexical search found it; of a page its patches, as
+      `{"box", "contribution", "answers"}`. It encodes each document found once more, and needs a `ColBERTModel` or a
+      `ColPaliModel`. `explain(query, id)` has the whole explanation.
     """
 
     _pipeline: SyncPipeline

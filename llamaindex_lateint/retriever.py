@@ -46,7 +46,8 @@ class LateInteractionRetriever(BaseRetriever):
         hybrid_top_k: as for `LateInteractionVectorStore.query`.
         with_scores: put each node's score under "score" and its id under "id" into its metadata.
         explain: put the words that answered under "matched" into each node's metadata, as `{"start", "end",
-            "text", "contribution", "answers"}`; of a page its patches (see `LateInteractionVectorStore.query`).
+            "text", "contribution", "answers", "lexical"}`; of a page its patches (see
+            `LateInteractionVectorStore.query`).
         vector_store_kwargs: further arguments of `LateInteractionVectorStore.query`.
         callback_manager: LlamaIndex's callbacks.
     """

@@ -362,9 +362,10 @@ class LateInteractionVectorStore(PipelineHolder, BasePydanticVectorStore):
                 different as possible, to 1, by relevance alone; 0.5 by default. `mmr_prefetch_k`: how many nodes that
                 mode chooses from, 4 times `similarity_top_k` by default. `with_scores=True`: put the score
                 under "score" and the node's id under "id" into the nodes' metadata. `explain=True`: put the words that
-                answered the text under "matched", as `{"start", "end", "text", "contribution", "answers"}`, and of a
-                page its patches, as `{"box", "contribution", "answers"}` (it encodes each node found once more, and
-                needs a `ColBERTModel` or a `ColPaliModel`; `explain(query, node_id)` has the whole explanation).
+                answered the text under "matched", as `{"start", "end", "text", "contribution", "answers", "lexical"}`
+                (the last is True where a mode of words found it), and of a page its patches, as `{"box",
+                "contribution", "answers"}` (it encodes each node found once more, and needs a `ColBERTModel` or a
+                `ColPaliModel`; `explain(query, node_id)` has the whole explanation).
                 `n_ann_tokens`, `n_maxsim_candidates`, `exact` and the others of
                 `SearchOptions`: as for `LateInteractionPipeline.search`.
 

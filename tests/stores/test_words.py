@@ -18,6 +18,7 @@ from late_interaction import (
     StoreError,
     SyncPipeline,
 )
+from late_interaction.explain import matched_parts
 from late_interaction.filters import parse_filter
 from late_interaction.stores.base import Store
 from late_interaction.stores.local import words
@@ -205,8 +206,44 @@ async def test_explanations(pipeline: LateInteractionPipeline) -> None:
     (result, *_) = await pipeline.search("jam", mode="lexical")
     assert (await pipeline.explain("jam", result.doc_id)).lexical is None
     for mode in ("lexical", "hybrid"):
-        (result, *_) = await pipeline.search("jam", mode=mode)  # type: ignore[arg-type]
-        assert (await result.aexplain()).lexical == result.lexical_score
+        (result, *_) = await pipeline.search("apples of plum", mode=mode)  # type: ignore[arg-type]
+        explanation = await result.aexplain()
+        assert explanation.lexical == result.lexical_score
+        assert [result.content[slice(*hit)] for hit in explanation.hits] == ["plum", "apple"]
+        words = {word.text: word for word in explanation.words if word.start < word.end}
+        assert [text for text, word in words.items() if word.lexical] == ["plum", "apple"]
+        assert sum(word.contribution for word in explanation.words) == pytest.approx(
+            explanation.score, abs=1e-4
+        )
+        assert explanation.to_html().count('class="li-lexical"') == 2
+        assert "found by plum, apple (underlined)" in str(explanation)
+        assert [part["text"] for part in matched_parts(explanation) if part["lexical"]] == ["plum", "apple"]
+    (late, *_) = await pipeline.search("apples of plum")
+    explanation = await late.aexplain()
+    assert explanation.hits == ()
+    assert not any(word.lexical for word in explanation.words)
+    assert 'class="li-lexical"' not in explanation.to_html()
+    assert "underlined" not in str(explanation)
+
+
+async def test_a_hit_that_did_not_answer_is_a_word_too(tmp_path: Path) -> None:
+    async with LateInteractionPipeline(tmp_path, HashModel()) as pipeline:
+        await pipeline.index_documents([{"doc_id": "a", "content": "東京都 jams, a jam and JAM"}])
+        (result,) = await pipeline.search("jam 京都", mode="hybrid")
+        explanation = await result.aexplain()
+        assert [word.text for word in explanation.words if word.lexical] == [
+            "東京",
+            "都",
+            "jams",
+            "jam",
+            "JAM",
+        ]
+        assert [word.start for word in explanation.words if word.end] == sorted(
+            word.start for word in explanation.words if word.end
+        )
+        (nothing,) = await pipeline.search("zebra", mode="hybrid")
+        explanation = await nothing.aexplain()
+        assert (explanation.lexical, explanation.hits) == (0, ())
 
 
 # --- in step with what is written

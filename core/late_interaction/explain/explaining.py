@@ -14,10 +14,12 @@ from late_interaction.errors import LateInteractionError
 from late_interaction.explain.aligning import Asked, explain
 from late_interaction.explain.explanation import Explanation
 from late_interaction.explain.notebook import results_html
+from late_interaction.explain.words import Span
 from late_interaction.images.loading import IMAGE_SUFFIXES, ImageSource, is_relative, open_image
 from late_interaction.images.pages import ImagePage
 from late_interaction.images.pdf import PdfPage
 from late_interaction.images.storing import IMAGE_KEY
+from late_interaction.stems import word_hits
 from late_interaction.stores.base import Store
 from late_interaction.types import Document, FloatMatrix, SearchResult, SearchResults
 
@@ -124,6 +126,15 @@ def _opened(source: str, root: str | os.PathLike[str] | None) -> ImageSource:
     return (ImagePage if is_image else PdfPage)(path, int(page["page"]))
 
 
+def _hits(query: str, result: SearchResult, explained: str) -> tuple[Span, ...]:
+    """Return what a search by words found in a content, by its place in the text that is explained."""
+    start = explained.rfind(result.content)
+    if start < 0:
+        return ()
+    (hits,) = word_hits(query, [result.content])
+    return tuple((start + first, start + last) for first, last in hits)
+
+
 @dataclass(frozen=True, slots=True)
 class FoundBy:
     """A search of a pipeline, for its results to be explained by.
@@ -153,7 +164,10 @@ class FoundBy:
             (matrix,) = await self.pipeline.encode_queries([self.query])
         explanation = await self.pipeline._explain(matrix, self.query, result.doc_id, text)  # noqa: SLF001 - one of us
         check_same(result, explanation)
-        return replace(explanation, lexical=result.lexical_score)
+        if result.lexical_score is None or self.query is None:
+            return explanation
+        hits = await asyncio.to_thread(_hits, self.query, result, explanation.content)
+        return replace(explanation, lexical=result.lexical_score, hits=hits)
 
     def to_html(self, results: SearchResults) -> str:
         """Return a table of results, without marks: they take an `await`."""

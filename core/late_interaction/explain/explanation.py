@@ -84,6 +84,7 @@ class Word:
         start, end: where it stands; equal where it stands nowhere.
         contribution: its part of the score.
         answers: the words on the other side, each with its part of this contribution, the largest first.
+        lexical: whether a search by words found it, of the document's words in a result of a hybrid or lexical search.
     """
 
     text: str
@@ -91,6 +92,7 @@ class Word:
     end: int
     contribution: float
     answers: tuple[tuple[str, float], ...]
+    lexical: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,8 @@ class Explanation:
         document_tokens: the tokens of the document that answered, in their order.
         pairs: which token answered which, and by how much.
         notes: what has to be told: pooling, windows, and why something is not known.
-        lexical: what a lexical search added to the result's score; None where there was none.
+        lexical: BM25 of a result of a hybrid or lexical search; None where there was none.
+        hits: where words of the query stand in the content, as such a search finds them; () in other searches.
         patches: where the vectors of an image lie; None for a text, or where it is not known.
     """
 
@@ -136,12 +139,17 @@ class Explanation:
     pairs: tuple[Pair, ...]
     notes: tuple[str, ...] = ()
     lexical: float | None = None
+    hits: tuple[Span, ...] = ()
     patches: Patches | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def words(self) -> tuple[Word, ...]:
-        """The document's words that answered, in their order; last what is in no word, such as punctuation."""
-        return self._sides[1]
+        """The document's words that answered, in their order; last what is in no word, such as punctuation.
+
+        After a hybrid or lexical search those that it found are among them, with a contribution of 0 if they did not
+        answer.
+        """
+        return with_hits(self.content, self._sides[1], self.hits)
 
     @cached_property
     def query_words(self) -> tuple[Word, ...]:
@@ -273,6 +281,22 @@ def _labels(text: str, tokens: Sequence[QueryToken | DocumentToken]) -> list[dic
         spans: list[tuple[Span, float]] = [(words.spans[word], share) for word, share in found]
         labels.append({(*span, text[slice(*span)]): share for span, share in spans} or none)
     return labels
+
+
+def with_hits(text: str, words: Sequence[Word], hits: Sequence[Span]) -> tuple[Word, ...]:
+    """Return words of a text with what a search by words found among them."""
+    if not hits:
+        return tuple(words)
+    found = {
+        span: Word(text[slice(*span)], *span, 0.0, (), lexical=True)
+        for span in Words(text).spans
+        if any(span[0] < end and start < span[1] for start, end in hits)
+    }
+    all_words = {(word.start, word.end, word.text): word for word in words}
+    for (start, end), word in found.items():
+        label = start, end, word.text
+        all_words[label] = replace(all_words.get(label, word), lexical=True)
+    return tuple(all_words[label] for label in sorted(all_words, key=lambda label: (label[1] == 0, label)))
 
 
 def _words(between: dict[tuple[_Label, _Label], float], side: int) -> tuple[Word, ...]:

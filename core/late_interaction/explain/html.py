@@ -31,6 +31,7 @@ font-family:system-ui,sans-serif;max-width:60rem}
 .li-x .li-text{white-space:pre-wrap;overflow-wrap:anywhere}
 .li-x mark{position:relative;background:rgb(var(--li-hue)/var(--s));color:inherit;border-radius:.2em;padding:0 .1em;
 border-bottom:2px solid rgb(var(--li-hue)/calc(.3 + var(--s)))}
+.li-x mark.li-lexical{border-bottom:4px double currentColor}
 .li-x mark:focus-visible,.li-x input:focus-visible+label{outline:2px solid currentColor;outline-offset:1px}
 .li-x .li-tip{display:none;position:absolute;left:0;top:100%;z-index:9;min-width:12rem;max-width:min(22rem,80vw);
 padding:.4rem .6rem;background:var(--li-tip);color:var(--li-ink);border:1px solid var(--li-line);border-radius:.3rem;
@@ -61,7 +62,8 @@ def page(explanation: Explanation) -> str:
 
 def fragment(explanation: Explanation) -> str:
     """Return what stands in the page, with its style, for a notebook or another page."""
-    lexical = "" if explanation.lexical is None else f", lexical {explanation.lexical:.4f}"
+    found = ", words of the query underlined twice" if explanation.hits else ""
+    lexical = "" if explanation.lexical is None else f", lexical {explanation.lexical:.4f}{found}"
     notes = "".join(f"<li>{escape(note)}</li>" for note in explanation.notes)
     return (
         f'<div class="li-x"><style>{STYLE}</style>'
@@ -76,13 +78,16 @@ def fragment(explanation: Explanation) -> str:
 
 
 def marked_text(text: str, words: Sequence[Word], *, start: int = 0, end: int | None = None) -> str:
-    """Return a part of a text with its words shaded by their contributions, each with a tooltip of what it answered."""
+    """Return a part of a text with its words shaded by their contributions, each with a tooltip of what it answered.
+
+    What a search by words found is underlined twice.
+    """
     end = len(text) if end is None else min(end, len(text))
     placed = [word for word in words if word.start < word.end]
     pieces: list[str] = []
     place = start
     for word, shade in zip(placed, shades([word.contribution for word in placed]), strict=True):
-        if word.start < place or word.end > end or word.contribution <= 0:
+        if word.start < place or word.end > end or (word.contribution <= 0 and not word.lexical):
             continue
         pieces += [escape(text[place : word.start]), _mark(text[word.start : word.end], word, shade)]
         place = word.end
@@ -93,9 +98,15 @@ def _mark(shown: str, word: Word, shade: float) -> str:
     number = next(_ids)
     answers = ", ".join(f"{escape(text)} {part:.3f}" for text, part in word.answers[:_ANSWERS])
     more = len(word.answers) - _ANSWERS
-    tip = f"{word.contribution:.3f} of the score, with {answers}" + (f" and {more} more" if more > 0 else "")
+    tips = ["a word of the query"] if word.lexical else []
+    if word.contribution > 0:
+        others = f" and {more} more" if more > 0 else ""
+        tips.append(f"{word.contribution:.3f} of the score, with {answers}{others}")
+    tip = "; ".join(tips)
+    kind = ' class="li-lexical"' if word.lexical else ""
     return (
-        f'<mark tabindex="0" aria-describedby="li-tip-{number}" style="--s:{0.1 + 0.6 * shade:.2f}">{escape(shown)}'
+        f'<mark{kind} tabindex="0" aria-describedby="li-tip-{number}" style="--s:{0.1 + 0.6 * shade:.2f}">'
+        f"{escape(shown)}"
         f'<span class="li-tip" role="tooltip" id="li-tip-{number}">{tip}</span></mark>'
     )
 

@@ -115,9 +115,10 @@ def matched_parts(explanation: Explanation, start: int = 0, end: int | None = No
         end: where it ends; None for the end of the text.
 
     Returns:
-        Of a text `{"start", "end", "text", "contribution", "answers"}` of each word, in their order; "answers" has by
-        word of the query what it contributed. Of an image `{"box", "contribution", "answers"}` of each patch: its left,
-        top, right and bottom as shares of the image's width and height.
+        Of a text `{"start", "end", "text", "contribution", "answers", "lexical"}` of each word, in their order;
+        "answers" has by word of the query what it contributed, and "lexical" is True where a hybrid or lexical search
+        found it. Of an image `{"box", "contribution", "answers"}` of each patch: its left, top, right and bottom as
+        shares of the image's width and height.
     """
     if explanation.patches is not None:
         return [
@@ -137,6 +138,7 @@ def matched_parts(explanation: Explanation, start: int = 0, end: int | None = No
             "text": word.text,
             "contribution": word.contribution,
             "answers": dict(word.answers),
+            "lexical": word.lexical,
         }
         for word in explanation.words
         if start <= word.start < word.end <= last

@@ -27,7 +27,9 @@ def rendered(explanation: Explanation) -> RenderableType:
         Text.assemble(title, f"  →  {printable(explanation.doc_id)}, MaxSim {explanation.score:.4f}")
     ]
     if explanation.lexical is not None:
-        parts.append(Text(f"lexical: {explanation.lexical:.4f}"))
+        found = dict.fromkeys(word.text for word in explanation.words if word.lexical)
+        by = f", found by {printable(', '.join(found))} (underlined)" if found else ""
+        parts.append(Text(f"lexical: {explanation.lexical:.4f}{by}"))
     parts += [_text(explanation), _table(explanation)]
     parts += [Text(printable(note), style="italic") for note in explanation.notes]
     return Group(*parts)
@@ -50,6 +52,8 @@ def _text(explanation: Explanation) -> Text:
     for word, shade in zip(words, shades([word.contribution for word in words]), strict=True):
         if word.contribution > 0:
             text.stylize(_STYLES[min(len(_STYLES) - 1, int(shade * len(_STYLES)))], word.start, word.end)
+        if word.lexical:
+            text.stylize("underline", word.start, word.end)
     if not words:
         return text[: 2 * _AROUND]
     best = max(words, key=lambda word: word.contribution)

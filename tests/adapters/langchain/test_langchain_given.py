@@ -140,6 +140,10 @@ async def test_the_words_that_answered_on_request(make: MakeStore, minilm: ColBE
             (word.start, word.contribution) for word in explanation.words if word.start < word.end
         ]
         assert (await store.aexplain("price of a boat ticket", document.id)) == explanation
+    for mode in ("hybrid", "lexical"):
+        [document] = store.similarity_search("price of a ticket", k=1, explain=True, mode=mode)
+        lexical = [m["text"] for m in document.metadata["matched"] if m["lexical"]]
+        assert lexical == ["Tickets"]
     with pytest.raises(TypeError, match="not a text"):
         store.similarity_search_by_vector([0.1] * minilm.dim, explain=True)
 

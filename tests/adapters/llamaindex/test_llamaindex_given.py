@@ -334,6 +334,10 @@ async def test_nodes_tell_the_words_that_answered(make_store: MakeStore, minilm:
         words = found.node.metadata["matched"]
         assert {"boat", "Tickets"} <= {text[one["start"] : one["end"]] for one in words}
         assert all(text[one["start"] : one["end"]] == one["text"] for one in words)
+    for mode in ("hybrid", "text_search"):
+        retriever = store.as_index().as_retriever(explain=True, vector_store_query_mode=mode)
+        [found] = await retriever.aretrieve("price of a ticket")
+        assert [one["text"] for one in found.node.metadata["matched"] if one["lexical"]] == ["Tickets"]
     explanation = store.explain("price of a boat ticket", "ferry")
     assert sum(pair.contribution for pair in explanation.pairs) == pytest.approx(explanation.score)
     assert explanation.content.endswith(text)
