@@ -323,7 +323,7 @@ async def test_an_images_node_from_the_document_store_carries_them_too(
 
 @pytest.mark.slow
 async def test_nodes_tell_the_words_that_answered(make_store: MakeStore, minilm: ColBERTModel) -> None:
-    store = make_store(model=minilm)
+    store = make_store(model=minilm, lexical=True)
     text = "The ferry leaves at nine. Tickets for the boat cost four euros."
     store.add([TextNode(text=text, id_="ferry", metadata={"about": "a boat"})])
     for retriever in (
