@@ -1,4 +1,4 @@
-"""A program of a base install: run by a test with the encoders' packages out of reach.
+"""A program of a base install: run by a test with the encoders' and the servers' packages out of reach.
 
 python -m tests.support.base_install ENDPOINT TOKEN FOLDER
 """
@@ -23,8 +23,9 @@ ENCODERS = (
     "torchvision",
     "transformers",
 )
+SERVERS = ("fastapi", "mcp", "uvicorn")
 if __name__ == "__main__":  # pytest imports this file as well, in search of doctests.
-    sys.modules.update(dict.fromkeys(ENCODERS))  # As Python has it, None: an import of it fails.
+    sys.modules.update(dict.fromkeys((*ENCODERS, *SERVERS)))  # As Python has it, None: an import of it fails.
 
 from langchain_core.embeddings import DeterministicFakeEmbedding  # noqa: E402
 from llama_index.core.schema import TextNode  # noqa: E402
@@ -32,6 +33,7 @@ from llama_index.core.vector_stores import VectorStoreQuery  # noqa: E402
 
 import langchain_lateint  # noqa: E402
 import late_interaction  # noqa: E402
+import late_interaction.cli  # noqa: E402
 import llamaindex_lateint  # noqa: E402
 from late_interaction import (  # noqa: E402
     AstraStore,
@@ -89,5 +91,5 @@ def main(endpoint: str, token: str, folder: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
-    assert not any(sys.modules[name] for name in ENCODERS)
+    assert not any(sys.modules[name] for name in (*ENCODERS, *SERVERS))
     print("base install: all fine")

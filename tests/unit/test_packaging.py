@@ -211,7 +211,18 @@ def test_the_wheel_says_what_it_is(wheel: zipfile.ZipFile) -> None:
     info = f"late_interaction-{late_interaction.__version__}.dist-info"
     metadata = wheel.read(f"{info}/METADATA").decode()
     assert "License-Expression: Apache-2.0" in metadata
-    for extra in ("all", "colbert", "colpali", "demo", "eval", "langchain", "llamaindex", "plots"):
+    for extra in (
+        "all",
+        "colbert",
+        "colpali",
+        "demo",
+        "eval",
+        "langchain",
+        "llamaindex",
+        "mcp",
+        "plots",
+        "serve",
+    ):
         assert f"Provides-Extra: {extra}\n" in metadata
     assert "Apache License" in wheel.read(f"{info}/licenses/LICENSE").decode()
 

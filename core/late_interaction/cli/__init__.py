@@ -25,6 +25,7 @@ from late_interaction.cli.info import info
 from late_interaction.cli.models import models
 from late_interaction.cli.optimize import optimize
 from late_interaction.cli.search import search
+from late_interaction.cli.serve import mcp, serve
 from late_interaction.printable import printable
 
 app = typer.Typer(
@@ -33,7 +34,21 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
-for command in (demo, index, delete, search, explain, info, optimize, copy, doctor, models, convert):
+for command in (
+    demo,
+    index,
+    delete,
+    search,
+    explain,
+    serve,
+    mcp,
+    info,
+    optimize,
+    copy,
+    doctor,
+    models,
+    convert,
+):
     app.command()(command)
 app.command("eval")(evaluate_folder)
 

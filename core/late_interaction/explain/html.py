@@ -25,11 +25,12 @@ _STRONGEST = 190
 _ids = count(1)
 
 STYLE = """
-.li-x{color-scheme:light dark;--li-hue:245 158 11;--li-line:#8886;--li-tip:#fff;--li-ink:#111;line-height:1.6;
-font-family:system-ui,sans-serif;max-width:60rem}
-@media(prefers-color-scheme:dark){.li-x{--li-hue:251 191 36;--li-tip:#222;--li-ink:#eee}}
+.li-x{color-scheme:light dark;--li-hue:245 158 11;--li-line:#8886;--li-tip:#fff;--li-ink:#111;--li-most:1;
+line-height:1.6;font-family:system-ui,sans-serif;max-width:60rem}
+@media(prefers-color-scheme:dark){.li-x{--li-hue:251 191 36;--li-tip:#222;--li-ink:#eee;--li-most:.6}}
 .li-x .li-text{white-space:pre-wrap;overflow-wrap:anywhere}
-.li-x mark{position:relative;background:rgb(var(--li-hue)/var(--s));color:inherit;border-radius:.2em;padding:0 .1em;
+.li-x mark{position:relative;background:rgb(var(--li-hue)/calc(var(--s)*var(--li-most)));
+color:inherit;border-radius:.2em;padding:0 .1em;
 border-bottom:2px solid rgb(var(--li-hue)/calc(.3 + var(--s)))}
 .li-x mark.li-lexical{border-bottom:4px double currentColor}
 .li-x mark:focus-visible,.li-x input:focus-visible+label{outline:2px solid currentColor;outline-offset:1px}
@@ -43,7 +44,7 @@ vertical-align:top}.li-x td.li-n{text-align:right;font-variant-numeric:tabular-n
 .li-x .li-page{position:relative;display:inline-block;max-width:100%}
 .li-x .li-page img{display:block;max-width:100%;outline:1px solid var(--li-line)}
 .li-x .li-page img.li-heat{display:none;position:absolute;inset:0;width:100%;height:100%}
-.li-x input{margin-left:.8rem}.li-x .li-notes{font-size:.9rem}
+.li-x input{margin:0 .3rem 0 .8rem}.li-x .li-notes{font-size:.9rem}
 .li-x .li-thumb{max-width:14rem}
 """.strip()
 """Of all that is under the class `li-x`."""
@@ -77,10 +78,19 @@ def fragment(explanation: Explanation) -> str:
     )
 
 
-def marked_text(text: str, words: Sequence[Word], *, start: int = 0, end: int | None = None) -> str:
-    """Return a part of a text with its words shaded by their contributions, each with a tooltip of what it answered.
+def marked_text(
+    text: str, words: Sequence[Word], *, start: int = 0, end: int | None = None, tips: bool = True
+) -> str:
+    """Return a part of a text with its words shaded by their contributions.
 
     What a search by words found is underlined twice.
+
+    Args:
+        text: the whole text.
+        words: its words, in their order.
+        start: where the part begins.
+        end: where it ends; None for the end of the text.
+        tips: give each mark a tooltip of what it answered, which the keyboard reaches: one stop for each word.
     """
     end = len(text) if end is None else min(end, len(text))
     placed = [word for word in words if word.start < word.end]
@@ -89,25 +99,27 @@ def marked_text(text: str, words: Sequence[Word], *, start: int = 0, end: int | 
     for word, shade in zip(placed, shades([word.contribution for word in placed]), strict=True):
         if word.start < place or word.end > end or (word.contribution <= 0 and not word.lexical):
             continue
-        pieces += [escape(text[place : word.start]), _mark(text[word.start : word.end], word, shade)]
+        shown = text[word.start : word.end]
+        pieces += [escape(text[place : word.start]), _mark(shown, word, shade, tips=tips)]
         place = word.end
     return "".join([*pieces, escape(text[place:end])])
 
 
-def _mark(shown: str, word: Word, shade: float) -> str:
+def _mark(shown: str, word: Word, shade: float, *, tips: bool) -> str:
+    kind = ' class="li-lexical"' if word.lexical else ""
+    style = f'style="--s:{0.1 + 0.6 * shade:.2f}"'
+    if not tips:
+        return f"<mark{kind} {style}>{escape(shown)}</mark>"
     number = next(_ids)
     answers = ", ".join(f"{escape(text)} {part:.3f}" for text, part in word.answers[:_ANSWERS])
     more = len(word.answers) - _ANSWERS
-    tips = ["a word of the query"] if word.lexical else []
+    told = ["a word of the query"] if word.lexical else []
     if word.contribution > 0:
         others = f" and {more} more" if more > 0 else ""
-        tips.append(f"{word.contribution:.3f} of the score, with {answers}{others}")
-    tip = "; ".join(tips)
-    kind = ' class="li-lexical"' if word.lexical else ""
+        told.append(f"{word.contribution:.3f} of the score, with {answers}{others}")
     return (
-        f'<mark{kind} tabindex="0" aria-describedby="li-tip-{number}" style="--s:{0.1 + 0.6 * shade:.2f}">'
-        f"{escape(shown)}"
-        f'<span class="li-tip" role="tooltip" id="li-tip-{number}">{tip}</span></mark>'
+        f'<mark{kind} tabindex="0" aria-describedby="li-tip-{number}" {style}>{escape(shown)}'
+        f'<span class="li-tip" role="tooltip" id="li-tip-{number}">{"; ".join(told)}</span></mark>'
     )
 
 
