@@ -15,13 +15,12 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from late_interaction.encoders.base import LateInteractionModel
 from late_interaction.images.pdf import DPI, PDF_TIMEOUT_S
 from late_interaction.metadata import MARK, MetadataChange
 from late_interaction.pacing import Rows
 from late_interaction.printable import printable
+from late_interaction.progress import tqdm
 from late_interaction.reading import beir
 from late_interaction.reading.files import read_rows
 from late_interaction.reading.finding import Found

@@ -16,7 +16,6 @@ from itertools import repeat
 
 import numpy as np
 from numpy.typing import ArrayLike
-from tqdm.auto import tqdm
 
 from late_interaction.encoders.base import (
     LateInteractionModel,
@@ -31,6 +30,7 @@ from late_interaction.images.loading import LazyImage, open_image
 from late_interaction.images.storing import describe_image, fit_for, image_reference, stored_image
 from late_interaction.options import IndexSettings, RowSettings
 from late_interaction.pacing import Items, Rows, Waits, batches, each, paced_batches
+from late_interaction.progress import tqdm
 from late_interaction.rows import Pending, Row, check_row, row_id
 from late_interaction.stores.base import Store
 from late_interaction.types import EncodedDocument, IndexedIds

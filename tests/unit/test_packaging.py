@@ -58,6 +58,28 @@ def test_imports_load_nothing_heavy(statement: str) -> None:
     assert HEAVY.isdisjoint(loaded)
 
 
+_NOTEBOOK_WITHOUT_WIDGETS = """
+import sys, types
+sys.modules["ipykernel.zmqshell"] = types.ModuleType("zmqshell")
+sys.modules["IPython"] = types.ModuleType("IPython")
+sys.modules["IPython"].get_ipython = object
+sys.modules["ipywidgets"] = None
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "warns"),
+    [
+        ("import tqdm.auto", True),
+        ("import late_interaction.sync", False),
+        ("import late_interaction.encoders.torch_runtime", False),
+    ],
+)
+def test_a_notebook_without_widgets_reads_no_warning_of_tqdm(first: str, warns: bool) -> None:
+    said = python(f"{_NOTEBOOK_WITHOUT_WIDGETS}\n{first}\nimport tqdm.auto, tqdm.autonotebook").stderr
+    assert ("TqdmWarning" in said) == warns
+
+
 def test_import_takes_less_than_a_third_of_a_second() -> None:
     def microseconds() -> int:
         report = python("import late_interaction", "-X", "importtime").stderr

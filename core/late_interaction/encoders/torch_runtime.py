@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
 
+from late_interaction import progress  # noqa: F401 - before other packages import tqdm, and it warns
 from late_interaction.errors import MissingExtraError
 
 if TYPE_CHECKING:

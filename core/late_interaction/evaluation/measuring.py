@@ -11,7 +11,6 @@ from statistics import fmean
 from typing import Any, cast, get_args
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from late_interaction.encoders.base import LateInteractionModel, encode_checked, pooled
 from late_interaction.evaluation.collections import JudgedCollection
@@ -21,6 +20,7 @@ from late_interaction.fusion import DEFAULT_WEIGHT
 from late_interaction.options import Mode, SearchOptions, check_weight
 from late_interaction.pacing import batches, paced_batches
 from late_interaction.pipeline import LateInteractionPipeline
+from late_interaction.progress import tqdm
 from late_interaction.reading.passages import passages as cut_passages
 from late_interaction.types import Document, EncodedDocument, FloatMatrix, RaggedTokens, SearchResults
 from late_interaction.validation import check_one_of

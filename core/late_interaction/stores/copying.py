@@ -6,11 +6,11 @@ import random
 from collections.abc import Callable
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from late_interaction.errors import IndexNotFoundError, StoreError
 from late_interaction.maxsim import maxsim
 from late_interaction.options import WriteSettings
+from late_interaction.progress import tqdm
 from late_interaction.stores.base import Store
 from late_interaction.types import IndexSpec
 

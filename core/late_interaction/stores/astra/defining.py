@@ -9,8 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
-from tqdm.auto import tqdm
-
+from late_interaction.progress import tqdm
 from late_interaction.stores.astra.client import DataApiClient, Row
 from late_interaction.stores.astra.failures import ServiceError
 from late_interaction.stores.astra.tasks import for_each_concurrently

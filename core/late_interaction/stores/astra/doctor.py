@@ -13,10 +13,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from late_interaction.errors import IndexNotFoundError, StoreError
 from late_interaction.packing import unpack_many
+from late_interaction.progress import tqdm
 from late_interaction.stores.astra.client import Row
 from late_interaction.stores.astra.defining import define
 from late_interaction.stores.astra.document_doctor import DocumentExam

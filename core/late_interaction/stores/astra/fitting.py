@@ -19,10 +19,10 @@ from contextlib import aclosing
 from typing import Any, TypeAlias
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from late_interaction.errors import StoreError
 from late_interaction.packing import unpack_many
+from late_interaction.progress import tqdm
 from late_interaction.reduction import SAMPLE_PER_FEATURE, Reduction, fit
 from late_interaction.stores.astra.client import DataApiClient, Row
 from late_interaction.stores.astra.document_searching import other_than

@@ -12,11 +12,11 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from late_interaction.clustering import train_centroids
 from late_interaction.errors import StoreError
 from late_interaction.packing import unpack_many
+from late_interaction.progress import tqdm
 from late_interaction.stores.local.centroids import CentroidIndex, empty_index
 from late_interaction.stores.local.index_file import remove_leftovers, written_index
 from late_interaction.stores.local.limits import Limits
