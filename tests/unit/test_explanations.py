@@ -286,6 +286,7 @@ def test_one_token_of_a_sentence_is_divided_among_its_words(minilm: ColBERTModel
         [doc_id] = index.add([text])
         explanation = index.explain("ท่าเรือ", doc_id)
     check_sums(explanation, explanation.score)
+    assert [note for note in explanation.notes if "One token covers several words" in note]
     assert "".join(word.text for word in explanation.words) == text
     for word in explanation.words:
         expected = explanation.score * len(word.text) / len(text)

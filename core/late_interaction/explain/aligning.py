@@ -24,6 +24,7 @@ from late_interaction.explain.explanation import (
     Patches,
     QueryToken,
 )
+from late_interaction.explain.words import Words
 from late_interaction.pooling import pool_query_grouped
 from late_interaction.types import Document, FloatMatrix
 
@@ -177,6 +178,13 @@ def _trace(model: LateInteractionModel, item: Item, stored: FloatMatrix, factor:
         )
     if model.document_length is not None and isinstance(item, str) and len(matrix) > model.document_length:
         notes += (f"It was read in windows of at most {model.document_length} tokens.",)
+    if isinstance(item, str):
+        words = Words(item)
+        if n := sum(len(words.of(span)) > 1 for span in spans or ()):
+            tokens = "One token covers" if n == 1 else f"{n} tokens cover"
+            notes += (
+                f"{tokens} several words, which the model does not tell apart: its part is shared by length.",
+            )
     return Traced(matrix, rows[groups], spans or [], places, notes)
 
 
