@@ -46,7 +46,7 @@ _READ_TOGETHER = 100
 """Documents read at least at a time while a filter decides which of `ids=` count."""
 _ATTEMPTS = 5
 """How often a search is done that saw the index replaced by another."""
-_ERROR_SPREAD = 2.7
+_ERROR_SPREAD = 3.0
 """Standard deviations; benchmarks/local.py shows the recall that comes of it."""
 
 
@@ -305,7 +305,7 @@ def may_reach_top_k(
         errors: (m,) exact minus approximate score of candidates like them, m ≥ 1.
 
     Returns:
-        (n,) bool: the approximate score, plus the errors' mean and 2.7 of their standard deviations, reaches
+        (n,) bool: the approximate score, plus the errors' mean and 3 of their standard deviations, reaches
         `to_beat`.
     """
     may: NDArray[np.bool_] = approximate >= to_beat - errors.mean() - _ERROR_SPREAD * errors.std()

@@ -60,7 +60,7 @@ class CentroidIndex:
         Returns:
             (n_docs,) float32, in the order of `row_ids`.
         """
-        similarities = np.ascontiguousarray((self.centroids @ query.vectors.T).T)
+        similarities = query.vectors @ self.centroids.T
         thresholds = self._thresholds(similarities, n_ann_tokens)
         sizes = np.diff(self.starts)
         scores = np.zeros(len(self.row_ids), np.float32)
