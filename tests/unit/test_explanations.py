@@ -279,6 +279,43 @@ def test_the_word_asked_for_has_most_of_the_score(
     assert [word.text for word in explanation.query_words] == [query]
 
 
+class CharacterModel(HashModel):
+    """Each letter and mark is a token, so that no script is unknown to it."""
+
+    def _encode(self, text: str) -> np.ndarray:
+        return np.stack([self.word(character) for character in text if not character.isspace()])
+
+    def query_spans(self, query: str) -> list[tuple[int, int]]:
+        return self.document_spans(query)
+
+    def document_spans(self, document: str) -> list[tuple[int, int]]:
+        return [(i, i + 1) for i, character in enumerate(document) if not character.isspace()]
+
+
+@pytest.mark.parametrize(
+    ("text", "query"),
+    [
+        ("ท่าเรือเปิดตอนรุ่งสางและชาวประมงดึงอวนขึ้นมา", "ท่าเรือ"),  # Thai
+        ("ທ່າເຮືອເປີດຕອນເຊົ້າ", "ທ່າເຮືອ"),  # Lao
+        ("កំពង់ផែបើកនៅពេលព្រឹក", "កំពង់ផែ"),  # Khmer
+        ("बंदरगाह सुबह खुलता है और मछुआरे जाल खींचते हैं", "बंदरगाह"),
+        ("港口在黎明时分开放，渔民们把网收上来", "港口"),
+        ("港は夜明けに開き、漁師たちは網を引き上げる。", "夜明け"),
+    ],
+)
+@pytest.mark.parametrize("factor", [1, 2])
+def test_where_the_tokenizer_knows_a_script_its_words_are_marked(
+    tmp_path: Path, text: str, query: str, factor: float
+) -> None:
+    with late_interaction.open(tmp_path, CharacterModel(), doc_pool_factor=factor) as index:
+        [doc_id] = index.add([text])
+        explanation = index.explain(query, doc_id)
+    check_sums(explanation, explanation.score)
+    assert max(explanation.words, key=lambda word: word.contribution).text == query
+    assert [word.text for word in explanation.query_words] == [query]
+    assert not [note for note in explanation.notes if "several words" in note]
+
+
 def test_one_token_of_a_sentence_is_divided_among_its_words(minilm: ColBERTModel, tmp_path: Path) -> None:
     text = "ท่าเรือเปิดตอนรุ่งสางและชาวประมงดึงอวนขึ้นมา"  # The tokenizer has no pieces for it.
     assert minilm.document_spans(text) == [(0, len(text))]
