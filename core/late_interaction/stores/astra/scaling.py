@@ -24,9 +24,9 @@ GROWS_FROM, GROWS_TO = 5_000, 60_000
 def documents_scaling(n_documents: int) -> Scaling:
     """Return the scaling with document vectors, for a collection of about so many documents.
 
-    Fitted by benchmarks/document_vectors.py: the exact top 10 are among the candidates in .99 of cases up to 20,000
-    documents and in .98 at 50,000. From 43,000 documents on, a search for 10 has the 1,000 that the service lists at
-    most; at 100,000 documents they have .965.
+    Fitted by benchmarks/document_vector_growth.py: the exact top 10 are among the candidates in .99 of cases at 5,000
+    documents, and in at least .97 up to 100,000. From 43,000 documents on, a search for 10 has the 1,000 that the
+    service lists at most.
     """
     grown = min(max(GROWS_FROM, n_documents), GROWS_TO) / GROWS_FROM
     grown **= 0.75
