@@ -133,7 +133,8 @@ async def test_until_there_are_enough_documents_every_one_is_scored(server):
 
 @pytest.mark.slow
 async def test_at_300_documents_it_is_fitted_and_all_have_vectors(server):
-    pipeline = await opened(server, limits=replace(QUICK, document_width=32))
+    # Of 32 values a query of one word would have one or none.
+    pipeline = await opened(server, limits=replace(QUICK, document_width=256))
     await pipeline.index_documents(rows(299))
     assert not (await pipeline.store.info())["fitted"]
     await pipeline.index_documents(rows(300)[299:])
