@@ -11,6 +11,7 @@ from late_interaction.encoders.auto import load_model, model_class
 from late_interaction.encoders.base import LateInteractionModel
 from late_interaction.encoders.checkpoint import content_hash
 from late_interaction.encoders.colpali import ColPaliModel
+from late_interaction.encoders.multi_vector import MultiVectorModel
 from late_interaction.encoders.precomputed import PrecomputedEmbeddings
 from late_interaction.encoders.torch_runtime import computing_dtype, device_or_best
 from late_interaction.errors import MissingExtraError, ModelError
@@ -141,12 +142,15 @@ def model_options(
         device: where it is to compute; None for the best device there is.
     """
     encoder: Mapping[str, Any] = spec.encoder
+    if of is MultiVectorModel:
+        return {}
     if of is ColPaliModel:
         return {"query_prefix": encoder.get("query_prefix")}
     return {
         "query_length": encoder.get("query_length"),
         "document_length": encoder.get("document_length"),
         "long_documents": encoder.get("long_documents", "truncate"),
+        "language": encoder.get("language"),
         "dtype": computing_dtype(device_or_best(device), encoder.get("dtype", "float32")),
     }
 

@@ -30,6 +30,8 @@ from transformers import (
     Qwen3Model,
     XLMRobertaConfig,
     XLMRobertaModel,
+    XmodConfig,
+    XmodModel,
 )
 
 HIDDEN = 32
@@ -94,6 +96,32 @@ def jina_checkpoint(path: Path, *, query_maxlen: int = 32, doc_maxlen: int = 40,
     }
     _to_stanford(path, "roberta", seed, settings)
     return path
+
+
+def bge_checkpoint(path: Path, *, seed: int = 0) -> Path:
+    """bge-m3's layout, as FlagEmbedding publishes it: sentence-transformers' files, and two heads in pickles."""
+    config = XLMRobertaConfig(**_sizes(positions=POSITIONS + 2))
+    _save(path, XLMRobertaModel, config, _xlm_roberta_tokenizer(), seed)
+    pickle_weights(path)
+    for name, width in (("colbert_linear", HIDDEN), ("sparse_linear", 1)):
+        weights = {
+            "weight": _weight(name, (width, HIDDEN), seed),
+            "bias": _weight(f"{name}.b", (1, width), seed)[0],
+        }
+        torch.save(weights, path / f"{name}.pt")
+    _merge_json(path / "sentence_bert_config.json", {"max_seq_length": 40})
+    _merge_json(path / "1_Pooling" / "config.json", {"word_embedding_dimension": HIDDEN})
+    prefix = "sentence_transformers.models."
+    _modules(path, [f"{prefix}Transformer", f"{prefix}Pooling", f"{prefix}Normalize"])
+    return path
+
+
+def xmod_checkpoint(path: Path, *, default_language: str | None = None, seed: int = 0) -> Path:
+    """A plain X-MOD, with adapters for two languages, as colbert-xm's backbone has them for 81."""
+    config = XmodConfig(
+        **_sizes(positions=POSITIONS + 2), languages=["en_XX", "fr_XX"], default_language=default_language
+    )
+    return _save(path, XmodModel, config, _xlm_roberta_tokenizer(), seed)
 
 
 def pylate_checkpoint(

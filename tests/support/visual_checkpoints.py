@@ -276,3 +276,50 @@ CLASSES: Mapping[str, tuple[Any, Any]] = {
     "colmodernvbert": (engine.ColModernVBert, engine.ColModernVBertProcessor),
     "colgemma3": (engine.ColGemma3, engine.ColGemmaProcessor3),
 }
+
+TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }} "
+    "{% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}"
+    "{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% else %}{{ part.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>{% endfor %}"
+    "{% if task == 'query' %}<|endoftext|><|endoftext|>{% endif %}"
+)
+
+
+def modules_checkpoint(path: Path, *, dim: int = 16) -> Path:
+    """A vision-language model with a projection in a Dense, as sentence-transformers trains and saves."""
+    from sentence_transformers import MultiVectorEncoder
+    from sentence_transformers.base.modules import Dense, Normalize, Transformer
+    from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
+
+    def processor(image_processor: Any, tokenizer: Any) -> Any:
+        videos = transformers.Qwen2VLVideoProcessor(min_pixels=2 * 28**2, max_pixels=16 * 28**2)
+        return transformers.Qwen2VLProcessor(
+            image_processor=image_processor,
+            tokenizer=tokenizer,
+            video_processor=videos,
+            chat_template=TEMPLATE,
+        )
+
+    torch.manual_seed(0)
+    vision = {"embed_dim": 32, "mlp_ratio": 1}
+    model, made = _qwen(transformers.Qwen2VLModel, processor, transformers.Qwen2VLConfig, vision)
+    model.save_pretrained(path / "base")
+    made.save_pretrained(path / "base")
+    encoder = MultiVectorEncoder(
+        modules=[
+            Transformer(str(path / "base")),
+            Dense(
+                32,
+                dim,
+                bias=False,
+                activation_function=torch.nn.Identity(),
+                module_input_name="token_embeddings",
+            ),
+            MultiVectorMask(),
+            Normalize(module_input_name="token_embeddings", module_output_name="token_embeddings"),
+        ],
+        device="cpu",
+    )
+    encoder.save_pretrained(str(path / "model"))
+    return path / "model"

@@ -16,11 +16,9 @@ from rich.text import Text
 
 from late_interaction import demo
 from late_interaction.cli._console import CleanConsole
-from late_interaction.encoders.auto import model_class
+from late_interaction.encoders.auto import AnyModel, model_class
 from late_interaction.encoders.base import LateInteractionModel
 from late_interaction.encoders.checkpoint import content_hash
-from late_interaction.encoders.colbert import ColBERTModel
-from late_interaction.encoders.colpali import ColPaliModel
 from late_interaction.errors import IndexNotFoundError, LateInteractionError, ModelError
 from late_interaction.options import IndexOptions
 from late_interaction.pipeline import LateInteractionPipeline
@@ -199,7 +197,7 @@ def json_object(text: str | None, option: str) -> dict[str, Any] | None:
 
 def load_model(
     name: str | None, device: str | None, spec: IndexSpec | None = None, **options: Any
-) -> ColBERTModel | ColPaliModel:
+) -> AnyModel:
     """Load the model that was asked for, else the one of the index, else the default.
 
     Args:
@@ -217,7 +215,7 @@ def load_model(
     # Warnings of the libraries below are for their own users.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
-    def options_of(of: type[ColBERTModel] | type[ColPaliModel]) -> dict[str, Any]:
+    def options_of(of: type[LateInteractionModel]) -> dict[str, Any]:
         return options if spec is None else model_options(spec, of, device)
 
     with err.status("Loading the model"):
@@ -253,7 +251,7 @@ class UnloadedModel(LateInteractionModel):
         self._spec = spec
         self.dim, self.protected_tokens = spec.dim, spec.pooling["protected_tokens"]
         self.model_name = str(spec.encoder.get("model", "the model of the index"))
-        self.supports_images = "image_prompt" in spec.encoder
+        self.supports_images = "image_prompt" in spec.encoder or bool(spec.encoder.get("images"))
 
     @property
     def fingerprint(self) -> Mapping[str, Any]:

@@ -1,9 +1,9 @@
-"""`models`: checkpoints worth knowing, and what one of them really is."""
+"""`models`: checkpoints worth knowing, and what would be loaded of one."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -33,8 +33,17 @@ def models(
         str | None,
         typer.Option(
             "--check",
-            metavar="NAME",
-            help="Load this model, known or not, and print the fingerprint that an index would keep.",
+            metavar="NAME_OR_PATH",
+            help="Print what would be loaded of this model, known or not, and how: class, backend, width, prefixes, "
+            "lengths, pooling, dtype, whether code of its own is needed. Its config files are read, and no weights.",
+        ),
+    ] = None,
+    fingerprint: Annotated[
+        str | None,
+        typer.Option(
+            "--fingerprint",
+            metavar="NAME_OR_PATH",
+            help="Load this model, and print the fingerprint that an index would keep.",
         ),
     ] = None,
     device: DeviceOption = None,
@@ -43,16 +52,21 @@ def models(
 ) -> None:
     """List known checkpoints with size, licence and published quality."""
     check_output(as_json=as_json, plain=plain)
+    if check is not None and fingerprint is not None:
+        raise typer.BadParameter("give --check or --fingerprint, not both.")
     if check is not None:
+        from late_interaction.encoders.plan import loading_plan
+
         with errors_reported():
-            fingerprint = dict(load_model(check, device).fingerprint)
-        if as_json:
-            print_json(fingerprint)
-        elif plain:
-            print_plain([("name", "value"), *fingerprint.items()])
-        else:
-            for name, value in fingerprint.items():
-                out.print(f"{name}: {value}", markup=False, soft_wrap=True)
+            plan = loading_plan(check, device=device)
+        shown = {name: value for name, value in asdict(plan).items() if as_json or value is not None}
+        _print(shown, as_json=as_json, plain=plain)
+        if plan.problem is not None:
+            raise typer.Exit(1)
+    elif fingerprint is not None:
+        with errors_reported():
+            kept = dict(load_model(fingerprint, device).fingerprint)
+        _print(kept, as_json=as_json, plain=plain)
     elif as_json:
         print_json({"models": [asdict(model) for model in KNOWN_MODELS]})
     elif plain:
@@ -66,6 +80,19 @@ def models(
         out.print(
             "Quality as published: mean nDCG@10 on BEIR, or the score on ViDoRe; --json has the sources."
         )
+
+
+def _print(fields: dict[str, Any], *, as_json: bool, plain: bool) -> None:
+    if as_json:
+        print_json(fields)
+    elif plain:
+        print_plain([("name", "value"), *fields.items()])
+    else:
+        for name, value in fields.items():
+            shown = (
+                repr(value) if name.endswith("_prefix") else value
+            )  # A space at its end would not be seen.
+            out.print(f"{name}: {shown}", markup=False, soft_wrap=True)
 
 
 def _rows(documents: str) -> list[dict[str, str]]:

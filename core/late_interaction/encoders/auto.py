@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from typing import Any
+from typing import Any, TypeAlias
 
 from late_interaction.demo import is_demo
 from late_interaction.encoders.checkpoint import find_checkpoint
 from late_interaction.encoders.colbert import ColBERTModel
 from late_interaction.encoders.colpali import ColPaliModel
 from late_interaction.encoders.colpali_families import base_checkpoint, visual_family
+from late_interaction.encoders.multi_vector import MultiVectorModel, why_sentence_transformers
 from late_interaction.encoders.torch_runtime import require_packages
+
+logger = logging.getLogger(__name__)
+
+AnyModel: TypeAlias = ColBERTModel | ColPaliModel | MultiVectorModel
 
 
 def model_class(
     model_name: str | os.PathLike[str], revision: str | None = None
-) -> type[ColBERTModel] | type[ColPaliModel]:
+) -> type[ColBERTModel] | type[ColPaliModel] | type[MultiVectorModel]:
     """Return the class that opens a checkpoint: `ColPaliModel` for a visual one, else `ColBERTModel`.
 
-    The config decides (for a LoRA adapter, the config of its base model), never the name. A model on the hub is
-    downloaded.
+    What neither of them knows, but sentence-transformers does, is a `MultiVectorModel`; a log line says so. The config
+    decides (for a LoRA adapter, the config of its base model), never the name. A model on the hub is downloaded.
 
     Raises:
         ModelError: the checkpoint cannot be found or downloaded, or is a visual model of an unknown family.
@@ -29,12 +35,19 @@ def model_class(
         return ColBERTModel
     require_packages(f"The model {os.fspath(model_name)!r}")
     folder = find_checkpoint(os.fspath(model_name), revision)
+    if why := why_sentence_transformers(folder):
+        logger.info(
+            "%s: %s, so MultiVectorModel opens it, and sentence-transformers' MultiVectorEncoder encodes as it is.",
+            os.fspath(model_name),
+            why,
+        )
+        return MultiVectorModel
     return ColBERTModel if visual_family(base_checkpoint(folder) or folder) is None else ColPaliModel
 
 
 def load_model(
     model_name: str | os.PathLike[str], *, revision: str | None = None, **options: Any
-) -> ColBERTModel | ColPaliModel:
+) -> AnyModel:
     """Open a checkpoint with the class that it is for.
 
     >>> from late_interaction import load_model

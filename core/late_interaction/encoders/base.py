@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import logging
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -306,6 +307,35 @@ def check_texts(texts: Iterable[str], role: Role) -> list[str]:
         except UnicodeEncodeError as error:
             raise ValueError(f"The {role} at position {position} is not valid Unicode: {error}.") from error
     return checked
+
+
+def check_items(items: Sequence[Item], role: Role) -> list[Any]:
+    """Return the items as a list, after checking that each one is an image or a text that holds something."""
+    from PIL import Image
+
+    if isinstance(items, str):
+        check_texts(items, role)
+    if isinstance(items, Image.Image):
+        raise TypeError("Pass a list of images, not a bare image.")
+    checked = list(items)
+    for position, item in enumerate(checked):
+        if not isinstance(item, str | Image.Image):
+            raise TypeError(
+                f"The {role} at position {position} is neither a str nor a PIL image but {type(item).__name__}; "
+                "load_image makes one of a path, bytes or a URL."
+            )
+        if not isinstance(item, str) and 0 in item.size:
+            raise ValueError(f"The {role} at position {position} is an image without pixels, {item.size}.")
+    check_texts([item if isinstance(item, str) else "image" for item in checked], role)
+    return checked
+
+
+def without_tokens(text: str, tokens: Sequence[str]) -> str:
+    """Break up special tokens in a text: "<image>" in it is not an image, and would be taken for one."""
+    if not tokens:
+        return text
+    pattern = "|".join(map(re.escape, sorted(tokens, key=len, reverse=True)))
+    return re.sub(pattern, lambda token: f"{token[0][0]} {token[0][1:]}", text)
 
 
 def _executor_name() -> str:

@@ -16,9 +16,9 @@ from late_interaction.demo import is_demo, model_folder
 from late_interaction.encoders.pickled import PICKLES, REMEDY
 from late_interaction.errors import ModelError
 
-TextFamily = Literal["multi-vector", "pylate", "stanford", "plain"]
+TextFamily = Literal["multi-vector", "pylate", "stanford", "bge-m3", "plain"]
 
-_DOWNLOAD = ("*.json", "*.txt", "*.model", "*.jinja", "*.py", "*.safetensors", "artifact.metadata")
+_CONFIGS = ("*.json", "*.txt", "*.model", "*.jinja", "*.py", "artifact.metadata")
 _CONTENT = (
     "*.safetensors",
     "*config*.json",
@@ -39,11 +39,30 @@ _PYLATE_KEYS = frozenset(
         "skiplist_words",
     }
 )
+BGE_HEAD = "colbert_linear"
+_OF_THEIR_OWN_CODE = {
+    "JinaEmbeddingsV4Model": "jina-embeddings-v4 has its multi-vectors behind methods and adapters of its own code",
+    "jina_embeddings_v4": "jina-embeddings-v4 has its multi-vectors behind methods and adapters of its own code",
+    "llama_NemoRetrieverColEmbed": "llama-nemoretriever-colembed is encoded by methods of its own code",
+    "llama_nemoretrievercolembed": "llama-nemoretriever-colembed is encoded by methods of its own code",
+    "qwen3_vl_nemotron_embed": "nemotron-colembed-vl is encoded by methods of its own code",
+    "colqwen3": "tomoro-colqwen3 names its weights as no class of colpali-engine or transformers does",
+    "ops_colqwen3": "Ops-Colqwen3 names its weights as no class of colpali-engine or transformers does",
+    "qwen2_5_omni": "ColQwen2.5-Omni is a model of sound and video too",
+}
+"""Architectures and model types of published models that no class here opens, and why (docs/encoders.md)."""
+LIBRARIES = ("sentence_transformers.", "pylate.")
+"""Prefixes of the modules in modules.json that are not a checkpoint's own code."""
 _LOADERS = ("modeling_utils", "distributed.tensor_parallel", "integrations.tensor_parallel")
 
 
 def find_checkpoint(
-    model_name: str, revision: str | None = None, exports: Sequence[str] = (), *, pickled: bool = False
+    model_name: str,
+    revision: str | None = None,
+    exports: Sequence[str] = (),
+    *,
+    pickled: bool = False,
+    weights: bool = True,
 ) -> Path:
     """Return the folder of a checkpoint; a model on the hub is downloaded to the Hugging Face cache.
 
@@ -54,6 +73,7 @@ def find_checkpoint(
         revision: branch, tag or commit on the hub; None for the main branch.
         exports: patterns of further files to download.
         pickled: download pickled weights too, of those parts of the model that have no others.
+        weights: download weights; without them it is a checkpoint to look at, not to load.
 
     Raises:
         ModelError: there is no such folder, or the hub's files cannot be downloaded.
@@ -82,9 +102,10 @@ def find_checkpoint(
         )
 
     try:
-        folder = download(*_DOWNLOAD, *exports)
+        wanted = (*_CONFIGS, *(("*.safetensors",) if weights else ()), *exports)
+        folder = download(*wanted)
         if pickled and (parts := _without_weights(folder)):
-            download(*_DOWNLOAD, *exports, *(f"{part}{file}" for part in parts for file in PICKLES))
+            download(*wanted, *(f"{part}{file}" for part in parts for file in PICKLES))
     except Exception as error:
         at = f" at revision {revision!r}" if revision else ""
         raise ModelError(
@@ -104,8 +125,8 @@ def _without_weights(folder: Path) -> list[str]:
 def text_family(folder: Path) -> TextFamily:
     """Return the kind of a text encoder, by its config files, never by its name.
 
-    "multi-vector" is sentence-transformers' own late-interaction format, "stanford" that of colbert-ai, and
-    "plain" a transformer without a late-interaction head.
+    "multi-vector" is sentence-transformers' own late-interaction format, "stanford" that of colbert-ai, "bge-m3" a
+    transformer with FlagEmbedding's head beside it, and "plain" one without a late-interaction head.
 
     Raises:
         ModelError: it is not a model, or one of a kind that `ColBERTModel` does not encode with.
@@ -115,6 +136,7 @@ def text_family(folder: Path) -> TextFamily:
     modules = (folder / "modules.json").is_file()
     if not (config or modules):
         raise ModelError(f"{folder} holds no model: it has neither a config.json nor a modules.json.")
+    refuse_unknown_code(folder)
     architectures = config.get("architectures") or []
     if "vision_config" in config or any(name.endswith("ForRetrieval") for name in architectures):
         named = f" ({', '.join(architectures)})" if architectures else ""
@@ -131,9 +153,27 @@ def text_family(folder: Path) -> TextFamily:
             f"{folder} has colbert-ai's artifact.metadata, but the architectures in its config.json are "
             f"{architectures}, without HF_ColBERT: its projection would not be loaded."
         )
+    if any((folder / f"{BGE_HEAD}.{suffix}").is_file() for suffix in ("safetensors", "pt")):
+        return "bge-m3"
     if kind not in (None, "SentenceTransformer"):
         raise ModelError(f"{folder} is a {kind}, which has no token vectors to search with.")
     return "plain"
+
+
+def refuse_unknown_code(folder: Path) -> None:
+    """Refuse the published models that only code of their own can encode, and say what can be done.
+
+    Raises:
+        ModelError: it is one of them.
+    """
+    config = read_json(folder / "config.json")
+    for name in (*(config.get("architectures") or []), config.get("model_type")):
+        if reason := _OF_THEIR_OWN_CODE.get(name):
+            raise ModelError(
+                f"{folder} is not opened: {reason}. If it has sentence-transformers' modules.json, with the model_type "
+                "MultiVectorEncoder, load_model opens it by that, with trust_remote_code=True; else load it by its "
+                "authors' code in a subclass of LateInteractionModel (docs/encoders.md has both)."
+            )
 
 
 def module_entries(folder: Path) -> list[dict[str, Any]]:
@@ -151,14 +191,16 @@ def require_safetensors(folder: Path, family: TextFamily) -> None:
     entries = module_entries(folder)
     backbone = folder / entries[0]["path"] if entries else folder
     # These are read from model.safetensors or else from a pickle; a Stanford head lies with its backbone.
-    # A plain encoder's heads are not read at all.
+    # A plain encoder's heads are not read at all, nor those of bge-m3 for sentences.
     whole = [backbone] if family == "stanford" else []
-    for entry in entries[1:] if family != "plain" else []:
+    for entry in entries[1:] if family not in ("plain", "bge-m3") else []:
         part = folder / entry["path"]
         if entry["type"].endswith("Dense") or (part / "pytorch_model.bin").exists():
             whole.append(part)
     lacking = [part for part in whole if not (part / "model.safetensors").is_file()]
-    if not any(backbone.glob("*.safetensors")):
+    if family == "bge-m3" and not (folder / f"{BGE_HEAD}.safetensors").is_file():
+        raise ModelError(f"{folder} has its head in {BGE_HEAD}.pt, not in safetensors. {REMEDY}")
+    if not any(file for file in backbone.glob("*.safetensors") if file.stem != BGE_HEAD):
         lacking.insert(0, backbone)
     if lacking:
         raise ModelError(f"{lacking[0]} has no weights in model.safetensors. {REMEDY}")
@@ -170,7 +212,12 @@ def content_hash(folder: Path) -> str:
     It stays the same when the folder moves or its model card changes. An export for another backend is left
     out: it computes the same vectors.
     """
-    parts = {folder, *(folder / entry["path"] for entry in module_entries(folder))}
+    entries = module_entries(folder)
+    parts = {folder, *(folder / entry["path"] for entry in entries)}
+    if any(
+        entry["type"].endswith(".Router") for entry in entries
+    ):  # It has its modules in folders of its own.
+        parts |= {part for part in folder.rglob("*") if part.is_dir() and not part.name.startswith(".")}
     files = {file for part in parts for pattern in _CONTENT for file in part.glob(pattern) if file.is_file()}
     digest = hashlib.sha256()
     for file in sorted(files, key=lambda file: file.relative_to(folder).as_posix()):
@@ -183,6 +230,24 @@ def brings_code(folder: Path) -> bool:
     return bool(read_json(folder / "config.json").get("auto_map"))
 
 
+def own_code(folder: Path) -> str | None:
+    """Return what of a sentence-transformers checkpoint needs Python code that comes with it; None where nothing does.
+
+    Raises:
+        ModelError: a config is damaged.
+    """
+    from transformers import CONFIG_MAPPING
+
+    entries = module_entries(folder)
+    foreign = [kind for entry in entries if not (kind := entry["type"]).startswith(LIBRARIES)]
+    if foreign:
+        return f"the module {foreign[0]} in modules.json"
+    config = read_json(folder / (entries[0]["path"] if entries else "") / "config.json")
+    if config.get("auto_map") and config.get("model_type") not in CONFIG_MAPPING:
+        return f"the model_type {config.get('model_type')!r} (auto_map in config.json)"
+    return None
+
+
 def code_hash(folder: Path) -> str:
     """Return a SHA-256 over the Python files of a checkpoint."""
     digest = hashlib.sha256()
@@ -193,10 +258,9 @@ def code_hash(folder: Path) -> str:
 
 def unused_heads(folder: Path) -> list[str]:
     """List the files of a plain checkpoint that hold a late-interaction head, which would not be used."""
-    heads = [file.name for file in (folder / "colbert_linear.pt",) if file.is_file()]
-    if not (folder / "modules.json").is_file():
-        heads += sorted(part.name for part in folder.glob("*_Dense") if part.is_dir())
-    return heads
+    if (folder / "modules.json").is_file():
+        return []
+    return sorted(part.name for part in folder.glob("*_Dense") if part.is_dir())
 
 
 def _file_hash(file: Path) -> str:

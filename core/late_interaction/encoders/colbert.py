@@ -69,8 +69,9 @@ class ColBERTModel(Remade, LateInteractionModel):
     """A late-interaction text encoder: one unit vector per token of a query or document.
 
     Loads what sentence-transformers does: its own `MultiVectorEncoder` checkpoints, PyLate's, and those of
-    colbert-ai (`HF_ColBERT` with `artifact.metadata`). Markers, lengths, query expansion and the skiplist of
-    punctuation come from the checkpoint. Weights are read from safetensors, unless `allow_pickle` says otherwise.
+    colbert-ai (`HF_ColBERT` with `artifact.metadata`); and bge-m3, by its ColBERT head. Markers, lengths, query
+    expansion and the skiplist of punctuation come from the checkpoint. Weights are read from safetensors, unless
+    `allow_pickle` says otherwise.
 
     A plain encoder without a late-interaction head, such as all-MiniLM-L6-v2, is used by the token vectors of
     its last layer, without those of special tokens; a log line says so. Its pooling is left out, and so is a
@@ -107,9 +108,10 @@ class ColBERTModel(Remade, LateInteractionModel):
         backend: what computes: "torch", or an "onnx" or "openvino" export, which need
             `pip install 'sentence-transformers[onnx]'` or `[openvino]`. openvino encodes more than twice as
             fast as torch on a CPU; onnx waits for a release of optimum-onnx that goes with transformers 5.
+        language: whose adapters an X-MOD model uses, such as "fr_XX". None is the checkpoint's default language.
 
     Attributes:
-        family: the checkpoint's format: "multi-vector", "pylate", "stanford" or "plain".
+        family: the checkpoint's format: "multi-vector", "pylate", "stanford", "bge-m3" or "plain".
         query_length: most tokens of a query; None where the model has no limit.
         document_length: most tokens of a document that are read at once; None where the model has no limit.
         long_documents: what happens to a longer one.
@@ -150,6 +152,7 @@ class ColBERTModel(Remade, LateInteractionModel):
         trust_remote_code: bool = False,
         allow_pickle: bool = False,
         backend: Backend = "torch",
+        language: str | None = None,
     ) -> None:
         require_packages("ColBERTModel")
         check_one_of("long_documents", long_documents, get_args(LongDocuments))
@@ -178,7 +181,9 @@ class ColBERTModel(Remade, LateInteractionModel):
             self.family = text_family(folder)
             if backend == "torch":
                 require_safetensors(folder, self.family)
-            encoder = load_text_encoder(folder, self.family, device, weights, trust_remote_code, backend)
+            encoder = load_text_encoder(
+                folder, self.family, device, weights, trust_remote_code, backend, language
+            )
         except ModelError:
             raise
         except Exception as error:
@@ -218,6 +223,7 @@ class ColBERTModel(Remade, LateInteractionModel):
             self._use(with_markers(encoder, tokenizer, pylate_markers(folder, tokenizer)))
         self.dim = int(encoder.get_embedding_dimension())
         self._content = content_hash(folder)
+        self._language = language
         self._remote_code: str | None = None
         if brings_code(folder):
             self._remote_code = code_hash(folder) if trust_remote_code else "not run"
@@ -252,7 +258,8 @@ class ColBERTModel(Remade, LateInteractionModel):
         there unless it is "truncate", which is what earlier releases did. `max_document_tokens` is not: what it cuts
         off is told when the document is indexed. `remote_code` is there for a checkpoint that brings Python code: its
         hash, or "not run". `markers` is there for a PyLate checkpoint whose tokenizer begins no text with a token of
-        its own: the marker is behind the text's first token then, as PyLate has it.
+        its own: the marker is behind the text's first token then, as PyLate has it. `language` is there where one
+        was given.
         """
         long = {} if self.long_documents == "truncate" else {"long_documents": self.long_documents}
         return {
@@ -268,6 +275,7 @@ class ColBERTModel(Remade, LateInteractionModel):
             "skiplist": self._skiplist,
             **long,
             **({} if self._dtype_told == "float32" else {"dtype": self._dtype_told}),
+            **({} if self._language is None else {"language": self._language}),
             **({} if self._remote_code is None else {"remote_code": self._remote_code}),
             **({} if self._encoder is self._unmarked else {"markers": "behind the first token"}),
         }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from late_interaction.encoders.base import Role
 from late_interaction.encoders.checkpoint import (
+    BGE_HEAD,
     TextFamily,
     brings_code,
     module_entries,
@@ -22,7 +23,7 @@ from late_interaction.errors import ModelError
 
 if TYPE_CHECKING:
     from sentence_transformers import MultiVectorEncoder
-    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.base.modules import Module, Transformer
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ def load_text_encoder(
     dtype: str | None,
     trust_remote_code: bool,
     backend: Backend,
+    language: str | None = None,
 ) -> MultiVectorEncoder:
     """Load the encoder.
 
@@ -54,8 +56,8 @@ def load_text_encoder(
     code_left_out = brings_code(folder) and not trust_remote_code
     with quiet_loading() as report:
         encoder = (
-            _load_plain(folder, device, options)
-            if family == "plain"
+            _load_plain(folder, device, options, with_head=family == "bge-m3")
+            if family in ("plain", "bge-m3")
             else _load_multi_vector(folder, family, device, options)
         )
     if report.missing:
@@ -81,8 +83,31 @@ def load_text_encoder(
             _CODE,
         )
     if not isinstance(encoder[0], Transformer) or encoder.tokenizer is None:
-        raise ModelError(f"{folder} begins with a {type(encoder[0]).__name__}, not with a text transformer.")
+        raise ModelError(
+            f"{folder} begins with a {type(encoder[0]).__name__}, not with a text transformer: open it with "
+            "load_model, which leaves such checkpoints to sentence-transformers."
+        )
+    _set_language(folder, encoder[0], language)
     return encoder
+
+
+def _set_language(folder: Path, transformer: Transformer, language: str | None) -> None:
+    """Choose the adapters of a language, of a model that has some for each (X-MOD)."""
+    known = (
+        getattr(transformer.config, "languages", None) if transformer.config.model_type == "xmod" else None
+    )
+    if known is None:
+        if language is not None:
+            raise ModelError(
+                f"language={language!r} is for X-MOD models; {folder} has no adapters of languages."
+            )
+        return
+    default = transformer.config.default_language
+    if language not in known and (language is not None or default is None):
+        said = "names no default language" if language is None else f"has no language {language!r}"
+        raise ModelError(f"{folder} {said}: give language=, one of {', '.join(known)}.")
+    if language is not None:
+        transformer.model.set_default_language(language)
 
 
 def _load_multi_vector(
@@ -124,8 +149,13 @@ def _take_off_pooling(folder: Path, encoder: MultiVectorEncoder) -> None:
         delattr(encoder, name)
 
 
-def _load_plain(folder: Path, device: str, options: Mapping[str, Any]) -> MultiVectorEncoder:
-    """Put the modules together by hand: sentence-transformers itself would add a random projection."""
+def _load_plain(
+    folder: Path, device: str, options: Mapping[str, Any], *, with_head: bool
+) -> MultiVectorEncoder:
+    """Put the modules together by hand: sentence-transformers itself would add a random projection.
+
+    With FlagEmbedding's head (bge-m3), every token but the first is projected; else special tokens are left out.
+    """
     from sentence_transformers import MultiVectorEncoder
     from sentence_transformers.base.modules import Normalize, Transformer
     from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
@@ -136,17 +166,38 @@ def _load_plain(folder: Path, device: str, options: Mapping[str, Any]) -> MultiV
     transformer = Transformer.load(str(folder), subfolder=first["path"], **options)
     tokenizer = transformer.tokenizer
     special = [token for token in tokenizer.all_special_tokens if token != tokenizer.unk_token]
+    if with_head:
+        special = [tokenizer.cls_token]
     modules = [
         transformer,
+        *([_bge_head(folder)] if with_head else []),
         MultiVectorMask(special, skiplist_tasks=list(get_args(Role))),
         Normalize(module_input_name="token_embeddings", module_output_name="token_embeddings"),
     ]
     return MultiVectorEncoder(
-        modules=modules, device=device, prompts=_plain_prompts(folder), backend=options["backend"]
+        modules=modules, device=device, prompts=plain_prompts(folder), backend=options["backend"]
     )
 
 
-def _plain_prompts(folder: Path) -> dict[str, str]:
+def _bge_head(folder: Path) -> Module:
+    from safetensors.torch import load_file
+    from sentence_transformers.base.modules import Dense
+    from torch import nn
+
+    weights = load_file(folder / f"{BGE_HEAD}.safetensors")
+    width, hidden = weights["weight"].shape
+    return Dense(
+        hidden,
+        width,
+        bias=True,
+        activation_function=nn.Identity(),
+        init_weight=weights["weight"],
+        init_bias=weights["bias"],
+        module_input_name="token_embeddings",
+    )
+
+
+def plain_prompts(folder: Path) -> dict[str, str]:
     """Return the prompts of a sentence-transformers model, for queries and for what it calls documents."""
     prompts = read_json(folder / "config_sentence_transformers.json").get("prompts") or {}
     names = ("document", "passage", "corpus")

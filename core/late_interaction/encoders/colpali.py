@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import os
-import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,14 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction.encoders.base import Item, LateInteractionModel, NoTokenError, Role, check_texts
+from late_interaction.encoders.base import (
+    Item,
+    LateInteractionModel,
+    NoTokenError,
+    Role,
+    check_items,
+    without_tokens,
+)
 from late_interaction.encoders.batching import token_batches
 from late_interaction.encoders.checkpoint import content_hash
 from late_interaction.encoders.colpali_loading import VisualCheckpoint
@@ -114,6 +120,12 @@ class ColPaliModel(Remade, LateInteractionModel):
         except (ModelError, MissingExtraError):
             raise
         except Exception as error:
+            if "ignore_mismatched_sizes" in str(error):
+                raise ModelError(
+                    f"weights of {self.model_name} have other shapes than those of {checkpoint.family.model}: its "
+                    "projection may have another width. Its authors' own code opens it, in a subclass of "
+                    "LateInteractionModel; or sentence-transformers' modules.json, which load_model goes by."
+                ) from error
             raise ModelError(f"{self.model_name} could not be loaded: {error}") from error
         self._family, self.family = checkpoint.family, checkpoint.family.name
         self._read_settings()
@@ -132,7 +144,7 @@ class ColPaliModel(Remade, LateInteractionModel):
         self._library_end = library_form(self._family, self._processor).end
         added = (str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
         special = {*tokenizer.all_special_tokens, *added, self._processor.image_token}
-        self._special = re.compile("|".join(re.escape(token) for token in special if len(token) > 1))
+        self._special = tuple(token for token in special if len(token) > 1)
         self._positions = min(config.get_text_config().max_position_embeddings, tokenizer.model_max_length)
         self.document_length = self._positions
 
@@ -312,7 +324,7 @@ class ColPaliModel(Remade, LateInteractionModel):
         return None
 
     def _encode(self, items: Sequence[Item], role: Role) -> list[FloatMatrix]:
-        checked = _check_items(items, role)
+        checked = check_items(items, role)
         guard_fork(self._pid)
         images = [i for i, item in enumerate(checked) if not isinstance(item, str)]
         texts = [i for i, item in enumerate(checked) if isinstance(item, str)]
@@ -409,7 +421,7 @@ class ColPaliModel(Remade, LateInteractionModel):
 
     def _plain(self, text: str) -> str:
         """Remove special tokens from a text: "<image>" in it is not an image, and would be taken for one."""
-        return str(self._special.sub(lambda token: f"{token[0][0]} {token[0][1:]}", text))
+        return without_tokens(text, self._special)
 
     def _token_ends(self, text: str) -> list[int]:
         """Where each token of a text ends, in characters."""
@@ -454,24 +466,3 @@ def _in_original(text: str, plain: str, spans: list[tuple[int, int]]) -> list[tu
         place += place < len(text) and text[place] == character
     places.append(place)
     return [(places[start], places[end]) for start, end in spans]
-
-
-def _check_items(items: Sequence[Item], role: Role) -> list[Any]:
-    """Return the items as a list, after checking that each one is an image or a text that holds something."""
-    from PIL import Image
-
-    if isinstance(items, str):
-        check_texts(items, role)
-    if isinstance(items, Image.Image):
-        raise TypeError("Pass a list of images, not a bare image.")
-    checked = list(items)
-    for position, item in enumerate(checked):
-        if not isinstance(item, str | Image.Image):
-            raise TypeError(
-                f"The {role} at position {position} is neither a str nor a PIL image but {type(item).__name__}; "
-                "load_image makes one of a path, bytes or a URL."
-            )
-        if not isinstance(item, str) and 0 in item.size:
-            raise ValueError(f"The {role} at position {position} is an image without pixels, {item.size}.")
-    check_texts([item if isinstance(item, str) else "image" for item in checked], role)
-    return checked

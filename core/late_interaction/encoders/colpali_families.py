@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from late_interaction.encoders.checkpoint import find_checkpoint, read_json
+from late_interaction.encoders.checkpoint import find_checkpoint, read_json, refuse_unknown_code
 from late_interaction.errors import ModelError
 
 
@@ -68,6 +68,7 @@ def visual_family(folder: Path) -> VisualFamily | None:
     Raises:
         ModelError: it is a model of images of another family.
     """
+    refuse_unknown_code(folder)
     config = read_json(folder / "config.json")
     architectures = config.get("architectures") or []
     for family in FAMILIES:
@@ -80,21 +81,26 @@ def visual_family(folder: Path) -> VisualFamily | None:
         known = ", ".join(f"{family.model} ({family.model_type})" for family in FAMILIES)
         raise ModelError(
             f"{folder} is a model of images of an unknown family: its config.json names the architectures "
-            f"{architectures} and the model_type {config.get('model_type')!r}. Known are {known}."
+            f"{architectures} and the model_type {config.get('model_type')!r}. Known are {known}; and what has "
+            "sentence-transformers' modules.json with the model_type MultiVectorEncoder, which load_model opens."
         )
     return None
 
 
-def base_checkpoint(folder: Path, allow_pickle: bool = False) -> Path | None:
+def base_checkpoint(folder: Path, allow_pickle: bool = False, *, weights: bool = True) -> Path | None:
     """Return the folder of the model that an adapter was made for; None where the checkpoint is whole.
 
     Raises:
         ModelError: that model is not named, or cannot be downloaded.
     """
     adapter = read_json(folder / "adapter_config.json")
-    if not adapter or (folder / "config.json").is_file():  # an adapter beside its base, in one folder
+    own = [file for file in folder.glob("*model*.safetensors") if not file.name.startswith("adapter_")]
+    beside = (folder / "config.json").is_file() and (
+        own or not any(folder.glob("adapter_model*.safetensors"))
+    )
+    if not adapter or beside:  # an adapter beside its base, in one folder
         return None
     base = adapter.get("base_model_name_or_path")
     if not base:
         raise ModelError(f"{folder} is an adapter, and its adapter_config.json does not say of which model.")
-    return find_checkpoint(base, adapter.get("revision"), pickled=allow_pickle)
+    return find_checkpoint(base, adapter.get("revision"), pickled=allow_pickle, weights=weights)

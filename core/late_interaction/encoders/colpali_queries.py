@@ -50,10 +50,7 @@ def trained_form(model_name: str, folder: Path, family: VisualFamily, processor:
         return QueryForm(
             installed.prefix, end
         )  # The prefix stands in the checkpoint's processor_config.json.
-    known = next((model.query_prefix for model in KNOWN_MODELS if model.name == model_name), None)
-    told = _told(folder) if known is None else known
-    if told is None and (folder / "git_hash.txt").is_file():
-        told = prefix
+    told = trained_prefix(model_name, folder, family)
     if told is not None:
         return QueryForm(told, end if told else installed.end)
     logger.info(
@@ -65,6 +62,15 @@ def trained_form(model_name: str, folder: Path, family: VisualFamily, processor:
         prefix,
     )
     return installed
+
+
+def trained_prefix(model_name: str, folder: Path, family: VisualFamily) -> str | None:
+    """Return what stood before a checkpoint's queries in training; None where neither registry nor files tell."""
+    known = next((model.query_prefix for model in KNOWN_MODELS if model.name == model_name), None)
+    told = _told(folder) if known is None else known
+    if told is None and family.trained is not None and (folder / "git_hash.txt").is_file():
+        told, _ = family.trained
+    return told
 
 
 def _told(folder: Path) -> str | None:

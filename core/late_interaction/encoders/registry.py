@@ -35,7 +35,8 @@ class KnownModel:
     Attributes:
         name: its id on the Hugging Face hub, or "demo".
         documents: what it encodes as documents: "text" or "images".
-        family: the format of a text encoder as docs/encoders.md has them, the family of a visual one as `FAMILIES` has.
+        family: the format of a text encoder as docs/encoders.md has them, the family of a visual one as `FAMILIES` has;
+            "own code" for what its authors' code alone encodes (docs/encoders.md).
         dim: width of a token vector.
         size: parameters, as its authors round them.
         licence: of the weights.
@@ -116,6 +117,15 @@ KNOWN_MODELS = (
         beir=53.1,
         sources=[_JINA],
     ),
+    _text(
+        "BAAI/bge-m3",
+        "bge-m3",
+        dim=1024,
+        size="568M",
+        licence="MIT",
+        languages="100+",
+        sources=["https://arxiv.org/abs/2402.03216"],
+    ),
     _text("mixedbread-ai/mxbai-colbert-large-v1", "colbert-ai", dim=None, size="335M", licence="Apache-2.0"),
     _text("mixedbread-ai/mxbai-edge-colbert-v0-32m", "PyLate", dim=64, size="32M", licence="Apache-2.0"),
     _text(
@@ -177,11 +187,11 @@ KNOWN_MODELS = (
         source="https://github.com/illuin-tech",
         query_prefix="",
     ),
-    _images("TomoroAI/tomoro-colqwen3-embed-4b", "colqwen3", dim=320, size="4B"),
+    _images("TomoroAI/tomoro-colqwen3-embed-4b", "own code", dim=320, size="4B"),
     _images(
         "athrael-soju/colqwen3.5-4.5B-v3",
         "colqwen3.5",
-        dim=320,
+        dim=128,
         size="4.5B",
         vidore=91.6,
         source=_HUB + "athrael-soju/colqwen3.5-4.5B-v3",
