@@ -1,19 +1,30 @@
 """Words and vectors together: nDCG@10 and recall@100 on judged collections, beside either alone and rank fusion.
 
     uv run python benchmarks/hybrid.py ../shared/data/cranfield ../shared/data/cisi
+    uv run python benchmarks/hybrid.py --rare 800 --cache ~/rare
+    uv run python benchmarks/hybrid.py --latency 5000 20000 --tokens ../shared/data/tokens_5k.npz
 
 MaxSim is exact, over vectors of the demo's model pooled by 2; words are those of a folder's FTS5 table; both are fused
 as a search does it. With `--scores FOLDER` the scores of MaxSim are kept there, so that the second run encodes nothing.
+`--rare` asks for codes that one text has (rare_words.py), by each mode, in a folder. `--latency` measures the modes
+side by side in a folder of so many documents: real token matrices, beyond their number again with noise, and texts of
+80 words drawn by Zipf's law; queries are real ones, with the 8 rarest words of one text.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import pickle
 import sqlite3
+import tempfile
 import time
 from pathlib import Path
 from statistics import median
+
+import numpy as np
+from local import fill, load
+from rare_words import rare_words
 
 from late_interaction import RaggedTokens, load_model
 from late_interaction.encoders.base import pooled
@@ -104,14 +115,72 @@ def measure(collection: JudgedCollection, scores: Path | None) -> None:
         print(f"  {name:28} nDCG@10 {metrics['ndcg@10']:.4f}  recall@100 {metrics['recall@100']:.4f}")
 
 
+MODES = ("late", "hybrid", "lexical")
+
+
+async def rare(n: int, cache: Path, folder: Path) -> None:
+    """Print in how many cases the text with a rare code is first, and in ten, by form of the question and mode."""
+    made = rare_words(n, cache)
+    pipeline, _, _ = await fill(folder, made.documents, f"rare {n}", made.texts)
+    print(f"{len(made.texts):,} texts, {len(made.answers)} codes: the text with the code first / among ten")
+    async with pipeline:
+        for form, questions in made.questions.items():
+            shares = []
+            for mode in MODES:
+                ranks = []
+                for (text, question), answer in zip(questions, made.answers, strict=True):
+                    found = await pipeline.search_with_embeddings(question, 10, text=text, mode=mode)
+                    ids = [result.doc_id for result in found]
+                    ranks.append(ids.index(str(answer)) if str(answer) in ids else 10)
+                shares.append(
+                    f"{mode} {np.mean([r == 0 for r in ranks]):.2f} / {np.mean([r < 10 for r in ranks]):.2f}"
+                )
+            print(f"  {form:24} {'   '.join(shares)}")
+
+
+async def latency(n: int, tokens: Path, folder: Path, n_queries: int = 60) -> None:
+    """Print CPU milliseconds of a search by mode, medians of interleaved queries."""
+    real, queries = load(tokens, None)
+    rng = np.random.default_rng(0)
+    matrices = [real.matrix(i % len(real)) for i in range(n)]
+    for i in range(len(real), n):
+        noisy = matrices[i] + rng.normal(scale=0.3 / np.sqrt(real.tokens.shape[1]), size=matrices[i].shape)
+        matrices[i] = (noisy / np.linalg.norm(noisy, axis=1, keepdims=True)).astype(np.float32)
+    words = np.minimum(rng.zipf(1.3, size=(n, 80)), 50_000)
+    texts = [" ".join(f"w{word}" for word in row) for row in words]
+    pipeline, _, _ = await fill(folder, RaggedTokens.from_matrices(matrices), f"latency {n}", texts)
+    spent: dict[str, list[float]] = {mode: [] for mode in MODES}
+    async with pipeline:
+        for i in range(n_queries):
+            rare_first = sorted(set(words[rng.integers(n)].tolist()))[-8:]
+            asked = " ".join(f"w{word}" for word in rare_first)
+            for mode in MODES:
+                started = time.process_time()
+                await pipeline.search_with_embeddings(queries[i % len(queries)], 10, text=asked, mode=mode)
+                spent[mode].append(time.process_time() - started)
+    late = spent["late"]
+    for mode in MODES:
+        ratio = median(a / b for a, b in zip(spent[mode], late, strict=True))
+        print(f"  {n:>7,} documents, {mode:8} {1000 * median(spent[mode]):7.1f} CPU ms, {ratio:.2f} × late")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("collections", nargs="+", type=Path)
+    parser.add_argument("collections", nargs="*", type=Path)
+    parser.add_argument("--rare", type=int, nargs="*", default=[])
+    parser.add_argument("--cache", type=Path, default=Path("~/rare").expanduser())
+    parser.add_argument("--latency", type=int, nargs="*", default=[])
+    parser.add_argument("--tokens", type=Path)
     parser.add_argument("--scores", type=Path)
     arguments = parser.parse_args()
     for folder in arguments.collections:
         kept = None if arguments.scores is None else arguments.scores / f"{folder.name}.pkl"
         measure(load_beir(folder), kept)
+    with tempfile.TemporaryDirectory() as temporary:
+        for n in arguments.rare:
+            asyncio.run(rare(n, arguments.cache, Path(temporary, f"rare {n}")))
+        for n in arguments.latency:
+            asyncio.run(latency(n, arguments.tokens, Path(temporary, f"latency {n}")))
 
 
 if __name__ == "__main__":
