@@ -428,6 +428,34 @@ async def test_a_search_during_a_fit_never_compares_vectors_of_two_reductions(se
     assert ids(await other.search("old50x1 old50x2", k=1)) == ["d50"]
 
 
+async def test_a_document_that_is_deleted_or_replaced_during_a_fit_stays_so(server):
+    """Its vector was made of what the fit had read."""
+    pipeline = await opened(server, concurrency=1)
+    await pipeline.index_documents(rows(30))
+    other = await opened(server)
+    writing, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hold(request) -> None:
+        if request.table == "things_docs" and request.command == "insertMany" and not writing.is_set():
+            writing.set()
+            await go_on.wait()
+
+    server.settings.hold = hold
+    fit = asyncio.ensure_future(pipeline.fit_candidates())
+    await writing.wait()
+    try:
+        await other.delete_documents(["d3", "d4"])
+        await other.index_documents(rows(6, "new")[5:])
+    finally:
+        go_on.set()
+        await fit
+    server.settings.hold = None
+    health = await diagnose(other.store, full=True, older_than_s=0)
+    assert health.healthy
+    assert health.documents == await other.count() == 28
+    assert ids(await other.search("new5x1 new5x2", k=1)) == ["d5"]
+
+
 async def test_what_is_near_by_the_vector_comes_first_and_bounds_are_honest(server):
     pipeline = await opened(server, limits=replace(FITTED, document_width=64, ann_bytes=0))
     await pipeline.index_documents(rows(40))
