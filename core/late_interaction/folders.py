@@ -26,9 +26,9 @@ from late_interaction.reading.files import read_rows
 from late_interaction.reading.finding import Found
 from late_interaction.reading.kinds import Kind, kind_of
 from late_interaction.reading.problems import ReadProblem
-from late_interaction.rows import Row
+from late_interaction.rows import Row, row_text
 from late_interaction.stores.base import Store
-from late_interaction.syncing import Mark, Origin, Placed, SyncReport, SyncRun, file_hash, origin
+from late_interaction.syncing import Mark, Origin, Placed, Progress, SyncReport, SyncRun, file_hash, origin
 from late_interaction.types import Document, IndexedIds
 
 logger = logging.getLogger(__name__)
@@ -40,6 +40,8 @@ _PLAIN = (Kind.TEXT, Kind.MARKDOWN, Kind.RST, Kind.CODE)
 _WITH_FILES = (Kind.CSV, Kind.JSON, Kind.JSON_LINES)
 _AT_ONCE = 16
 _DELETED_AT_ONCE = 1000
+_SHORT = 4096
+_LONGEST_NAME = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,6 @@ class FolderSync:
         self._known: dict[str, tuple[Document, Mark | None]] = {}
         self._of_source: dict[Origin, list[str]] = {}
         self._is_compared = False
-        self._reading_at = 0, ""
         self._unchanged: list[str] = []
         self._to_read: list[_File] = []
 
@@ -197,11 +198,7 @@ class FolderSync:
             return False  # The images that it names may have changed.
         marks = [self._known[doc_id][1] or {} for doc_id in ids]
         if not marks:
-            return (
-                kind in _PLAIN
-                and not file.path.read_bytes()[:4096].strip()
-                and file.path.stat().st_size < 4096
-            )
+            return kind in _PLAIN and _is_blank(file.path)
         return all(mark.get("file") == file.mark for mark in marks) and len(marks) == max(
             mark.get("rows", 0) for mark in marks
         )
@@ -225,11 +222,18 @@ class FolderSync:
             if 2 * len(same) < len(files) or not same:
                 continue
             to = here[same[0]].origin[0]
-            for doc_id, (document, mark) in self._known.items():
-                if mark is not None and mark["scope"] == scope:
-                    moved = {**mark, "scope": to}
-                    await store.update_metadata(doc_id, MetadataChange({MARK: moved}))
-                    self._known[doc_id] = document, moved
+            # Those of unchanged files come last: a call that breaks off here leaves enough to know the folder by.
+            moved = [
+                (doc_id, document, {**mark, "scope": to})
+                for doc_id, (document, mark) in self._known.items()
+                if mark is not None and mark["scope"] == scope
+            ]
+            moved.sort(key=lambda one: one[2].get("source") in same)
+            for start in range(0, len(moved), _AT_ONCE):
+                some = moved[start : start + _AT_ONCE]
+                changes = (store.update_metadata(one[0], MetadataChange({MARK: one[2]})) for one in some)
+                await asyncio.gather(*changes)
+                self._known |= {doc_id: (document, mark) for doc_id, document, mark in some}
 
     # --- in step
 
@@ -252,18 +256,18 @@ class FolderSync:
             show_progress: show a progress bar.
         """
         done = SyncRun(store, index, self._scope or "")
+        done.holding = {file.origin for file in self._files}
         if self._to_read:
-            total = sum(file.path.stat().st_size for file in self._to_read if file.path.exists())
             with tqdm(
                 desc="Indexing",
-                total=total,
+                total=sum(_size(file.path) for file in self._to_read),
                 unit="B",
                 unit_scale=True,
                 disable=not show_progress,
                 leave=False,
             ) as bar:
-                done.on_encoded = partial(self._show, bar)
-                await done.run(_in_thread(self._read(model, bar)))
+                done.on_progress = partial(self._show, bar)
+                await done.run(_in_thread(self._read(model)))
         broken = done.broken | {self._origin_of(problem.file) for problem in self.problems}
         kept = {*done.origins, *self._unchanged}
         read = {file.origin for file in self._to_read} - broken
@@ -294,19 +298,25 @@ class FolderSync:
             truncated=done.truncated,
         )
 
-    def _show(self, bar: tqdm[None], n_documents: int) -> None:
-        """Tell how far it is: after the bytes of files that were read, documents, files, and the current one."""
-        n_read, source = self._reading_at
-        bar.set_postfix_str(f"{n_documents} documents, file {n_read} of {len(self._to_read)}, {source}")
+    def _show(self, bar: tqdm[None], n_documents: int, progress: Progress) -> None:
+        """Tell how far it is: beside bytes and the time that is left, documents, files and the current one."""
+        name = printable(progress.file)
+        name = name if len(name) <= _LONGEST_NAME else f"…{name[-_LONGEST_NAME:]}"
+        bar.set_postfix_str(
+            f"{n_documents:,} documents, file {progress.number:,} of {len(self._to_read):,}, {name}",
+            refresh=False,
+        )
+        bar.update(progress.n_bytes - bar.n)
 
-    def _read(self, model: LateInteractionModel | None, bar: tqdm[None]) -> Iterator[Placed]:
+    def _read(self, model: LateInteractionModel | None) -> Iterator[Placed]:
         """Yield the rows of each file, the last one with how many they are."""
         if model is not None and type(model).count_tokens is LateInteractionModel.count_tokens:
             model = None  # It cannot tell, and passages estimate.
+        n_bytes = 0
         for number, file in enumerate(self._to_read, 1):
             scope, source = file.origin
             n_problems, n, before = len(self.problems), 0, None
-            self._reading_at = number, source
+            size, read = _size(file.path), 0
             options: dict[str, Any] = asdict(self._reading)
             if file.path in self._corpora and self._reading.content_column is None:
                 options |= {"content_column": ",".join(beir.COLUMNS), "separator": beir.SEPARATOR}
@@ -319,11 +329,13 @@ class FolderSync:
                 if before is not None:
                     yield before
                 n += 1
-                before = Placed(row, f"{file.path}{_line(row)}", mark)
+                progress = Progress(source, number, n_bytes + min(read, size))
+                read = _read_to(row, size, read)
+                before = Placed(row, f"{file.path}{_line(row)}", mark, progress)
             if before is not None:
                 complete = len(self.problems) == n_problems
                 yield replace(before, mark={**mark, "rows": n}) if complete else before
-            bar.update(file.path.stat().st_size if file.path.exists() else 0)
+            n_bytes += size
 
     def _note(self, problem: ReadProblem) -> None:
         self.problems.append(problem)
@@ -394,6 +406,30 @@ class FolderSync:
             "left_out": left_out,
             "failed": states["failed"],
         }
+
+
+def _size(path: Path) -> int:
+    """Return how many bytes a file has; 0 if it has vanished."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _is_blank(path: Path) -> bool:
+    """Tell whether a file is short and only white space; reading one that cannot be read says why."""
+    try:
+        return path.stat().st_size < _SHORT and not path.read_bytes().strip()
+    except OSError:
+        return False
+
+
+def _read_to(row: Row, size: int, before: int) -> int:
+    """Return about how many bytes of a file of this size are read behind a row: by its page, else by its text."""
+    page, pages = (row.get(name) if isinstance(row, Mapping) else None for name in ("page", "pages"))
+    if isinstance(page, int) and isinstance(pages, int) and pages:
+        return size * page // pages
+    return before + len(row_text(row).encode(errors="replace"))
 
 
 def _line(row: Row) -> str:

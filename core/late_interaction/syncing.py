@@ -67,6 +67,21 @@ class SyncReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """How far reading files is.
+
+    Attributes:
+        file: the name of the current one.
+        number: which one it is of all that are read, from 1.
+        n_bytes: bytes of files up to here.
+    """
+
+    file: str
+    number: int
+    n_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Placed:
     """A row on its way into step.
 
@@ -74,11 +89,13 @@ class Placed:
         row: the row, with an id.
         place: where it comes from, for messages.
         mark: what is stored with it beside the scope.
+        progress: how far all is done when it comes.
     """
 
     row: Row
     place: str
     mark: Mark = field(default_factory=dict)
+    progress: Progress | None = None
 
 
 class SyncRun:
@@ -96,7 +113,9 @@ class SyncRun:
         broken: the places of the marks, of which a row failed.
         origins: where each row comes from, scope and source, by id.
         truncated: as in `IndexedIds`.
-        on_encoded: called with how many rows were taken to be encoded before the next one.
+        holding: origins whose documents are theirs, until a row of theirs comes; no other row takes their ids.
+        on_progress: called before each row is handed on to be encoded, with how many were before it, and with its
+            progress. Those of the batch before it are encoded then.
     """
 
     def __init__(self, store: Store, index: Callable[[Rows], Awaitable[IndexedIds]], scope: str) -> None:
@@ -108,7 +127,8 @@ class SyncRun:
         self.broken: set[Origin] = set()
         self.origins: dict[str, Origin] = {}
         self.truncated: Mapping[str, float | None] = {}
-        self.on_encoded: Callable[[int], None] = lambda n: None
+        self.holding: set[Origin] = set()
+        self.on_progress: Callable[[int, Progress], None] = lambda n, progress: None
         self._places: dict[str, str] = {}
         self._updated: set[str] = set()
         self._n_rows = 0
@@ -132,12 +152,13 @@ class SyncRun:
     async def _to_index(self, rows: Items[Row | Placed]) -> AsyncIterator[Row]:
         """Yield the rows that are to be encoded."""
         async for batch in batches(rows, _TOGETHER):
-            self.on_encoded(len(self._handed_on))
             checked: list[tuple[int, Pending, dict[str, Any]]] = []
+            progress: dict[int, Progress | None] = {}
             for given in batch:
                 number, self._n_rows = self._n_rows, self._n_rows + 1
                 placed = given if isinstance(given, Placed) else Placed(given, f"row {number}")
                 mark = {"scope": self._scope, **placed.mark}
+                progress[number] = placed.progress
                 pending = self._checked(number, placed, mark)
                 if pending is not None:
                     checked.append((number, pending, mark))
@@ -149,11 +170,13 @@ class SyncRun:
                 doc_id = pending.document.doc_id
                 outcome = self._compared(number, pending, mark, stored.get(doc_id))
                 if isinstance(outcome, MetadataChange):
-                    updates.append(self._store.update_metadata(doc_id, outcome))
+                    updates.append((doc_id, outcome))
                 elif outcome is not None:
+                    if (at := progress[number]) is not None:
+                        self.on_progress(len(self._handed_on), at)
                     self._handed_on.append(number)
                     yield outcome
-            await asyncio.gather(*updates)
+            await asyncio.gather(*(self._store.update_metadata(*update) for update in updates))
 
     def _checked(self, number: int, placed: Placed, mark: Mark) -> Pending | None:
         """Return the row as it goes on; note why not, if it is bad or its id came before."""
@@ -184,9 +207,15 @@ class SyncRun:
         """Return the row to encode, a change of the metadata alone, or None, and note which it is."""
         document = pending.document
         doc_id = document.doc_id
+        self.holding.discard(origin(mark))
         if old is None:
             self.new.append(doc_id)
             return _with_mark(pending, mark)
+        if old.mark is not None and (there := origin(old.mark)) in self.holding:
+            reason = f"{self._places.pop(doc_id)} has the id of a document of {there[1]}, which is kept."
+            del self.origins[doc_id]  # It is the other file's to say whether the document stays.
+            self._fail(number, doc_id, reason, mark)
+            return None
         same = _same_vectors(old, pending, mark)
         if not same and old.mark is not None and old.mark["scope"] != mark["scope"]:
             whose = old.mark.get("source") or f"the rows of {old.mark['scope'] or 'another call'}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -61,6 +62,30 @@ def test_there_and_back(server, folder, tmp_path):
             ]
 
     assert asyncio.run(results(tmp_path / "back")) == asyncio.run(results(folder))
+
+
+def test_a_folder_in_step_and_deletions(server, text_model, tmp_path, monkeypatch):
+    docs = tmp_path / "docs"
+    (docs / "old").mkdir(parents=True)
+    for name in ("a.txt", "b.txt", "old/c.txt", "old/d.txt"):
+        (docs / name).write_text(f"the cat of {name}")
+    given = ("--db", "astra:folder", "--model", text_model)
+    assert json.loads(run("index", docs, *given, "--json").stdout)["documents"] == 4
+    monkeypatch.setattr(sys.modules["late_interaction.cli.index"], "load_model", None)
+    moved = docs.rename(tmp_path / "moved")
+    (moved / "b.txt").unlink()
+    told = run("index", moved, *given).stdout
+    assert "0 new, 0 changed, 3 unchanged, 1 removed. The index has 4. --prune deletes 1 documents" in told
+    assert json.loads(run("index", moved, *given, "--prune", "--json").stdout)["deleted"] == ["b.txt#1"]
+
+    def delete(*what: object) -> object:
+        return json.loads(run("delete", *what, "--db", "astra:folder", "--yes", "--json").stdout)
+
+    assert commands.run("delete", "a.txt#1", "--db", "astra:folder").exit_code == 1  # nobody answered
+    assert delete("--source", "old/c.txt") == {"deleted": 1, "documents": 2}
+    assert delete("--source", "old") == {"deleted": 1, "documents": 1}
+    assert delete("--filter", '{"line": {"$gt": 5}}') == {"deleted": 0, "documents": 1}
+    assert delete("a.txt#1", "none") == {"deleted": 1, "documents": 0}
 
 
 def test_a_name_for_the_copy_is_for_folders(server, folder, tmp_path):

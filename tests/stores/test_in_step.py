@@ -21,6 +21,8 @@ from late_interaction import (
     SyncPipeline,
 )
 from late_interaction.evaluation import load_beir
+from late_interaction.folders import FolderSync
+from late_interaction.syncing import Progress, file_hash
 from tests.stores.astra import QUICK
 from tests.support import pdfs
 from tests.support.colours import ColourModel, picture
@@ -226,6 +228,30 @@ def test_equal_ids_of_two_files_name_both(index: SyncPipeline, tmp_path: Path) -
     assert report.files == {"indexed": 1, "unchanged": 0, "left_out": 0, "failed": 1}
 
 
+def test_an_id_stays_with_the_file_that_has_it(index: SyncPipeline, tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    for name in "ab":
+        (files / f"{name}.csv").write_text(f"id,text\n1,the {name} wing\n")
+    index.sync(files)
+    again = index.sync(files)  # a.csv is unchanged, and b.csv is read again
+    assert str(again.failed[0]).endswith("b.csv:2 has the id of a document of a.csv, which is kept.")
+    assert (again.changed, again.files["failed"]) == ((), 1)
+    assert index.get_documents(["1"])[0].content == "the a wing"
+    # A row that moves to another file goes with it.
+    (files / "a.csv").write_text("id,text\n2,another wing\n")
+    moved = index.sync(files)
+    assert (moved.new, moved.changed, moved.failed) == (("2",), ("1",), ())
+    (files / "b.csv").rename(files / "z.csv")
+    assert index.sync(files, prune=True).removed == ()
+    # To one that is read before the other only when the other has given it up.
+    (files / "z.csv").write_text("id,text\n3,a third wing\n")
+    (files / "a.csv").write_text("id,text\n2,another wing\n1,the b wing\n")
+    assert len(index.sync(files).failed) == 1
+    assert index.sync(files).failed == ()
+    assert ids(index) == ["1", "2", "3"]
+
+
 def test_an_interrupted_call_goes_on(
     index: SyncPipeline, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,6 +273,141 @@ def test_an_interrupted_call_goes_on(
     index.model.n_encoded = 0  # type: ignore[attr-defined]
     assert len(index.sync(folder).new) == 62 - kept
     assert index.model.n_encoded == 62 - kept  # type: ignore[attr-defined]
+
+
+class StoppedError(Exception):
+    """Stands for a kill, Ctrl-C or a lost connection."""
+
+
+def stop_before(store: Any, n: int, patch: pytest.MonkeyPatch) -> list[str]:
+    """Let `n` writes of a store through, and stop before the next one; return what was called."""
+    called: list[str] = []
+
+    def stopped(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def before(*given: Any, **options: Any) -> Any:
+            if len(called) == n:
+                raise StoppedError
+            called.append(name)
+            return call(*given, **options)
+
+        return before
+
+    for name in ("upsert", "update_metadata", "delete"):
+        patch.setattr(store, name, stopped(name, getattr(store, name)))
+    return called
+
+
+@pytest.mark.slow
+def test_a_call_that_is_stopped_before_any_write_goes_on_where_it_was(
+    make: Open, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A moved folder, of which a file is changed, one shorter, one gone, one new, and of one a column."""
+    index = make()
+    lines = [json.dumps({"id": f"r{n}", "text": f"row {n}", "n": n}) for n in range(40)]
+    names = [f"same{n}.txt" for n in range(4)]
+
+    def before() -> Path:
+        index.clear()
+        (folder / "rows.jsonl").write_text("\n".join(lines))
+        for name in (*names, "gone.txt", "changed.txt"):
+            (folder / name).write_text(f"the text of {name}")
+        (folder / "new.txt").unlink(missing_ok=True)
+        index.sync(folder)
+        moved = folder.rename(folder.with_name("moved"))
+        (moved / "changed.txt").write_text("quite another text")
+        (moved / "gone.txt").unlink()
+        (moved / "new.txt").write_text("a new text")
+        other = [line.replace('"n": 3', '"n": 4') for line in lines[:25]]
+        (moved / "rows.jsonl").write_text("\n".join(other))
+        return moved
+
+    def state() -> list[str]:
+        return sorted(json.dumps([asdict(document) for document in [one]]) for one in index.find())
+
+    moved = before()
+    with monkeypatch.context() as patch:
+        calls = stop_before(index._pipeline.store, 10_000, patch)
+        index.sync(moved, prune=True)
+    wanted = state()
+    assert {*calls} == {"upsert", "update_metadata", "delete"}
+    for n in range(0, len(calls), max(1, len(calls) // 4)):
+        moved = moved.rename(folder)
+        moved = before()
+        with monkeypatch.context() as patch:
+            stop_before(index._pipeline.store, n, patch)
+            with pytest.raises(StoppedError):
+                index.sync(moved, prune=True)
+        index.model.n_encoded = 0  # type: ignore[attr-defined]
+        report = index.sync(moved, prune=True)
+        assert not report.failed
+        assert state() == wanted
+        assert index.model.n_encoded <= 2  # type: ignore[attr-defined]
+
+
+def test_progress_names_the_file_and_moves_with_what_was_encoded(
+    index: SyncPipeline, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [json.dumps({"text": f"row number {n}"}) for n in range(100)]
+    (folder / "z.jsonl").write_text("\n".join(lines))
+    seen: list[tuple[int, int, str]] = []
+    show = FolderSync._show
+
+    def spy(self: FolderSync, bar: Any, n: int, progress: Progress) -> None:
+        show(self, bar, n, progress)
+        encoded = index.model.n_encoded  # type: ignore[attr-defined]
+        seen.append((encoded, bar.n, f"{n} {progress.file} {bar.postfix}"))
+
+    monkeypatch.setattr(FolderSync, "_show", spy)
+    index.sync(folder, show_progress=True)
+    assert seen[0][1:] == (0, "0 a.txt 0 documents, file 1 of 3, a.txt")
+    assert seen[-1][2] == "101 z.jsonl 101 documents, file 3 of 3, z.jsonl"
+    assert [n for _, n, _ in seen] == sorted(n for _, n, _ in seen)
+    total = sum(
+        file.stat().st_size for file in folder.rglob("*.*") if file.suffix != ".zip" and file.is_file()
+    )
+    assert total / 2 < seen[-1][1] < total
+    # What is said to be done is encoded, but for the batch that is being gathered.
+    assert all(n - encoded <= 16 for n, (encoded, _, _) in enumerate(seen[:17]))
+    assert max(encoded for encoded, _, _ in seen) > 16
+
+
+def test_the_name_of_a_file_is_no_command_to_the_terminal(
+    index: SyncPipeline, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+    show = FolderSync._show
+
+    def spy(self: FolderSync, bar: Any, n: int, progress: Progress) -> None:
+        show(self, bar, n, progress)
+        shown.append(bar.postfix)
+
+    monkeypatch.setattr(FolderSync, "_show", spy)
+    (folder / f"{'long' * 20}\x1b[31m.txt").write_text("x y z")
+    index.sync(folder, show_progress=True)
+    assert f"0 documents, file 1 of 3, …{('long' * 20)[-31:]} [31m.txt"[-40:] in " ".join(shown)
+    assert not any("\x1b" in line for line in shown)
+
+
+def test_a_file_that_cannot_be_read_is_a_failure(
+    index: SyncPipeline, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_, closed = Path.open, folder / "closed.txt"
+    closed.write_text("secret")
+
+    def refuse(self: Path, *given: Any, **options: Any) -> Any:
+        if self.name == closed.name:
+            raise PermissionError(13, "Permission denied")
+        return open_(self, *given, **options)
+
+    def refused(path: Any) -> str:
+        return file_hash(path) if Path(path).name != closed.name else refuse(Path(path))
+
+    monkeypatch.setattr("late_interaction.folders.file_hash", refused)
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(Path, "read_bytes", lambda self: refuse(self, "rb").read())
+    report = index.sync(folder)
+    assert [str(problem) for problem in report.failed] == [f"{closed}: Permission denied"]
+    assert report.files == {"indexed": 2, "unchanged": 0, "left_out": 1, "failed": 1}
 
 
 def test_ids_of_an_earlier_release_are_replaced(index: SyncPipeline, folder: Path) -> None:

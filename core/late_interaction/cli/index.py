@@ -151,9 +151,12 @@ def index(
     prune: Annotated[
         bool, typer.Option("--prune", help="Delete the documents of files that are gone.")
     ] = False,
+    skip_existing: Annotated[bool, typer.Option("--skip-existing", hidden=True)] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Bring an index in step with files and folders: only what is new or changed is encoded."""
+    if skip_existing:
+        note("--skip-existing is not needed any more: what did not change is left alone.")
     declared = json_object(filterable, "--filterable")
     options: IndexOptions = {}
     if pool_factor is not None:

@@ -21,6 +21,7 @@ IGNORED = "named in .gitignore"
 EXCLUDED = "excluded"
 BROKEN = "links that lead nowhere"
 CLOSED = "which cannot be opened"
+SPECIAL = "which are no files, but pipes or devices"
 NEEDS_EYES = "which need a visual model such as ColQwen2"
 NEEDS_EXTRA = "which need pip install 'late-interaction[files]'"
 
@@ -132,6 +133,8 @@ def find(paths: Iterable[Path], *, exclude: Sequence[str] = (), gitignore: bool 
                 found.setdefault(file, (_absolute(path), name))
         elif not path.exists():
             raise ValueError(f"There is no file or folder {path}.")
+        elif not path.is_file():
+            walk.leave_out(SPECIAL, path)
         elif path.suffix.lower() in KINDS:
             found.setdefault(path.resolve(), (_absolute(path).parent, path.name))
             named.add(path.resolve())
@@ -190,7 +193,9 @@ class _Walk:
                 self.leave_out(IGNORED, path)
             elif is_folder:
                 yield from self._inside(path, root, rules)
-            elif path.is_file() and path.suffix.lower() in KINDS:
+            elif not path.is_file():
+                self.leave_out(SPECIAL, path)
+            elif path.suffix.lower() in KINDS:
                 yield path.resolve(), inside
             else:
                 self.leave_out(UNKNOWN, path)
