@@ -31,7 +31,7 @@ async def make_older(server: DataApiServer, upto: str = "catalogue") -> None:
             return
     for table, indexes in tables.indexes().items():
         for index, definition in indexes.items():
-            await client.create_index(table, index, definition, vector="options" in definition)
+            await client.create_index(table, index, definition)
     await client.create_table(CATALOGUE, CATALOGUE_TABLE)
     entry = {
         "name": "things",

@@ -135,9 +135,9 @@ def test_pictures_of_a_folder_are_read_again_from_where_it_is_now(
 ) -> None:
     folder = tmp_path / "docs"
     folder.mkdir()
-    first, *others = IMAGES[:2]
-    first.save(folder / "photo.png")
-    first.copy().save(folder / "fax.tif", save_all=True, append_images=others)
+    first, second = (image.copy() for image in IMAGES[:2])  # a save leaves its options in an image
+    first.copy().save(folder / "photo.png")
+    first.save(folder / "fax.tif", save_all=True, append_images=[second])
     with late_interaction.open(tmp_path / "index", models("colpali")) as index:
         index.sync(folder)
     folder.rename(tmp_path / "moved")
