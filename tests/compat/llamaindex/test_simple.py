@@ -227,5 +227,7 @@ def test_modes_by_words_are_there_in_a_folder_and_refused_on_astra(
     if engine == "folder":
         assert kept.query(query).ids == ["c"]
     else:
-        with pytest.raises(StoreError, match="has no index of words, because it was made without lexical=True"):
+        with pytest.raises(
+            StoreError, match="has no index of words, because it was made without lexical=True"
+        ):
             kept.query(query)

@@ -71,6 +71,7 @@ class Fitter:
         self._reductions, self._limits, self._location = reductions, limits, location
         self._one_at_a_time = asyncio.Lock()
         self._written = 0
+        self._has_counted = False
         self.encode_queries: EncodeQueries | None = None
 
     @property
@@ -116,6 +117,11 @@ class Fitter:
     async def settle(self, *, show_progress: bool = False) -> dict[str, Any]:
         """Finish what is unfinished: a fit that is due or broke off, documents without a vector, the size."""
         async with self._one_at_a_time:
+            if not (
+                self.is_fitted or self._has_counted
+            ):  # A client that crashed may have noted less than it wrote.
+                self._has_counted, self._written = True, 0
+                await self._reductions.set_size(Size(await self._count(self._limits.fitted_on)))
             if done := await self._fit_if_due(self._limits.fitted_from, show_progress=show_progress):
                 return done
             fitted = await self._reductions.refresh()
@@ -274,11 +280,14 @@ class Fitter:
         size = self._reductions.size
         size = Size(size.counted, size.since + written)
         if size.since > size.counted // 2 and size.counted < GROWS_TO and size.about > GROWS_FROM:
-            n = 0
-            async with aclosing(self._reader.matching(None, ())) as rows:
-                async for _ in rows:
-                    n += 1
-                    if n == GROWS_TO:
-                        break
-            size = Size(n)
+            size = Size(await self._count(GROWS_TO))
         await self._reductions.set_size(size)
+
+    async def _count(self, most: int) -> int:
+        n = 0
+        async with aclosing(self._reader.matching(None, ())) as rows:
+            async for _ in rows:
+                n += 1
+                if n == most:
+                    break
+        return n
