@@ -44,7 +44,7 @@ from late_interaction.encoders.windows import (
     Window,
     cut_windows,
 )
-from late_interaction.errors import ModelError
+from late_interaction.errors import MissingExtraError, ModelError
 from late_interaction.recipes import Remade
 from late_interaction.types import FloatMatrix
 from late_interaction.validation import check_one_of, check_positive, unit_rows
@@ -56,11 +56,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_EXPORTS: Mapping[Backend, Sequence[str]] = {
-    "torch": (),
-    "onnx": ("model.onnx*", "onnx/model.onnx*"),
-    "openvino": ("openvino_model.*", "openvino/openvino_model.*"),
-}
+_OPENVINO = ("openvino_model.*", "openvino/openvino_model.*")
 BATCH_TOKENS = 16_384
 BATCH_TOKENS_CPU = 2048
 
@@ -105,9 +101,9 @@ class ColBERTModel(Remade, LateInteractionModel):
         trust_remote_code: allow a checkpoint to bring Python code and run it. Only for one you have read.
         allow_pickle: read weights that are in a pickle (pytorch_model.bin), as tensors and nothing else, so that no
             code is run. They are written as safetensors to the Hugging Face cache once, and loaded from there.
-        backend: what computes: "torch", or an "onnx" or "openvino" export, which need
-            `pip install 'sentence-transformers[onnx]'` or `[openvino]`. openvino encodes more than twice as
-            fast as torch on a CPU; onnx waits for a release of optimum-onnx that goes with transformers 5.
+        backend: what computes: "torch"; "onnx", ONNX Runtime on the CPU, with an export that is made once, compared
+            with torch and kept in the Hugging Face cache (`pip install 'late-interaction[onnx]'`); or an "openvino"
+            export (`pip install 'sentence-transformers[openvino]'`). Both are faster than float32 on a CPU.
         language: whose adapters an X-MOD model uses, such as "fr_XX". None is the checkpoint's default language.
 
     Attributes:
@@ -171,7 +167,9 @@ class ColBERTModel(Remade, LateInteractionModel):
         # A fast tokenizer cannot be used by two threads at a time ("Already borrowed").
         self._lock = threading.Lock()
         self._pid = os.getpid()
-        folder = find_checkpoint(self.model_name, revision, _EXPORTS[backend], pickled=allow_pickle)
+        folder = find_checkpoint(
+            self.model_name, revision, _OPENVINO if backend == "openvino" else (), pickled=allow_pickle
+        )
         self._model_id = model_id(self.model_name)
         if is_demo(self.model_name):
             self.model_name, self._model_id = MODEL_NAME, folder.name
@@ -179,12 +177,12 @@ class ColBERTModel(Remade, LateInteractionModel):
             if allow_pickle:
                 folder = converted(folder)
             self.family = text_family(folder)
-            if backend == "torch":
+            if backend != "openvino":
                 require_safetensors(folder, self.family)
             encoder = load_text_encoder(
                 folder, self.family, device, weights, trust_remote_code, backend, language
             )
-        except ModelError:
+        except (ModelError, MissingExtraError):
             raise
         except Exception as error:
             raise ModelError(f"{self.model_name} could not be loaded: {error}") from error

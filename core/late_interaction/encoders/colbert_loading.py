@@ -13,11 +13,14 @@ from late_interaction.encoders.checkpoint import (
     BGE_HEAD,
     TextFamily,
     brings_code,
+    code_hash,
+    content_hash,
     module_entries,
     quiet_loading,
     read_json,
     unused_heads,
 )
+from late_interaction.encoders.onnx_export import require_onnx, use_onnx
 from late_interaction.encoders.torch_runtime import computing_dtype, device_or_best
 from late_interaction.errors import ModelError
 
@@ -49,9 +52,13 @@ def load_text_encoder(
     """
     from sentence_transformers.base.modules import Transformer
 
+    if backend == "onnx":  # Exported from torch, on the CPU.
+        device, dtype = device or "cpu", "float32"
+        require_onnx(device)
     device = device_or_best(device)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "backend": backend}
-    if backend == "torch":
+    if backend != "openvino":
+        options["backend"] = "torch"
         options["model_kwargs"] = {"dtype": dtype or computing_dtype(device), "use_safetensors": True}
     code_left_out = brings_code(folder) and not trust_remote_code
     with quiet_loading() as report:
@@ -88,6 +95,9 @@ def load_text_encoder(
             "load_model, which leaves such checkpoints to sentence-transformers."
         )
     _set_language(folder, encoder[0], language)
+    if backend == "onnx":
+        content = f"{content_hash(folder)} {language} {trust_remote_code and code_hash(folder)}"
+        use_onnx(encoder[0], content, position_limit(encoder[0]))
     return encoder
 
 
@@ -209,6 +219,8 @@ def position_limit(transformer: Transformer) -> int | None:
     """Return how many positions the backbone has for tokens; None where it has no limit."""
     from torch import nn
 
+    if hasattr(transformer.model, "positions"):
+        return transformer.model.positions  # type: ignore[no-any-return]
     limit = getattr(transformer.config.get_text_config(), "max_position_embeddings", None)
     if limit is None or limit < 0:
         return None
