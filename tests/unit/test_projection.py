@@ -238,5 +238,5 @@ async def test_the_command_line_searches_a_projected_index(
     found = await asyncio.to_thread(run, "search", "the cat", "--model", encoder.model_name, "--json")
     assert [result["doc_id"] for result in json.loads(found)["results"]] == expected
     info = await asyncio.to_thread(run, "info")
-    assert "spec.encoder.projection.sha256" in info
+    assert "projection.sha256" in info
     assert len(info) < 20_000
