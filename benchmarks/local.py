@@ -12,7 +12,7 @@ for other k, and how many documents were scored. `--pool` pools the documents fi
 rest on a rare code (rare_words.py), among so many documents: in how many the right document is first, and among the
 first ten, by the default search and by an exact one. "Worst tenth" is the recall that nine queries of ten reach (the
 10th percentile), and the mean of the tenth that is worst. `--fit` prints how many candidates, all of them scored,
-reach a recall of 0.97; `LocalStore.scaling` began from it.
+reach a recall of 0.97; `folder_scaling` began from it.
 """
 
 from __future__ import annotations

@@ -21,8 +21,9 @@ from late_interaction.errors import StoreError
 from late_interaction.filters import parse_filter
 from late_interaction.maxsim import maxsim
 from late_interaction.stores import local
-from late_interaction.stores.local import build
+from late_interaction.stores.local import build, scaling
 from late_interaction.stores.local.limits import Limits
+from late_interaction.stores.local.scaling import folder_scaling
 from late_interaction.types import RaggedTokens
 from tests.stores.local import SMALL, SPEC, best, centroid_file, database, encoded, matrix, query
 
@@ -59,6 +60,36 @@ async def test_the_size_of_the_crossover_is_set_for_a_store_or_for_the_process(t
     assert await in_index("small", Limits(exact_tokens=100)) == 30
     monkeypatch.setattr(local, "EXACT_TOKENS", 100)
     assert await in_index("by_default") == 30
+
+
+def test_more_candidates_are_scored_as_a_folder_grows():
+    for k, few in ((1, 318), (10, 500), (100, 1708)):
+        asked = [folder_scaling(n).n_maxsim_candidates(k) for n in (0, 300, 5000, 20_000, 50_000, 100_000)]
+        assert asked[:3] == [few] * 3
+        assert asked[2] < asked[3] < asked[4] < asked[5]
+        assert folder_scaling(10**9).n_maxsim_candidates(k) == asked[5]
+
+
+async def test_a_store_knows_how_many_documents_it_has_before_it_is_searched(tmp_path, monkeypatch):
+    monkeypatch.setattr(scaling, "GROWS_FROM", 10)
+    store, other = LocalStore(tmp_path, limits=SMALL), LocalStore(tmp_path, limits=SMALL)
+    assert store.scaling == folder_scaling(0)
+    await store.open(SPEC)
+    await store.upsert([encoded(i) for i in range(30)])
+    assert store.scaling == folder_scaling(30) != folder_scaling(0)
+    await store.upsert([encoded(i) for i in range(20, 40)])
+    assert store.scaling == folder_scaling(40)
+    await store.delete(["d0", "there is none"])
+    assert store.scaling == folder_scaling(39)
+    await other.open(SPEC)
+    assert other.scaling == folder_scaling(39)
+    await other.clear()
+    assert other.scaling == folder_scaling(0)
+    await other.upsert([encoded(i) for i in range(20)])
+    await store.candidates(query(0), 5, n_ann_tokens=1)
+    assert store.scaling == folder_scaling(20)
+    await store.close()
+    await other.close()
 
 
 async def test_no_more_filters_are_kept_than_allowed(tmp_path):

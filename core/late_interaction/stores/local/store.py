@@ -46,6 +46,7 @@ from late_interaction.stores.local.calls import in_thread, in_writer_thread
 from late_interaction.stores.local.filters import matching
 from late_interaction.stores.local.limits import Limits
 from late_interaction.stores.local.rows import metadata_to_json, prepare, read_packed
+from late_interaction.stores.local.scaling import folder_scaling
 from late_interaction.stores.local.search import find_candidates
 from late_interaction.stores.local.space import shrink
 from late_interaction.stores.local.sqlite import SQLiteFile
@@ -121,14 +122,6 @@ class LocalStore(Remade, Store):
         (1, 0)
     """
 
-    # Fitted by `benchmarks/local.py --fit` on 20,000 real documents of 80 tokens, so that recall is at least 0.97 for
-    # k = 1 … 100.
-    scaling = Scaling(
-        ann_tokens=(6000.0, 0.0, 0.0),
-        maxsim_candidates=(290.0, 28.0, -3.0),
-        first_candidates=(100.0, 3.0, 0.0),
-    )
-
     def __init__(
         self,
         path: str | Path,
@@ -158,6 +151,7 @@ class LocalStore(Remade, Store):
         self._writer = WriterThread()
         self._index_id: str | None = None
         self._spec: IndexSpec | None = None
+        self._about = 0
         self._limits = limits = limits or Limits()
         self._views = Views(self.folder / "centroids.npz", limits)
         self._build = IndexBuilder(self._file, self._views, limits)
@@ -170,6 +164,11 @@ class LocalStore(Remade, Store):
     def location(self) -> str:
         """The index's folder."""
         return str(self.folder)
+
+    @property
+    def scaling(self) -> Scaling:
+        """How deep stage 1 looks: it depends on how many documents the folder had when it was last read or written."""
+        return folder_scaling(self._about)
 
     @property
     def epoch(self) -> int:
@@ -202,6 +201,8 @@ class LocalStore(Remade, Store):
             raise IndexMismatchError(self.location, differences)
         self._spec = spec
         self._views.dim = spec.dim
+        with self._file.reading() as connection:
+            self._about = _count(connection)
 
     def _read_spec(self) -> IndexSpec | None:
         if not self._file.exists():
@@ -313,6 +314,7 @@ class LocalStore(Remade, Store):
             replaced = row_ids_of(connection, [columns[0] for columns, _ in rows])
             self._delete_rows(connection, replaced, change)
             written = [(insert(connection, columns, packed), columns[1]) for columns, packed in rows]
+            change.written = len(written)
             if change.words is not None:
                 change.words.add(connection, written)
             due = self._build.unindexed_tokens(connection, index) > self._limits.exact_tokens
@@ -382,6 +384,7 @@ class LocalStore(Remade, Store):
             generation = record_change(connection, change)
             if change.words is not None:
                 change.words.write(connection, generation)
+        self._about = 0 if change.everything else self._about + change.written - len(change.deleted)
 
     # --- reading
 
@@ -446,7 +449,7 @@ class LocalStore(Remade, Store):
         check_parsed(filter)
         with self._file.reading() as connection:
             if filter is None:
-                return int(connection.execute("SELECT count(*) FROM documents").fetchone()[0])
+                return _count(connection)
             return sum(1 for _ in matching(connection, filter, "1"))
 
     async def scan(self, *, batch_size: int = 100) -> AsyncIterator[list[EncodedDocument]]:
@@ -484,7 +487,7 @@ class LocalStore(Remade, Store):
         """Return counts, sizes in bytes, and how much of the collection the centroid index covers."""
         with self._file.reading() as connection:
             view = self._current_view(connection)
-            n_documents = connection.execute("SELECT count(*) FROM documents").fetchone()[0]
+            n_documents = _count(connection)
             packed = connection.execute("SELECT coalesce(sum(length(packed)), 0) FROM vectors").fetchone()[0]
         return {
             "location": self.location,
@@ -547,7 +550,9 @@ class LocalStore(Remade, Store):
             return find_rare(connection, self._views, view, terms, filter)
 
     def _current_view(self, connection: sqlite3.Connection) -> View:
-        return self._views.current(connection, quiet=self._builder.running())
+        view = self._views.current(connection, quiet=self._builder.running())
+        self._about = view.indexed.n_alive + view.unindexed.n_alive
+        return view
 
     # --- the index
 
@@ -583,3 +588,7 @@ class LocalStore(Remade, Store):
     @in_writer_thread
     def _shrink(self) -> int:
         return shrink(self._file)
+
+
+def _count(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT count(*) FROM documents").fetchone()[0])

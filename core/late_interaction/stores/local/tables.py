@@ -83,7 +83,7 @@ class State:
 
 @dataclass(slots=True)
 class Change:
-    """What a write transaction does to existing documents, by row id.
+    """What a write transaction does; to existing documents, by row id.
 
     Attributes:
         deleted: documents that were deleted or replaced.
@@ -91,6 +91,7 @@ class Change:
         deleted_bytes: how much space the deleted ones took.
         everything: all documents were deleted.
         words: the index of words, where it is in step with the documents before the transaction, and is kept so.
+        written: how many documents were written.
     """
 
     deleted: list[int] = field(default_factory=list)
@@ -98,6 +99,7 @@ class Change:
     deleted_bytes: int = 0
     everything: bool = False
     words: Words | None = None
+    written: int = 0
 
 
 def create_tables(connection: sqlite3.Connection, properties: dict[str, str]) -> None:
