@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 _PACKAGES = ("onnx", "onnxruntime")
 _OPSET = 17
 _TOLERANCE = 1e-4
+_LOCAL = ("sliding_window", "local_attention", "attention_window")
 _PROBES = ("a", "the tide comes in at noon", "12 pages, and a chart of the rain in each month of the year")
 _REMEDY = "load the model with backend='torch'"
 
@@ -73,6 +74,13 @@ def _export(transformer: Transformer, target: Path) -> None:
     import torch
 
     model = transformer.model.eval()
+    # The mask that is given would take the place of the local one too, and short texts would not show it.
+    local = [name for name in _LOCAL if getattr(model.config, name, None)]
+    if local:
+        raise ModelError(
+            f"{model.config.name_or_path} cannot be exported to ONNX: its attention is local ({local[0]} in "
+            f"config.json), which the export would lose. For such a model, {_REMEDY}."
+        )
     probes = transformer.preprocess(list(_PROBES))
     names = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in probes]
     inputs = tuple(probes[name] for name in names)

@@ -64,6 +64,15 @@ def test_a_model_that_cannot_be_exported_says_so(
         ColBERTModel(folders["stanford"], backend="onnx")
 
 
+@pytest.mark.slow
+def test_local_attention_is_refused(
+    folders: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.BertConfig.sliding_window", 4, raising=False)
+    with pytest.raises(ModelError, match=r"its attention is local \(sliding_window.*backend='torch'"):
+        ColBERTModel(folders["stanford"], backend="onnx")
+
+
 def test_what_it_needs_is_told(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match=r"computes on the CPU, not on cuda"):
         ColBERTModel(folders["stanford"], backend="onnx", device="cuda")
