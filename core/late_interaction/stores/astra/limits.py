@@ -43,7 +43,7 @@ class Limits:
     request_bytes: int = 2 * 1024 * 1024
     ids: int = 50
     read_bytes: int = 1024 * 1024
-    ann_bytes: int = 16 * 1024 * 1024
+    ann_bytes: int = 24 * 1024 * 1024
     part_bytes: int = 1024 * 1024
     document_width: int = WIDTH
     fitted_from: int = 300
