@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -16,6 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from late_interaction.cli.serve import _listening
 from tests.support.commands import run
 
 pytest.importorskip("fastapi", reason="the serve extra is not installed")
@@ -159,3 +161,20 @@ def test_a_missing_extra_is_named(db: Path, monkeypatch: pytest.MonkeyPatch, pac
 def test_the_help_shows_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, TOKEN)
     assert TOKEN not in run("serve", "--help", code=0).output
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_answers_are_sent_at_once(host: str) -> None:
+    """Not held back for the reader's acknowledgement of their beginning (Nagle's algorithm)."""
+    sent_at_once = asyncio.get_running_loop().create_future()
+
+    def connected(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted = writer.get_extra_info("socket")
+        sent_at_once.set_result(bool(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)))
+        writer.close()
+
+    listening = _listening(host, 0)
+    async with await asyncio.start_server(connected, sock=listening):
+        _, writer = await asyncio.open_connection(*listening.getsockname()[:2])
+        assert await sent_at_once
+        writer.close()
