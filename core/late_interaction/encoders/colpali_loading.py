@@ -11,7 +11,7 @@ from typing import Any, Self
 from late_interaction.encoders.checkpoint import find_checkpoint, quiet_loading, read_json
 from late_interaction.encoders.colpali_families import VisualFamily, base_checkpoint, visual_family
 from late_interaction.encoders.pickled import REMEDY, converted
-from late_interaction.encoders.torch_runtime import device_or_best, is_cpu
+from late_interaction.encoders.torch_runtime import default_dtype, device_or_best
 from late_interaction.errors import MissingExtraError, ModelError
 
 
@@ -72,7 +72,7 @@ class VisualCheckpoint:
 
         best = device_or_best(device)
         # Where a map spreads the model over devices, all of it computes in what suits the best one.
-        options: dict[str, Any] = {"dtype": dtype or ("float32" if is_cpu(best) else "bfloat16")}
+        options: dict[str, Any] = {"dtype": dtype or default_dtype(best)}
         if device_map is not None:
             options["device_map"] = device_map
         if (self.folder / "adapter_config.json").is_file():

@@ -34,10 +34,10 @@ from late_interaction.encoders.checkpoint import (
 from late_interaction.encoders.colpali_families import FAMILIES, visual_family
 from late_interaction.encoders.pickled import REMEDY, converted, pickles
 from late_interaction.encoders.torch_runtime import (
+    default_dtype,
     device_or_best,
     dtype_name,
     guard_fork,
-    is_cpu,
     model_id,
     require_packages,
 )
@@ -341,14 +341,13 @@ def _load(folder: Path, device: str | None, dtype: str | None, trust_remote_code
     from sentence_transformers import MultiVectorEncoder
 
     device = device_or_best(device)
-    dtype = dtype or ("float32" if is_cpu(device) else "bfloat16")
     with quiet_loading() as report:
         encoder = MultiVectorEncoder(
             str(folder),
             device=device,
             trust_remote_code=trust_remote_code,
             local_files_only=True,
-            model_kwargs={"dtype": dtype, "use_safetensors": True},
+            model_kwargs={"dtype": dtype or default_dtype(device), "use_safetensors": True},
         )
     if report.missing:
         raise ModelError(

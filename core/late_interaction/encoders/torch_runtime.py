@@ -76,6 +76,11 @@ def computing_dtype(device: str, of_index: str | None = None) -> str:
     return "bfloat16" if of_index in (None, "bfloat16") and computes_bfloat16() else "float32"
 
 
+def default_dtype(device: str) -> str:
+    """Return the dtype that a model computes in where neither the caller nor an index chooses it."""
+    return "float32" if is_cpu(device) else "bfloat16"
+
+
 def computes_bfloat16() -> bool:
     """Tell whether this machine's processor has instructions for bfloat16: AVX512_BF16 or AMX."""
     import torch

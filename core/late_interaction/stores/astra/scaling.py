@@ -29,7 +29,6 @@ def documents_scaling(n_documents: int) -> Scaling:
     service lists at most. It has 300 at least: with 200 nDCG@10 on Cranfield is .007 below that of exact search, with
     300 .004 (benchmarks/astra_cost.py).
     """
-    grown = min(max(GROWS_FROM, n_documents), GROWS_TO) / GROWS_FROM
-    grown **= 0.75
+    grown = (min(max(GROWS_FROM, n_documents), GROWS_TO) / GROWS_FROM) ** 0.75
     coefficients = (max(250.0, 150 * grown), 5 * grown, 0.0)
     return Scaling(ann_tokens=coefficients, maxsim_candidates=coefficients, max_ann_tokens=MAX_ANN_ROWS)
