@@ -29,8 +29,11 @@ from late_interaction.encoders.markers import pylate_markers, with_markers
 from late_interaction.encoders.pickled import converted
 from late_interaction.encoders.tokenizing import with_memory
 from late_interaction.encoders.torch_runtime import (
+    check_attention,
     computing_dtype,
+    device_or_best,
     dtype_name,
+    finite_rows,
     guard_fork,
     is_cpu,
     model_id,
@@ -47,7 +50,7 @@ from late_interaction.encoders.windows import (
 from late_interaction.errors import MissingExtraError, ModelError
 from late_interaction.recipes import Remade
 from late_interaction.types import FloatMatrix
-from late_interaction.validation import check_one_of, check_positive, unit_rows
+from late_interaction.validation import check_one_of, check_positive
 
 if TYPE_CHECKING:
     import torch
@@ -80,9 +83,10 @@ class ColBERTModel(Remade, LateInteractionModel):
         model_name: a model id on the Hugging Face hub, the folder of a model, or "demo" for the packaged
             all-MiniLM-L6-v2 (the extra `demo`), which needs no connection.
         device: "cpu", "cuda", "cuda:1", "mps"; None takes the best there is.
-        dtype: of weights and computation: "float32", "float16", "bfloat16" or the torch dtype. "auto", or None, is the
-            checkpoint's own, but on a CPU that of the index that is opened, and for a new one bfloat16 if the processor
-            has instructions for it (AVX512_BF16, AMX), else float32. Vectors come out as float32 whatever it is.
+        dtype: of weights and computation: "float32", "float16", "bfloat16" or the torch dtype. "auto", or None, is that
+            of the index that is opened. For a new one it is bfloat16 where the device has instructions for it (a GPU
+            since Ampere; a CPU with AVX512_BF16 or AMX), else float16 on a CUDA GPU and float32 on a CPU; on other
+            devices the checkpoint's own. Vectors come out as float32 whatever it is.
         batch_tokens: most tokens in a forward pass, padding included; texts of like length go together. A text
             that is longer goes alone. It bounds the memory, whatever the texts. None is 2,048 on a CPU, where more
             take longer, and 16,384 elsewhere.
@@ -105,6 +109,9 @@ class ColBERTModel(Remade, LateInteractionModel):
             with torch and kept in the Hugging Face cache (`pip install 'late-interaction[onnx]'`); or an "openvino"
             export (`pip install 'sentence-transformers[openvino]'`). Both are faster than float32 on a CPU.
         language: whose adapters an X-MOD model uses, such as "fr_XX". None is the checkpoint's default language.
+        attn_implementation: what computes attention, as transformers names it: "sdpa", "eager", "flex_attention",
+            "flash_attention_2" or "flash_attention_3" (which need their packages, a GPU, and a dtype of 16 bits). None
+            is transformers' own choice. Vectors differ by rounding; with the torch backend only.
 
     Attributes:
         family: the checkpoint's format: "multi-vector", "pylate", "stanford", "bge-m3" or "plain".
@@ -149,6 +156,7 @@ class ColBERTModel(Remade, LateInteractionModel):
         allow_pickle: bool = False,
         backend: Backend = "torch",
         language: str | None = None,
+        attn_implementation: str | None = None,
     ) -> None:
         require_packages("ColBERTModel")
         check_one_of("long_documents", long_documents, get_args(LongDocuments))
@@ -157,6 +165,11 @@ class ColBERTModel(Remade, LateInteractionModel):
         weights = dtype_name(dtype)
         if weights is not None and backend != "torch":
             raise ValueError(f"dtype is for the torch backend; an {backend} export has its own.")
+        if attn_implementation is not None and backend != "torch":
+            raise ValueError(
+                f"attn_implementation is for the torch backend; an {backend} export has its own."
+            )
+        check_attention(attn_implementation, device_or_best(device), weights)
         for name, number in (("batch_tokens", batch_tokens), ("batch_size", batch_size)):
             if number is not None:
                 check_positive(name, number)
@@ -180,7 +193,14 @@ class ColBERTModel(Remade, LateInteractionModel):
             if backend != "openvino":
                 require_safetensors(folder, self.family)
             encoder = load_text_encoder(
-                folder, self.family, device, weights, trust_remote_code, backend, language
+                folder,
+                self.family,
+                device,
+                weights,
+                trust_remote_code,
+                backend,
+                language,
+                attn_implementation,
             )
         except (ModelError, MissingExtraError):
             raise
@@ -194,6 +214,7 @@ class ColBERTModel(Remade, LateInteractionModel):
             )
 
         self._dtype_given = weights is not None or backend != "torch"
+        self._only_half = (attn_implementation or "").startswith("flash")
         self.dtype = next((dtype_name(part.dtype) for part in encoder.parameters()), None) or "float32"
         self._dtype_told = self.dtype  # An index's, where this model stands in for the one that built it.
         self._in_dtype: dict[str, Self] = {}
@@ -291,7 +312,7 @@ class ColBERTModel(Remade, LateInteractionModel):
         told = encoder.get("dtype", "float32")
         if told != self._dtype_told and encoder.get("content") == self._content:
             wanted = self.dtype if self._dtype_given else computing_dtype(self.device, told)
-            if wanted not in ("auto", self.dtype):
+            if wanted not in ("auto", self.dtype) and not (self._only_half and wanted == "float32"):
                 return self._computing_in(wanted).as_built(encoder)
             changes["_dtype_told"] = told
             logger.info(
@@ -500,7 +521,8 @@ class ColBERTModel(Remade, LateInteractionModel):
                     show_progress_bar=False,
                     convert_to_numpy=True,
                 )
-            matrices.update(zip(batch, map(unit_rows, encoded), strict=True))
+            rows = (finite_rows(matrix, self.model_name, self.dtype) for matrix in encoded)
+            matrices.update(zip(batch, rows, strict=True))
         return [matrices[position] for position in range(len(texts))]
 
     def _set_lengths(self, query_length: int | None, document_length: int | None) -> None:

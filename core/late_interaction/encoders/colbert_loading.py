@@ -44,6 +44,7 @@ def load_text_encoder(
     trust_remote_code: bool,
     backend: Backend,
     language: str | None = None,
+    attn_implementation: str | None = None,
 ) -> MultiVectorEncoder:
     """Load the encoder.
 
@@ -60,6 +61,8 @@ def load_text_encoder(
     if backend != "openvino":
         options["backend"] = "torch"
         options["model_kwargs"] = {"dtype": dtype or computing_dtype(device), "use_safetensors": True}
+        if attn_implementation is not None:
+            options["model_kwargs"]["attn_implementation"] = attn_implementation
     code_left_out = brings_code(folder) and not trust_remote_code
     with quiet_loading() as report:
         encoder = (

@@ -25,12 +25,21 @@ from late_interaction.encoders.batching import token_batches
 from late_interaction.encoders.checkpoint import content_hash
 from late_interaction.encoders.colpali_loading import VisualCheckpoint
 from late_interaction.encoders.colpali_queries import QueryForm, library_form, trained_form
-from late_interaction.encoders.torch_runtime import dtype_name, guard_fork, model_id, require_packages
+from late_interaction.encoders.torch_runtime import (
+    check_attention,
+    default_dtype,
+    device_or_best,
+    dtype_name,
+    finite_rows,
+    guard_fork,
+    model_id,
+    require_packages,
+)
 from late_interaction.errors import MissingExtraError, ModelError
 from late_interaction.images.scaling import factors_for, scaled_rgb
 from late_interaction.recipes import Remade
 from late_interaction.types import FloatMatrix
-from late_interaction.validation import check_positive, unit_rows
+from late_interaction.validation import check_positive
 
 if TYPE_CHECKING:
     import torch
@@ -64,6 +73,7 @@ class ColPaliModel(Remade, LateInteractionModel):
             installed library has.
         revision: branch, tag or commit of a model on the hub.
         allow_pickle: read weights that are in a pickle, as `ColBERTModel` does.
+        attn_implementation: what computes attention, as for `ColBERTModel`. None is transformers' own choice.
 
     Attributes:
         family: the checkpoint's family, a name of `FAMILIES`.
@@ -103,12 +113,15 @@ class ColPaliModel(Remade, LateInteractionModel):
         query_prefix: str | None = None,
         revision: str | None = None,
         allow_pickle: bool = False,
+        attn_implementation: str | None = None,
     ) -> None:
         require_packages("ColPaliModel", "colpali")
         weights = dtype_name(dtype)
         if device is not None and device_map is not None:
             raise ValueError("give either device or device_map, not both.")
         check_positive("batch_pixels", batch_pixels)
+        best = device_or_best(device)
+        check_attention(attn_implementation, None if device_map else best, weights or default_dtype(best))
 
         self.model_name = os.fspath(model_name)
         self.batch_pixels = batch_pixels
@@ -116,7 +129,7 @@ class ColPaliModel(Remade, LateInteractionModel):
         self._pid = os.getpid()
         checkpoint = VisualCheckpoint.find(self.model_name, revision, allow_pickle)
         try:
-            self._model, self._processor = checkpoint.load(device, device_map, weights)
+            self._model, self._processor = checkpoint.load(device, device_map, weights, attn_implementation)
         except (ModelError, MissingExtraError):
             raise
         except Exception as error:
@@ -361,11 +374,7 @@ class ColPaliModel(Remade, LateInteractionModel):
         embeddings = getattr(output, "embeddings", output)
         # By mask and not by norm: no row of a token is zero by chance, nor one of padding different from zero.
         rows = [matrix[kept].float().cpu().numpy() for matrix, kept in zip(embeddings, mask, strict=True)]
-        if not all(np.isfinite(matrix).all() for matrix in rows):
-            raise ModelError(
-                f"{self.model_name} computed vectors that are not finite in {dtype}: load it with dtype='float32'."
-            )
-        return [unit_rows(matrix) for matrix in rows]
+        return [finite_rows(matrix, self.model_name, str(dtype).removeprefix("torch.")) for matrix in rows]
 
     def _text_input(self, texts: list[str], role: Role) -> Mapping[str, torch.Tensor]:
         """Process texts; a document's get no prefix and suffix of a query."""

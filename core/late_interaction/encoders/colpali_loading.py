@@ -48,7 +48,11 @@ class VisualCheckpoint:
         return cls(folder, base, family)
 
     def load(
-        self, device: str | None, device_map: str | Mapping[str, Any] | None, dtype: str | None
+        self,
+        device: str | None,
+        device_map: str | Mapping[str, Any] | None,
+        dtype: str | None,
+        attn_implementation: str | None = None,
     ) -> tuple[Any, Any]:
         """Load the model and its processor.
 
@@ -59,14 +63,18 @@ class VisualCheckpoint:
         for part in (self.folder, self._whole):
             if not any(part.glob("*.safetensors")):
                 raise ModelError(f"{part} has no weights in safetensors files. {REMEDY}")
-        return self._model(device, device_map, dtype), self._processor()
+        return self._model(device, device_map, dtype, attn_implementation), self._processor()
 
     @property
     def _whole(self) -> Path:
         return self.base or self.folder
 
     def _model(
-        self, device: str | None, device_map: str | Mapping[str, Any] | None, dtype: str | None
+        self,
+        device: str | None,
+        device_map: str | Mapping[str, Any] | None,
+        dtype: str | None,
+        attn_implementation: str | None,
     ) -> Any:
         import torch
 
@@ -75,6 +83,8 @@ class VisualCheckpoint:
         options: dict[str, Any] = {"dtype": dtype or default_dtype(best)}
         if device_map is not None:
             options["device_map"] = device_map
+        if attn_implementation is not None:
+            options["attn_implementation"] = attn_implementation
         if (self.folder / "adapter_config.json").is_file():
             options["adapter_kwargs"] = {"_adapter_model_path": str(self.folder)}
         with quiet_loading() as report:

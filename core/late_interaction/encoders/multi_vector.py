@@ -34,9 +34,11 @@ from late_interaction.encoders.checkpoint import (
 from late_interaction.encoders.colpali_families import FAMILIES, visual_family
 from late_interaction.encoders.pickled import REMEDY, converted, pickles
 from late_interaction.encoders.torch_runtime import (
+    check_attention,
     default_dtype,
     device_or_best,
     dtype_name,
+    finite_rows,
     guard_fork,
     model_id,
     require_packages,
@@ -44,7 +46,7 @@ from late_interaction.encoders.torch_runtime import (
 from late_interaction.errors import ModelError
 from late_interaction.recipes import Remade
 from late_interaction.types import FloatMatrix
-from late_interaction.validation import check_positive, unit_rows
+from late_interaction.validation import check_positive
 
 if TYPE_CHECKING:
     import torch
@@ -120,6 +122,7 @@ class MultiVectorModel(Remade, LateInteractionModel):
         revision: branch, tag or commit of a model on the hub.
         trust_remote_code: allow a checkpoint to bring Python code and run it. Only for one you have read.
         allow_pickle: read weights that are in a pickle, as `ColBERTModel` does.
+        attn_implementation: what computes attention, as for `ColBERTModel`. None is transformers' own choice.
 
     Attributes:
         supports_images: whether the checkpoint encodes images.
@@ -151,11 +154,13 @@ class MultiVectorModel(Remade, LateInteractionModel):
         revision: str | None = None,
         trust_remote_code: bool = False,
         allow_pickle: bool = False,
+        attn_implementation: str | None = None,
     ) -> None:
         require_packages("MultiVectorModel")
         check_positive("batch_size", batch_size)
         check_positive("image_batch_size", image_batch_size)
-        weights = dtype_name(dtype)
+        weights, best = dtype_name(dtype), device_or_best(device)
+        check_attention(attn_implementation, best, weights or default_dtype(best))
         self.model_name = os.fspath(model_name)
         self.batch_size, self.image_batch_size = batch_size, image_batch_size
         self._lock = threading.Lock()  # A fast tokenizer cannot be used by two threads at a time.
@@ -166,7 +171,7 @@ class MultiVectorModel(Remade, LateInteractionModel):
         if reason := unloadable(folder, trust_remote_code=trust_remote_code):
             raise ModelError(reason)
         try:
-            self._encoder = _load(folder, device, weights, trust_remote_code)
+            self._encoder = _load(folder, best, weights, trust_remote_code, attn_implementation)
             self._transformer = self._encoder[0]
             self._tokenizer = self._encoder.tokenizer
             self.supports_images = bool(self._encoder.supports("image"))
@@ -312,12 +317,8 @@ class MultiVectorModel(Remade, LateInteractionModel):
         return [matrices[i] for i in range(len(checked))]
 
     def _checked(self, matrix: Any) -> FloatMatrix:
-        rows = np.asarray(matrix, np.float32)
-        if not np.isfinite(rows).all():
-            raise ModelError(
-                f"{self.model_name} computed vectors that are not finite: load it with dtype='float32'."
-            )
-        return unit_rows(rows)
+        dtype = str(next(self._encoder.parameters()).dtype).removeprefix("torch.")
+        return finite_rows(np.asarray(matrix, np.float32), self.model_name, dtype)
 
 
 def unloadable(folder: Path, *, trust_remote_code: bool) -> str | None:
@@ -337,17 +338,21 @@ def unloadable(folder: Path, *, trust_remote_code: bool) -> str | None:
     return None
 
 
-def _load(folder: Path, device: str | None, dtype: str | None, trust_remote_code: bool) -> MultiVectorEncoder:
+def _load(
+    folder: Path, device: str, dtype: str | None, trust_remote_code: bool, attn_implementation: str | None
+) -> MultiVectorEncoder:
     from sentence_transformers import MultiVectorEncoder
 
-    device = device_or_best(device)
+    options = {"dtype": dtype or default_dtype(device), "use_safetensors": True}
+    if attn_implementation is not None:
+        options["attn_implementation"] = attn_implementation
     with quiet_loading() as report:
         encoder = MultiVectorEncoder(
             str(folder),
             device=device,
             trust_remote_code=trust_remote_code,
             local_files_only=True,
-            model_kwargs={"dtype": dtype or default_dtype(device), "use_safetensors": True},
+            model_kwargs=options,
         )
     if report.missing:
         raise ModelError(

@@ -8,15 +8,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from packaging.requirements import Requirement
 
 from late_interaction import progress  # noqa: F401 - before other packages import tqdm, and it warns
-from late_interaction.errors import MissingExtraError
+from late_interaction.errors import MissingExtraError, ModelError
+from late_interaction.types import FloatMatrix
+from late_interaction.validation import check_one_of, unit_rows
 
 if TYPE_CHECKING:
     import torch
 
 DTYPES = ("float32", "float16", "bfloat16")
+ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
+"""What may compute attention, by transformers' names. Those that it fetches as code from the hub are left out."""
 _CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -65,15 +70,79 @@ def computing_dtype(device: str, of_index: str | None = None) -> str:
 
     On a CPU it is the index's, and for a new one bfloat16: that takes less than half of the time where the processor
     has instructions for it, and moves a vector less than storing it as int8 does. Where it has none, and for float16,
-    which takes several times as long on every CPU, it is float32.
+    which takes several times as long on every CPU, it is float32. On a CUDA GPU it is as `dtype_on_gpu` says, and
+    elsewhere the checkpoint's own.
 
     Args:
         device: where the model computes.
         of_index: the dtype that an index was built in; None for a new one.
     """
-    if not is_cpu(device):
+    import torch
+
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return dtype_on_gpu(of_index, bfloat16=gpu_computes_bfloat16(device))
+    if kind != "cpu":
         return "auto"
     return "bfloat16" if of_index in (None, "bfloat16") and computes_bfloat16() else "float32"
+
+
+def dtype_on_gpu(of_index: str | None, *, bfloat16: bool) -> str:
+    """Return the dtype that a text encoder computes in on a CUDA GPU: the index's, and for a new one a half.
+
+    >>> dtype_on_gpu(None, bfloat16=True), dtype_on_gpu(None, bfloat16=False), dtype_on_gpu("float32", bfloat16=True)
+    ('bfloat16', 'float16', 'float32')
+
+    Args:
+        of_index: the dtype that an index was built in; None for a new one.
+        bfloat16: whether the GPU has instructions for it; one that has none computes in float16.
+    """
+    if of_index in ("float32", "float16"):
+        return of_index
+    return "bfloat16" if bfloat16 else "float16"
+
+
+def gpu_computes_bfloat16(device: str) -> bool:
+    """Tell whether a CUDA GPU has instructions for bfloat16: NVIDIA's since Ampere, and AMD's."""
+    import torch
+
+    return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def check_attention(attn_implementation: str | None, device: str | None, dtype: str | None) -> None:
+    """Check that attention can be computed in this way, as far as that is known before the model is loaded.
+
+    Args:
+        attn_implementation: one of `ATTENTION`; None for transformers' own choice.
+        device: where the model computes; None where that is not known yet.
+        dtype: what it computes in; None where that is not known yet.
+
+    Raises:
+        ValueError: it is none of them, or flash attention is asked for on a CPU or in float32, which it does not
+            compute.
+    """
+    if attn_implementation is None:
+        return
+    check_one_of("attn_implementation", attn_implementation, ATTENTION)
+    if not attn_implementation.startswith("flash"):
+        return
+    if device is not None and is_cpu(device):
+        raise ValueError(f"{attn_implementation} is for GPUs, and the device is {device}: take sdpa.")
+    if dtype == "float32":
+        raise ValueError(f"{attn_implementation} computes in float16 or bfloat16, not in float32: take sdpa.")
+
+
+def finite_rows(matrix: FloatMatrix, model_name: str, dtype: str) -> FloatMatrix:
+    """Return a (n_tokens, dim) float32 matrix with its rows scaled to unit length.
+
+    Raises:
+        ModelError: a number is not finite, as where float16 is too narrow for a model.
+    """
+    if not np.isfinite(matrix).all():
+        raise ModelError(
+            f"{model_name} computed vectors that are not finite in {dtype}: load it with dtype='float32'."
+        )
+    return unit_rows(matrix)
 
 
 def default_dtype(device: str) -> str:

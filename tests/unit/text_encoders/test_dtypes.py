@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import late_interaction
-from late_interaction import ColBERTModel, SyncPipeline, fit_projection
+from late_interaction import ColBERTModel, ModelError, SyncPipeline, fit_projection
 from late_interaction.encoders import torch_runtime
 from tests.unit.text_encoders.models import BUILDERS, TEXTS
 
@@ -163,6 +163,38 @@ def test_a_processor_is_asked_for_its_instructions(
     assert COMPUTES_BFLOAT16()
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert not COMPUTES_BFLOAT16()
+
+
+@pytest.mark.parametrize(
+    ("capability", "of_index", "expected"),
+    [
+        ((8, 0), None, "bfloat16"),
+        ((9, 0), "float32", "float32"),
+        ((9, 0), "float16", "float16"),
+        ((9, 0), "bfloat16", "bfloat16"),
+        ((7, 5), None, "float16"),  # Turing, such as a T4
+        ((7, 5), "bfloat16", "float16"),
+        ((7, 5), "float32", "float32"),
+    ],
+)
+def test_a_gpu_computes_in_half_unless_the_index_does_not(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], of_index: str | None, expected: str
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert torch_runtime.computing_dtype("cuda:1", of_index) == expected
+    assert torch_runtime.computing_dtype("mps", of_index) == "auto"
+    monkeypatch.setattr(torch.version, "hip", "6.4")  # AMD's
+    assert torch_runtime.gpu_computes_bfloat16("cuda")
+
+
+def test_vectors_that_are_not_finite_are_refused(text_model: Path) -> None:
+    model = ColBERTModel(text_model, device="cpu", dtype="float16")
+    next(model._encoder[1].parameters()).data.fill_(float("inf"))
+    with pytest.raises(ModelError, match="not finite in float16: load it with dtype='float32'"):
+        model.encode_documents(TEXTS)
 
 
 COMPUTES_BFLOAT16 = torch_runtime.computes_bfloat16
