@@ -49,6 +49,8 @@ class LateInteractionModel(ABC):
         supports_images: True where queries and documents may be PIL images too, in one list with texts.
         protected_tokens: how many leading vectors of a document (its [CLS] and marker) pooling leaves alone.
         document_length: most tokens of a document that are read at once; None where there is no limit.
+        calls_at_once: how many calls the model does at a time, each on a thread of its own; 1 unless it says that
+            threads may share it.
     """
 
     dim: int
@@ -56,6 +58,7 @@ class LateInteractionModel(ABC):
     supports_images: bool = False
     protected_tokens: int = 0
     document_length: int | None = None
+    calls_at_once: int = 1
 
     @property
     @abstractmethod
@@ -155,9 +158,9 @@ class LateInteractionModel(ABC):
     async def run(self, fn: Callable[..., T], *args: Any) -> T:
         """`fn(*args)` on the model's own thread: one call at a time, from any number of event loops.
 
-        The thread starts at the first call, sees the caller's context variables, and ends with `close()`,
-        with the model, or with the interpreter. It is not the event loop's default executor, where a long
-        encoding would hold up everybody else's work.
+        With `calls_at_once` there are so many threads. They start at the first calls, see the caller's context
+        variables, and end with `close()`, with the model, or with the interpreter. It is not the event loop's default
+        executor, where a long encoding would hold up everybody else's work.
         """
         call = partial(contextvars.copy_context().run, fn, *args)
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)
@@ -192,7 +195,7 @@ class LateInteractionModel(ABC):
         name = _executor_name()
         executor: ThreadPoolExecutor | None = vars(self).get(name)
         if executor is None:
-            made = ThreadPoolExecutor(1, thread_name_prefix=type(self).__name__)
+            made = ThreadPoolExecutor(self.calls_at_once, thread_name_prefix=type(self).__name__)
             executor = vars(self).setdefault(name, made)
         return executor
 

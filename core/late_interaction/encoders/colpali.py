@@ -7,6 +7,7 @@ import math
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -25,6 +26,9 @@ from late_interaction.encoders.batching import token_batches
 from late_interaction.encoders.checkpoint import content_hash
 from late_interaction.encoders.colpali_loading import VisualCheckpoint
 from late_interaction.encoders.colpali_queries import QueryForm, library_form, trained_form
+from late_interaction.encoders.prefetching import prefetched
+from late_interaction.encoders.replicas import Replicas, check_devices, ready_for
+from late_interaction.encoders.tokenizing import shared
 from late_interaction.encoders.torch_runtime import (
     check_attention,
     default_dtype,
@@ -32,6 +36,7 @@ from late_interaction.encoders.torch_runtime import (
     dtype_name,
     finite_rows,
     guard_fork,
+    is_cpu,
     model_id,
     require_packages,
 )
@@ -45,6 +50,8 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+PREPARING = 4
+"""Threads that prepare images for a GPU: processing takes 10 to 94 ms of a page on one core, by the family."""
 _PIXELS_PER_TOKEN = 28 * 28  # what a token of text is taken to cost; Qwen's models see so many in one token
 
 
@@ -57,17 +64,23 @@ class ColPaliModel(Remade, LateInteractionModel):
     `allow_pickle` says otherwise, and code that comes with a checkpoint is never run.
 
     A document is an image or a text; a query likewise. All vectors of the model's own input are kept, those of its
-    prompt ("Describe the image.") too, as its authors do. A vector does not depend on the batch. One thread encodes
-    at a time. In a process forked after loading, torch computes on one core.
+    prompt ("Describe the image.") too, as its authors do. A vector does not depend on the batch. Threads may share the
+    model: while a batch is computed, others prepare the next ones. In a process forked after loading, torch computes on
+    one core.
 
     Args:
         model_name: a model id on the Hugging Face hub, or the folder of a model.
         device: "cpu", "cuda", "cuda:1", "mps"; None takes the best there is.
-        device_map: how to spread a model over devices, such as "auto" (as transformers has it); not with `device`.
+        devices: several of one kind, such as ["cuda:0", "cuda:1"]: each has a whole copy of the model, and a batch goes
+            to whichever is free. Not with `device`.
+        device_map: how to spread one model over devices, such as "auto" (as transformers has it); not with `device` or
+            `devices`.
         dtype: of weights and computation: "float32", "float16", "bfloat16" or the torch dtype. "auto", or None, is
             float32 on a CPU and bfloat16 elsewhere. Vectors come out as float32 whatever it is.
         batch_pixels: most pixels in a forward pass, after the model's own scaling of the images; a token of text
             counts as 784. An image larger than that is encoded alone.
+        num_workers: threads that scale and cut up the images of the next batches while one is computed; so many batches
+            are in memory beside it. None is 4, and 1 on a CPU, where they would take the model's cores.
         query_prefix: what to put before a text query. None is what the checkpoint was trained with, by the registry
             of known models and by the files of the checkpoint (docs/images.md); where neither tells, what the
             installed library has.
@@ -99,6 +112,7 @@ class ColPaliModel(Remade, LateInteractionModel):
     """
 
     supports_images = True
+    calls_at_once = 2  # So that the next call's images are prepared when the last batch of one is computed.
 
     _kept = ("model_name",)
 
@@ -107,9 +121,11 @@ class ColPaliModel(Remade, LateInteractionModel):
         model_name: str | os.PathLike[str] = "vidore/colqwen2-v1.0",
         *,
         device: str | None = None,
+        devices: Sequence[str] | None = None,
         device_map: str | Mapping[str, Any] | None = None,
         dtype: str | torch.dtype | None = "auto",
         batch_pixels: int = 4_000_000,
+        num_workers: int | None = None,
         query_prefix: str | None = None,
         revision: str | None = None,
         allow_pickle: bool = False,
@@ -117,19 +133,23 @@ class ColPaliModel(Remade, LateInteractionModel):
     ) -> None:
         require_packages("ColPaliModel", "colpali")
         weights = dtype_name(dtype)
-        if device is not None and device_map is not None:
-            raise ValueError("give either device or device_map, not both.")
+        places = check_devices(devices, device)
+        if places and device_map is not None:
+            raise ValueError("give one of device, devices and device_map.")
         check_positive("batch_pixels", batch_pixels)
-        best = device_or_best(device)
+        best = places[0] if places else device_or_best(None)
         check_attention(attn_implementation, None if device_map else best, weights or default_dtype(best))
+        if num_workers is None:
+            num_workers = 1 if is_cpu(best) else PREPARING
 
         self.model_name = os.fspath(model_name)
-        self.batch_pixels = batch_pixels
-        self._lock = threading.Lock()  # A fast tokenizer cannot be used by two threads at a time.
+        self.batch_pixels, self.num_workers = batch_pixels, check_positive("num_workers", num_workers)
+        self._lock = threading.Lock()  # The processor holds the prefix of the queries that it writes.
         self._pid = os.getpid()
         checkpoint = VisualCheckpoint.find(self.model_name, revision, allow_pickle)
         try:
-            self._model, self._processor = checkpoint.load(device, device_map, weights, attn_implementation)
+            self._model, self._processor = checkpoint.load(best, device_map, weights, attn_implementation)
+            more = [checkpoint.load(place, None, weights, attn_implementation)[0] for place in places[1:]]
         except (ModelError, MissingExtraError):
             raise
         except Exception as error:
@@ -140,6 +160,8 @@ class ColPaliModel(Remade, LateInteractionModel):
                     "LateInteractionModel; or sentence-transformers' modules.json, which load_model goes by."
                 ) from error
             raise ModelError(f"{self.model_name} could not be loaded: {error}") from error
+        self._replicas = Replicas([self._model, *more])
+        shared(self._processor.tokenizer)
         self._family, self.family = checkpoint.family, checkpoint.family.name
         self._read_settings()
         self._prefix_given = query_prefix is not None
@@ -173,7 +195,7 @@ class ColPaliModel(Remade, LateInteractionModel):
 
     @property
     def device(self) -> str:
-        """Where the model computes, or where it begins to."""
+        """Where the model computes, or where it begins to; the first one of several devices."""
         return str(self._model.device)
 
     @property
@@ -287,7 +309,8 @@ class ColPaliModel(Remade, LateInteractionModel):
         with self._lock:
             image = self._rgb(image)
             inputs = processor.process_images([image])
-            (vectors,) = self._forward(inputs)
+            with self._replicas.free() as model:
+                (vectors,) = self._forward(model, self._ready(inputs))
             config = getattr(self._model.config, "vlm_config", self._model.config)
             grid: NDArray[np.int64]
             patches = np.flatnonzero((inputs["input_ids"][0] == config.image_token_id).numpy())
@@ -343,38 +366,51 @@ class ColPaliModel(Remade, LateInteractionModel):
         texts = [i for i, item in enumerate(checked) if isinstance(item, str)]
         matrices: dict[int, FloatMatrix] = {}
         with self._lock:
-            for batch in token_batches([self._pixels(checked[i]) for i in images], self.batch_pixels):
-                inputs = self._processor.process_images([self._rgb(checked[images[j]]) for j in batch])
-                matrices |= zip([images[j] for j in batch], self._forward(inputs), strict=True)
             fitted = [self._fit(checked[i], role) for i in texts]
-            for i, text in zip(texts, fitted, strict=True):
-                if text.n_tokens == self._overhead[role]:
-                    raise NoTokenError(
-                        f"The {role} at position {i}, {checked[i][:40]!r}, has no token that {self.model_name} knows."
-                    )
-            costs = [text.n_tokens * _PIXELS_PER_TOKEN for text in fitted]
-            for batch in token_batches(costs, self.batch_pixels):
-                inputs = self._text_input([fitted[j].text for j in batch], role)
-                matrices |= zip([texts[j] for j in batch], self._forward(inputs), strict=True)
+        for i, text in zip(texts, fitted, strict=True):
+            if text.n_tokens == self._overhead[role]:
+                raise NoTokenError(
+                    f"The {role} at position {i}, {checked[i][:40]!r}, has no token that {self.model_name} knows."
+                )
+        pixels = [self._pixels(checked[i]) for i in images]
+        costs = [text.n_tokens * _PIXELS_PER_TOKEN for text in fitted]
+        batches = [(False, batch) for batch in token_batches(pixels, self.batch_pixels)]
+        batches += [(True, batch) for batch in token_batches(costs, self.batch_pixels)]
+
+        def prepare(of: tuple[bool, list[int]]) -> dict[str, torch.Tensor]:
+            is_text, batch = of
+            if not is_text:
+                return self._ready(
+                    self._processor.process_images([self._rgb(checked[images[j]]) for j in batch])
+                )
+            with self._lock:
+                return self._ready(self._text_input([fitted[j].text for j in batch], role))
+
+        with closing(prefetched(prepare, batches, self.num_workers)) as prepared:
+            computed = self._replicas.map(self._forward, prepared)
+            for (is_text, batch), rows in zip(batches, computed, strict=True):
+                matrices |= zip([(texts if is_text else images)[j] for j in batch], rows, strict=True)
         return [matrices[i] for i in range(len(checked))]
 
-    def _forward(self, inputs: Mapping[str, torch.Tensor]) -> list[FloatMatrix]:
+    def _ready(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        # Some processors give labels, for training: the loss would be computed.
+        needed = {name: part for name, part in inputs.items() if name != "labels"}
+        return ready_for(needed, self._model.device, self._model.dtype)
+
+    def _forward(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> list[FloatMatrix]:
         """Return the rows of each input that are not padding."""
         import torch
 
-        device, dtype = self._model.device, self._model.dtype
-        tensors = {
-            name: tensor.to(device, dtype if tensor.is_floating_point() else None)
-            for name, tensor in inputs.items()
-            if name != "labels"  # of some processors, for training: the loss would be computed
-        }
-        mask = tensors["attention_mask"].bool()
+        tensors = {name: part.to(model.device, non_blocking=True) for name, part in inputs.items()}
         with torch.inference_mode():
-            output = self._model(**tensors)
-        embeddings = getattr(output, "embeddings", output)
-        # By mask and not by norm: no row of a token is zero by chance, nor one of padding different from zero.
-        rows = [matrix[kept].float().cpu().numpy() for matrix, kept in zip(embeddings, mask, strict=True)]
-        return [finite_rows(matrix, self.model_name, str(dtype).removeprefix("torch.")) for matrix in rows]
+            output = model(**tensors)
+            embeddings = getattr(output, "embeddings", output)
+            # By mask and not by norm: no row of a token is zero by chance, nor one of padding different from zero.
+            kept = embeddings[tensors["attention_mask"].bool()]
+            rows = kept.float().cpu().numpy()  # All at once: each copy waits for the device.
+        ends = np.cumsum(inputs["attention_mask"].sum(dim=1).numpy())[:-1]
+        dtype = str(model.dtype).removeprefix("torch.")
+        return [finite_rows(matrix, self.model_name, dtype) for matrix in np.split(rows, ends)]
 
     def _text_input(self, texts: list[str], role: Role) -> Mapping[str, torch.Tensor]:
         """Process texts; a document's get no prefix and suffix of a query."""

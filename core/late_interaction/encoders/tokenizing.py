@@ -1,8 +1,9 @@
-"""A tokenizer that reads a text once, however often it is asked: to count its tokens, to sort it, and to encode it."""
+"""Tokenizers that read a text once, however often they are asked, and that threads may share."""
 
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -86,3 +87,14 @@ def with_memory(tokenizer: PreTrainedTokenizerBase) -> Any:
     remembering.__class__ = RememberingTokenizer
     remembering._rows = {}  # noqa: SLF001 - of the class above
     return remembering
+
+
+def shared(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let several threads call a tokenizer, one after the other; a fast one would fail ("Already borrowed")."""
+    lock, kind = threading.RLock(), type(tokenizer)
+
+    def call(self: Any, *args: Any, **options: Any) -> BatchEncoding:
+        with lock:
+            return kind.__call__(self, *args, **options)
+
+    tokenizer.__class__ = type(kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__})

@@ -196,7 +196,7 @@ def test_a_batch_stays_within_the_budget_of_pixels(
     costs = [model._pixels(image) for image in images]
     forward = model._forward
 
-    def counting(inputs: Any) -> Any:
+    def counting(network: Any, inputs: Any) -> Any:
         sizes.append(len(inputs["input_ids"]))
         # What we reckon is what the model is given, within the rounding to whole patches.
         if name == "colqwen2":
@@ -204,7 +204,7 @@ def test_a_batch_stays_within_the_budget_of_pixels(
         else:
             given = inputs["pixel_values"][0].numel() // 3
         assert given <= 1.5 * max(costs)
-        return forward(inputs)
+        return forward(network, inputs)
 
     monkeypatch.setattr(model, "_forward", counting)
     monkeypatch.setattr(model, "batch_pixels", 3 * max(costs))

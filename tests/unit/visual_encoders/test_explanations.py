@@ -206,6 +206,6 @@ def test_patches_that_are_no_square_are_refused(
     inputs["input_ids"] = inputs["input_ids"].clone()
     inputs["input_ids"][0, int(patches[0])] = 0
     monkeypatch.setattr(processor, "process_images", lambda images: inputs)
-    monkeypatch.setattr(model, "_forward", lambda inputs: [np.eye(64, model.dim, dtype=np.float32)])
+    monkeypatch.setattr(model, "_forward", lambda *_: [np.eye(64, model.dim, dtype=np.float32)])
     with pytest.raises(ModelError, match="15 parts of this image, which are no square"):
         model.encode_patches(IMAGES[0])
