@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections import deque
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
-    Iterator,
+    Collection,
     Sequence,
     Sized,
 )
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import repeat
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -27,9 +32,11 @@ from late_interaction.encoders.base import (
 )
 from late_interaction.errors import DocumentError, RowFailure, StoreError, StoreWriteError
 from late_interaction.images.loading import LazyImage, open_image
+from late_interaction.images.pdf_process import allow_workers
+from late_interaction.images.reading_ahead import ReadAhead
 from late_interaction.images.storing import describe_image, fit_for, image_reference, stored_image
 from late_interaction.options import IndexSettings, RowSettings
-from late_interaction.pacing import Items, Rows, Waits, batches, each, paced_batches
+from late_interaction.pacing import Items, Pace, Rows, Waits, batches, each, paced_batches
 from late_interaction.progress import tqdm
 from late_interaction.rows import Pending, Row, check_row, row_id
 from late_interaction.stores.base import Store
@@ -38,13 +45,36 @@ from late_interaction.validation import check_matrix
 
 logger = logging.getLogger(__name__)
 
-_PIXELS_AT_ONCE = 64_000_000
-"""Pixels of images that are in memory together while they wait to be encoded, 3 bytes each; as many are loaded
-meanwhile."""
+_AHEAD = 2
+"""Batches that are taken while one with images is encoded."""
+_PIXELS_AT_ONCE = 72_000_000
+"""Pixels of images that are read and wait to be encoded, 3 bytes each. A call of the model has half as many: 17 pages
+of A4 at 150 dpi, so that a first batch of 16 is one call. Two calls at a time have as many once more."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Rows that are encoded and written together.
+
+    Attributes:
+        rows: those that are to be encoded.
+        n_rows: how many were taken, the bad ones too.
+        end: how many rows of the call there were with them.
+    """
+
+    rows: list[Pending]
+    n_rows: int
+    end: int
+
+    @property
+    def has_images(self) -> bool:
+        return any(pending.image is not None for pending in self.rows)
 
 
 class IndexingRun:
     """Batches of rows on their way into a store: one is encoded while the one before it is written.
+
+    Where a batch has images, those of the next ones are read while it is encoded.
 
     Args:
         model: encodes the rows that come without vectors.
@@ -76,6 +106,8 @@ class IndexingRun:
         self._n_being_written = 0
         self._n_written = 0
         self._waits = Waits(store.waited)
+        self._pace = Pace(options.batch_size)
+        self._calls = asyncio.Semaphore(model.calls_at_once)
 
     async def index(self, rows: Rows, matrices: Items[ArrayLike] | None = None) -> IndexedIds:
         """Index rows, a batch at a time, and return the id of each row, in order.
@@ -96,18 +128,13 @@ class IndexingRun:
         with tqdm(desc="Indexing", total=total, unit="doc", disable=not show_progress) as bar:
             async with self._writes():
                 if matrices is None:
-                    async for batch in paced_batches(rows, self._options.batch_size):
-                        await self._add(batch)
-                        self._show(bar, len(batch))
+                    async with aclosing(paced_batches(rows, self._pace)) as each_batch:
+                        await self._add_all(each_batch, bar)
                 else:
-                    async for pairs in batches(_pairs(rows, matrices), self._options.batch_size):
-                        await self._add([row for row, _ in pairs], [matrix for _, matrix in pairs])
-                        self._show(bar, len(pairs))
+                    pairs = _pairs(rows, matrices)
+                    async with aclosing(batches(pairs, self._options.batch_size)) as each_batch:
+                        await self._add_all(each_batch, bar, with_matrices=True)
         return await self._finish()
-
-    def _show(self, bar: tqdm[None], n: int) -> None:
-        bar.set_postfix_str(str(self._waits), refresh=False)
-        bar.update(n)
 
     @asynccontextmanager
     async def _writes(self) -> AsyncIterator[None]:
@@ -125,29 +152,81 @@ class IndexingRun:
             if self._writing is not None:
                 await asyncio.wait([self._writing])
 
-    async def _add(self, rows: Sequence[Row], matrices: Sequence[ArrayLike] | None = None) -> None:
-        """Check and encode a batch while the last one is written; then begin to write it."""
+    async def _add_all(
+        self, each_batch: AsyncGenerator[list[Any], None], bar: tqdm[None], *, with_matrices: bool = False
+    ) -> None:
+        """Encode and write batches of rows, or of pairs of a row and its matrix."""
+        under_way: deque[asyncio.Task[None]] = deque()
+        last: asyncio.Task[None] | None = None
+        try:
+            while True:
+                try:
+                    rows = await anext(each_batch, None)
+                    if rows is None:
+                        break
+                    batch = await self._checked_batch(rows if with_matrices else [(row,) for row in rows])
+                except Exception:
+                    if under_way:
+                        await asyncio.wait(under_way)  # What came before the error is kept.
+                    raise
+                last = asyncio.ensure_future(self._encode_and_write(batch, last, bar))
+                under_way.append(last)
+                # One is encoded, the next one is prepared by the model, and images of the one behind it are read.
+                while len(under_way) > (_AHEAD if batch.has_images else 0):
+                    await under_way.popleft()
+            while under_way:
+                await under_way.popleft()
+        finally:
+            await _end(under_way)
+            reader = vars(self).pop("_reader", None)
+            if reader is not None:
+                await reader.close()
+
+    async def _checked_batch(self, rows: Sequence[tuple[Row] | tuple[Row, ArrayLike]]) -> _Batch:
+        """Check rows, which may come with matrices, and leave out what is not to be encoded."""
         batch: dict[str, Pending] = {}
-        for position, row in enumerate(rows):
+        for row, *given in rows:
             number, self._n_rows = self._n_rows, self._n_rows + 1
-            pending = self._checked(number, row, None if matrices is None else (matrices[position],))
+            pending = self._checked(number, row, (given[0],) if given else None)
             if pending is not None:
                 doc_id = pending.document.doc_id
                 self._accepted.append((number, doc_id))
                 batch.pop(doc_id, None)  # so that the last one takes the last place too
                 batch[doc_id] = pending
+        end = self._n_rows
         if self._options.skip_existing:
             for doc_id in await self._store.existing(list(batch)):
                 del batch[doc_id]
-        with self._waits.of("encoder"):
-            encoded = await self._encode(list(batch.values()))
-        with self._waits.of("writing"):
-            await self._wait_for_write()
+        return _Batch(list(batch.values()), len(rows), end)
+
+    async def _encode_and_write(
+        self, batch: _Batch, before: asyncio.Task[None] | None, bar: tqdm[None]
+    ) -> None:
+        """Encode a batch; begin to write it once the one `before` it is written."""
+        encoding = asyncio.ensure_future(self._encode(batch.rows))
+        try:
+            if before is not None:
+                await before
+            started = time.perf_counter()
+            with self._waits.of("encoder"):
+                await encoding
+            for pending in batch.rows:
+                self._truncated.pop(pending.document.doc_id, None)  # of an earlier row with this id
+                if pending.unread != 0:
+                    self._truncated[pending.document.doc_id] = pending.unread
+            encoded = [pending for pending in batch.rows if pending.matrix is not None]
+            with self._waits.of("writing"):
+                await self._wait_for_write()
+        finally:
+            await _end([encoding])
         if self._failures and self._options.on_error == "raise":
             raise self._error(self._indexed(self._n_written))
         if encoded:
             self._writing = asyncio.ensure_future(self._write(encoded))
-            self._n_being_written = self._n_rows
+            self._n_being_written = batch.end
+        self._pace.took(batch.n_rows, time.perf_counter() - started)
+        bar.set_postfix_str(str(self._waits), refresh=False)
+        bar.update(batch.n_rows)
 
     async def _finish(self) -> IndexedIds:
         """Bring the store's search structures up to date and return the id of each row, in order.
@@ -254,42 +333,56 @@ class IndexingRun:
             if pending.image is None:
                 raise ValueError("it is of content type 'image', and there is no 'image' to encode.")
 
-    async def _encode(self, batch: Sequence[Pending]) -> list[Pending]:
-        """Return those of the batch that could be encoded, each with its matrix."""
-        encoded = []
-        async with aclosing(self._chunks(batch)) as chunks:
-            async for chunk in chunks:
-                encoded += await self._encode_chunk(chunk)
-        return encoded
-
-    async def _chunks(self, batch: Sequence[Pending]) -> AsyncGenerator[list[Pending], None]:
-        """Yield the batch with its images read, some at a time; while those are encoded, the next ones are read."""
-        rows = iter(batch)
-        if all(pending.image is None for pending in batch):
-            yield list(rows)
-            return
-        reading = asyncio.ensure_future(asyncio.to_thread(self._next_chunk, rows))
+    async def _encode(self, rows: Sequence[Pending]) -> None:
+        """Give those rows their matrices that can be encoded, in as many calls at a time as the model does."""
+        calls: list[asyncio.Task[None]] = []
         try:
-            while chunk := await reading:
-                reading = asyncio.ensure_future(asyncio.to_thread(self._next_chunk, rows))
-                yield chunk
+            async with aclosing(self._chunks(rows)) as chunks:
+                async for chunk, pixels in chunks:
+                    await self._calls.acquire()
+                    call = asyncio.ensure_future(
+                        self._encode_all([pending for pending in chunk if pending.matrix is None])
+                    )
+                    call.add_done_callback(lambda _: self._calls.release())
+                    calls.append(call)
+                    if pixels:
+                        self._reader.taken(pixels)
+                    for done in [call for call in calls if call.done()]:
+                        done.result()  # An error ends the call at once.
+            await asyncio.gather(*calls)
         finally:
-            await asyncio.gather(reading, return_exceptions=True)
+            await _end(calls)
 
-    def _next_chunk(self, rows: Iterator[Pending]) -> list[Pending]:
-        """Return the next rows whose images fit in memory together; an empty list at the end."""
+    async def _chunks(self, rows: Sequence[Pending]) -> AsyncGenerator[tuple[list[Pending], int], None]:
+        """Yield the rows with their images read, some at a time, and the pixels of these images."""
+        if all(pending.image is None for pending in rows):
+            yield list(rows), 0
+            return
         chunk: list[Pending] = []
-        pixels = 0
-        for pending in rows:
-            try:
-                pixels += self._read_image(pending)
-            except (ValueError, TypeError) as error:
-                self._fail(pending.number, pending.document.doc_id, error)
-                continue
-            chunk.append(pending)
-            if pixels >= _PIXELS_AT_ONCE:
-                break
-        return chunk
+        held = 0
+        async with aclosing(self._reader.each(rows)) as each_row:
+            async for pending, pixels in each_row:
+                held += pixels
+                if pending.number not in self._failures:
+                    chunk.append(pending)
+                if held >= _PIXELS_AT_ONCE // 2:
+                    yield chunk, held
+                    chunk, held = [], 0
+        if chunk or held:
+            yield chunk, held
+
+    @cached_property
+    def _reader(self) -> ReadAhead[Pending]:
+        allow_workers(self._options.num_workers)
+        return ReadAhead(self._read, self._options.num_workers, _PIXELS_AT_ONCE)
+
+    def _read(self, pending: Pending) -> int:
+        """Do `_read_image`; note it where the image cannot be read."""
+        try:
+            return self._read_image(pending)
+        except (ValueError, TypeError) as error:
+            self._fail(pending.number, pending.document.doc_id, error)
+            return 0
 
     def _read_image(self, pending: Pending) -> int:
         """Read the row's image, if it has one, complete its document, and return the image's pixels."""
@@ -316,12 +409,6 @@ class IndexingRun:
         pending.item = loaded.image
         return loaded.image.width * loaded.image.height
 
-    async def _encode_chunk(self, chunk: Sequence[Pending]) -> list[Pending]:
-        for pending in chunk:
-            self._truncated.pop(pending.document.doc_id, None)  # of an earlier row with this id
-        await self._encode_all([pending for pending in chunk if pending.matrix is None])
-        return [pending for pending in chunk if pending.matrix is not None]
-
     async def _encode_all(self, chunk: Sequence[Pending]) -> None:
         """Give each row its matrix, but those that fail."""
         items = [pending.item for pending in chunk if pending.item is not None]
@@ -343,9 +430,7 @@ class IndexingRun:
             chunk[0].item = None
             return
         for pending, matrix, share in zip(chunk, matrices, shares, strict=True):
-            pending.matrix, pending.item = matrix, None
-            if share != 0:
-                self._truncated[pending.document.doc_id] = share
+            pending.matrix, pending.item, pending.unread = matrix, None, share
 
     # --- writing
 
@@ -405,3 +490,10 @@ async def _pairs(rows: Rows, matrices: Items[ArrayLike]) -> AsyncIterator[tuple[
                 raise ValueError(f"there are more rows than matrices: the matrices end after {n}.")
         async for _ in each_matrix:
             raise ValueError(f"there are more matrices than rows: the rows end after {n}.")
+
+
+async def _end(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Cancel tasks, and wait until they have ended."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -30,6 +30,8 @@ Mode: TypeAlias = Literal["late", "hybrid", "lexical"]
 
 BATCH_SIZE = 128
 """Documents encoded and written together at most, by default."""
+NUM_WORKERS = 4
+"""Images read at a time, by default."""
 
 
 class SearchOptions(TypedDict, total=False):
@@ -130,7 +132,7 @@ class WriteOptions(TypedDict, total=False):
 
 
 class RowOptions(WriteOptions, total=False):
-    """Options of a call that indexes rows: those of `WriteOptions`, and two more.
+    """Options of a call that indexes rows: those of `WriteOptions`, and three more.
 
     Attributes:
         on_error: what a bad row does. "continue" (the default; that of the adapters is "raise") indexes the others and
@@ -139,10 +141,14 @@ class RowOptions(WriteOptions, total=False):
             PDF are read twice. "skip" indexes the others, logs how many were left out, and returns them as `.failures`.
         ids: what id a row without one gets. "random" (the default), or "content": one made of its content and
             metadata (a UUID of version 5), so that the same row replaces itself when a run is done again.
+        num_workers: how many images are read, and pages of PDF files rendered, at a time, 4 by default. They are at
+            most two batches, and about 72 million pixels, ahead of the encoder: the rows of the next batches are taken
+            while one with images is encoded.
     """
 
     on_error: OnError
     ids: IdsOf
+    num_workers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +223,7 @@ class RowSettings(WriteSettings):
 
     on_error: OnError = "continue"
     ids: IdsOf = "random"
+    num_workers: int = NUM_WORKERS
 
     @classmethod
     def of(cls, options: RowOptions) -> RowSettings:  # type: ignore[override]
@@ -228,6 +235,7 @@ class RowSettings(WriteSettings):
         WriteSettings.__post_init__(self)
         check_one_of("on_error", self.on_error, get_args(OnError))
         check_one_of("ids", self.ids, get_args(IdsOf))
+        check_positive("num_workers", self.num_workers)
 
 
 def spelled_out(of: type, **defaults: object) -> Callable[[F], F]:

@@ -9,7 +9,6 @@ import time
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
-    AsyncIterator,
     Callable,
     Iterable,
     Iterator,
@@ -76,34 +75,43 @@ class Waits:
         return "waits for " + ", ".join(one for one in shown if not one.endswith(" 0 %"))
 
 
-async def paced_batches(rows: Rows, most: int) -> AsyncIterator[list[Row]]:
-    """Yield the rows in lists of at most `most`.
+class Pace:
+    """How many rows go together: twice as many where they took less than 0.3 s, half as many where more than 3 s.
 
-    A list is twice as long as the one before it where that took less than 0.3 s until the next one was asked for, and
-    half as long where it took more than 3 s. It ends early behind 500,000 characters. No row is taken ahead.
+    Args:
+        most: how many at most.
+
+    Attributes:
+        size: how many by now.
     """
-    size = min(_FIRST, most)
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.size = min(_FIRST, most)
+
+    def took(self, n_rows: int, seconds: float) -> None:
+        """Take note of how long a batch of so many rows took."""
+        if seconds > _LONG_S:
+            self.size = max(min(_FEWEST, self._most), self.size // 2)
+        elif seconds < _QUICK_S and n_rows >= self.size:
+            self.size = min(self._most, 2 * self.size)
+
+
+async def paced_batches(rows: Rows, pace: Pace) -> AsyncGenerator[list[Row], None]:
+    """Yield the rows in lists of the pace's size, or shorter ones behind 500,000 characters. No row is taken ahead."""
     batch: list[Row] = []
     characters = 0
     async for row in each(rows):
         batch.append(row)
         characters += len(row_text(row))
-        if len(batch) < size and characters < _CHARACTERS:
-            continue
-        was_full = len(batch) >= size
-        started = time.perf_counter()
-        yield batch
-        took = time.perf_counter() - started
-        batch, characters = [], 0
-        if took > _LONG_S:
-            size = max(min(_FEWEST, most), size // 2)
-        elif took < _QUICK_S and was_full:
-            size = min(most, 2 * size)
+        if len(batch) >= pace.size or characters >= _CHARACTERS:
+            yield batch
+            batch, characters = [], 0
     if batch:
         yield batch
 
 
-async def batches(items: Items[T], size: int) -> AsyncIterator[list[T]]:
+async def batches(items: Items[T], size: int) -> AsyncGenerator[list[T], None]:
     """Yield lists of `size` items, the last one shorter; no item is taken ahead."""
     batch: list[T] = []
     async for item in each(items):

@@ -33,6 +33,7 @@ from late_interaction.lifecycle import FirstUse
 from late_interaction.metadata import MetadataChange
 from late_interaction.options import (
     BATCH_SIZE,
+    NUM_WORKERS,
     FilterSpec,
     IndexOptions,
     IndexSettings,
@@ -285,7 +286,8 @@ class LateInteractionPipeline(Remade):
 
         Args:
             rows: an iterable or async iterable of rows, as for `index_document`.
-            **options: `batch_size`, `show_progress`, `skip_existing`, `on_error` and `ids`; see `RowOptions`.
+            **options: `batch_size`, `show_progress`, `skip_existing`, `on_error`, `ids` and `num_workers`; see
+                `RowOptions`.
 
         Returns:
             The id of each row, in order: a list, whose `.truncated` says by id how much of a document was too long for
@@ -345,6 +347,7 @@ class LateInteractionPipeline(Remade):
         reading: ReadOptions | None = None,
         batch_size: int = BATCH_SIZE,
         show_progress: bool = False,
+        num_workers: int = NUM_WORKERS,
     ) -> SyncReport:
         """Bring the index in step with files or rows: only what is new or changed is encoded.
 
@@ -363,6 +366,7 @@ class LateInteractionPipeline(Remade):
             reading: how files are read, such as `ReadOptions(dpi=200)`.
             batch_size: as for `index_documents`.
             show_progress: show a progress bar.
+            num_workers: as for `index_documents`.
 
         Returns:
             What is new, changed, unchanged and removed, and what failed: nothing is raised for a bad row or file.
@@ -371,7 +375,9 @@ class LateInteractionPipeline(Remade):
             ValueError: a path does not exist or is outside of the root, or there is nothing to read.
         """
         paths = as_paths(source)
-        settings = RowSettings(batch_size, show_progress=show_progress and paths is None)
+        settings = RowSettings(
+            batch_size, show_progress=show_progress and paths is None, num_workers=num_workers
+        )
         check_flag("prune", prune)
         store = await self._opened()
         index = IndexingRun(self.model, store, self._in_flight(), self.settings, settings).index

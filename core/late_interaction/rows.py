@@ -67,6 +67,7 @@ class Pending:
         has_pending_image: what is stored of the image is not in the document yet (see `complete`).
         item: what to encode: the text, or the image once it is read; None once it is not needed.
         matrix: (n_tokens, dim) float32, once there is one.
+        unread: how much of it the model did not read, as `unread_shares` says.
     """
 
     number: int
@@ -75,6 +76,7 @@ class Pending:
     has_pending_image: bool = False
     item: Item | None = None
     matrix: FloatMatrix | None = None
+    unread: float | None = 0.0
 
     @property
     def is_blank(self) -> bool:

@@ -115,7 +115,7 @@ class SyncRun:
         truncated: as in `IndexedIds`.
         holding: origins whose documents are theirs, until a row of theirs comes; no other row takes their ids.
         on_progress: called before each row is handed on to be encoded, with how many were before it, and with its
-            progress. Those of the batch before it are encoded then.
+            progress. Those of the batch before it are encoded then, or of images are being encoded.
     """
 
     def __init__(self, store: Store, index: Callable[[Rows], Awaitable[IndexedIds]], scope: str) -> None:

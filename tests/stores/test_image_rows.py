@@ -293,7 +293,7 @@ def test_a_wrong_setting_is_refused(tmp_path: Path, model: ColourModel, setting:
 async def test_few_images_are_in_memory_at_a_time(
     tmp_path: Path, model: ColourModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many rows a batch has: two chunks at most, the one encoded and the next one."""
+    """However many rows a batch has: two are encoded, four wait and are read, and one more is read while none waits."""
     monkeypatch.setattr(indexing, "_PIXELS_AT_ONCE", 4 * 40 * 30)
     rendered = 0
 
@@ -303,13 +303,13 @@ async def test_few_images_are_in_memory_at_a_time(
         def render(self) -> Any:
             nonlocal rendered
             rendered += 1
-            assert rendered <= sum(model.batches) + 8
+            assert rendered <= sum(model.batches) + 7
             return picture("red")
 
     async with pipeline_at(tmp_path, model) as pipeline:
         rows = [{"doc_id": str(i), "image": Lazy()} for i in range(30)]
         assert len(await pipeline.index_documents(rows)) == 30
-        assert model.batches == [4, 4, 4, 4, 4, 4, 4, 2]
+        assert model.batches == [2] * 15
         assert rendered == 30
         assert len(model.threads) == 1
         await pipeline.index_documents(rows, skip_existing=True)

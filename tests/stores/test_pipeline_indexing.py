@@ -17,7 +17,7 @@ from late_interaction import (
     LocalStore,
     StoreError,
 )
-from late_interaction.pacing import paced_batches
+from late_interaction.pacing import Pace, paced_batches
 from tests.support.models import HashModel
 from tests.support.rows import ROWS
 
@@ -277,21 +277,18 @@ async def test_a_model_that_can_tell_says_how_much_was_truncated(tmp_path, caplo
 
 async def test_batches_are_as_long_as_they_are_quick_and_bounded_by_their_text():
     async def sizes(seconds, rows, most=128):
-        found = []
-        async for batch in paced_batches(rows, most):
+        found, pace = [], Pace(most)
+        async for batch in paced_batches(rows, pace):
             found.append(len(batch))
-            clock[0] += seconds * len(batch)
+            pace.took(len(batch), seconds * len(batch))
         return found
 
-    clock = [0.0]
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("late_interaction.pacing.time.perf_counter", lambda: clock[0])
-        rows = [{"content": "text"}] * 300
-        assert await sizes(0.0001, rows) == [16, 32, 64, 128, 60]
-        assert await sizes(0.01, rows[:100]) == [16, 32, 32, 20]
-        assert await sizes(1, rows[:30]) == [16, 8, 4, 2]
-        assert await sizes(0.0001, rows[:10], most=3) == [3, 3, 3, 1]
-        assert await sizes(0.0001, [{"content": "x" * 300_000}] * 5) == [2, 2, 1]
+    rows = [{"content": "text"}] * 300
+    assert await sizes(0.0001, rows) == [16, 32, 64, 128, 60]
+    assert await sizes(0.01, rows[:100]) == [16, 32, 32, 20]
+    assert await sizes(1, rows[:30]) == [16, 8, 4, 2]
+    assert await sizes(0.0001, rows[:10], most=3) == [3, 3, 3, 1]
+    assert await sizes(0.0001, [{"content": "x" * 300_000}] * 5) == [2, 2, 1]
 
 
 async def test_truncated_queries_are_counted_once_a_call(tmp_path, caplog):

@@ -61,7 +61,7 @@ INDEX: dict[str, Any] = {
     "must_exist": True,
 }
 WRITE: dict[str, Any] = {"batch_size": 3, "show_progress": True, "skip_existing": True}
-ROW: dict[str, Any] = {**WRITE, "on_error": "skip", "ids": "content"}
+ROW: dict[str, Any] = {**WRITE, "on_error": "skip", "ids": "content", "num_workers": 2}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -110,6 +111,24 @@ def test_batches_go_to_whichever_copy_is_free_and_come_in_order() -> None:
     (other,) = set(names) - {of_first}
     assert did[other][:3] == [1, 2, 3]
     assert sorted(did["a"] + did["b"]) == [*range(8)]
+
+
+def test_of_those_that_wait_the_one_that_began_first_is_next() -> None:
+    replicas, order = Replicas(["only"]), []
+
+    def compute(name: str, batch: str) -> None:
+        order.append(batch)
+
+    first, second = (replicas.map(compute, [batch]) for batch in ("first", "second"))
+    callers = [threading.Thread(target=list, args=[one]) for one in (second, first)]
+    with replicas.free():
+        for n, caller in enumerate(callers, 1):
+            caller.start()
+            while len(replicas._waiting) < n:
+                time.sleep(0.001)
+    for caller in callers:
+        caller.join()
+    assert order == ["first", "second"]
 
 
 def test_a_copy_whose_batch_failed_is_free_again() -> None:

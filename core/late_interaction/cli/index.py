@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -33,7 +34,7 @@ from late_interaction.errors import IndexMismatchError, RowFailure
 from late_interaction.folders import FolderSync, ReadOptions
 from late_interaction.images.pdf import DPI, PDF_TIMEOUT_S
 from late_interaction.images.storing import StoreImages
-from late_interaction.options import IndexOptions
+from late_interaction.options import NUM_WORKERS, IndexOptions
 from late_interaction.pacing import Rows
 from late_interaction.reading.finding import find
 from late_interaction.reading.problems import ReadProblem
@@ -134,6 +135,9 @@ def index(
             show_default=False,
         ),
     ] = None,
+    num_workers: Annotated[
+        int, typer.Option(min=1, help="Images read and pages rendered at a time, ahead of the encoder.")
+    ] = NUM_WORKERS,
     ocr: Annotated[
         bool,
         typer.Option("--ocr", help="Recognise the text of pages of PDF files that have none, with ocrmypdf."),
@@ -214,9 +218,8 @@ def index(
                 async with pipeline_for(store, encoder, spec, **options) as pipeline:
                     if not folder.is_compared:
                         await folder.compare(store)
-                    done = await folder.run(
-                        store, pipeline.index_documents, encoder, prune=prune, show_progress=True
-                    )
+                    indexing = partial(pipeline.index_documents, num_workers=num_workers)
+                    done = await folder.run(store, indexing, encoder, prune=prune, show_progress=True)
                     return folder, done, await pipeline.count()
             finally:
                 await store.close()

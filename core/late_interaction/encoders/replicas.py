@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import queue
+import heapq
+import itertools
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -38,33 +40,51 @@ def check_devices(devices: Sequence[str] | None, device: str | None) -> list[str
 class Replicas:
     """The copies of a model. Threads and copies of an encoder share them.
 
+    Where several callers wait for a copy, the one that began first has it: the others prepare their batches meanwhile,
+    and none of them has to wait when the first is done.
+
     Args:
         models: what computes, one for each device; it is used by one thread at a time.
     """
 
     def __init__(self, models: Sequence[Any]) -> None:
         self._models = list(models)
-        self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        for model in self._models:
-            self._free.put(model)
+        self._idle = list(models)
+        self._waiting: list[tuple[int, int]] = []
+        self._numbers = itertools.count()
+        self._changed = threading.Condition()
 
     def __len__(self) -> int:
         return len(self._models)
 
     @contextmanager
-    def free(self) -> Iterator[Any]:
-        """Wait for a copy that is free, and hold it."""
-        model = self._free.get()
+    def free(self, caller: int | None = None) -> Iterator[Any]:
+        """Wait for a copy that is free, and hold it.
+
+        Args:
+            caller: the number of a caller that takes several, one after the other.
+        """
+        number = next(self._numbers)
+        place = (number if caller is None else caller, number)
+        with self._changed:
+            heapq.heappush(self._waiting, place)
+            self._changed.wait_for(lambda: self._idle and self._waiting[0] == place)
+            heapq.heappop(self._waiting)
+            model = self._idle.pop()
+            self._changed.notify_all()
         try:
             yield model
         finally:
-            self._free.put(model)
+            with self._changed:
+                self._idle.append(model)
+                self._changed.notify_all()
 
     def map(self, compute: Callable[[Any, T], R], batches: Iterable[T]) -> Iterator[R]:
         """Yield `compute(copy, batch)` of each batch, in order; as many are computed at a time as there are copies."""
+        caller = next(self._numbers)
 
         def on_a_free_one(batch: T) -> R:
-            with self.free() as model:
+            with self.free(caller) as model:
                 return compute(model, batch)
 
         if len(self) == 1:

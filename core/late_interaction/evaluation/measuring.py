@@ -18,7 +18,7 @@ from late_interaction.evaluation.metrics import Run, check_installed, evaluate
 from late_interaction.evaluation.rankings import ExactRanking
 from late_interaction.fusion import DEFAULT_WEIGHT
 from late_interaction.options import Mode, SearchOptions, check_weight
-from late_interaction.pacing import batches, paced_batches
+from late_interaction.pacing import Pace, batches, paced_batches
 from late_interaction.pipeline import LateInteractionPipeline
 from late_interaction.progress import tqdm
 from late_interaction.reading.passages import passages as cut_passages
@@ -159,13 +159,14 @@ class _Measuring:
     ) -> list[Evaluation]:
         """Encode rows into an index for each pooling factor, and search those; a document may be several rows."""
         unit = best_of or "document"
-        ranking, n_cut = ExactRanking(self.queries), 0
+        ranking, n_cut, pace = ExactRanking(self.queries), 0, Pace(_BATCH)
         async with AsyncExitStack() as stack:
             pipelines = [await stack.enter_async_context(self._opened(factor)) for factor in factors]
             with self._bar(
                 f"Encoding {unit}s", None if best_of else len(self.collection.documents), unit
             ) as bar:
-                async for batch in paced_batches(rows, _BATCH):
+                async for batch in paced_batches(rows, pace):
+                    started = time.perf_counter()
                     documents = cast("list[Document]", batch)
                     texts = [document.content for document in documents]
                     matrices, shares = await encode_checked(self.model, texts, "document")
@@ -173,6 +174,7 @@ class _Measuring:
                     ranking.add(_sources(documents), RaggedTokens.from_matrices(matrices))
                     for pipeline in pipelines:
                         await self._write(pipeline, documents, matrices)
+                    pace.took(len(documents), time.perf_counter() - started)
                     bar.update(len(documents))
             results = [self._evaluation("exact, as encoded", 1, ranking)]
             for pipeline in pipelines:

@@ -28,6 +28,7 @@ MEMORY = 768 * 1024**2
 """Most bytes that a worker may take, where the system can limit them (not on Windows). The pages of 4,682 files of test
 suites, rendered at 150 dpi, took 333 MB at most."""
 MOST_WORKERS = 4
+"""So many are there at a time, or more if `allow_workers` says so."""
 START_S = 60.0
 
 _SCRIPT = Path(__file__).with_name("pdf_worker.py")
@@ -174,6 +175,7 @@ class Pool:
 
     def __init__(self, program: Program = _PDF) -> None:
         self._program = program
+        self.allowed = 0
         self._start_anew()
         _pools.add(self)
 
@@ -225,7 +227,8 @@ class Pool:
                     self._idle.remove(worker)
                     self._busy.add(worker)
                     return worker, False
-                if len(self._idle) + len(self._busy) + self._starting < MOST_WORKERS:
+                most = max(MOST_WORKERS, self.allowed)
+                if len(self._idle) + len(self._busy) + self._starting < most:
                     self._starting += 1
                     break
                 if new and self._idle:
@@ -277,6 +280,11 @@ def ask(what: str, path: str | os.PathLike[str], timeout_s: float, **details: An
     """
     _library_folders()
     return _pool.ask({"what": what, "path": os.path.abspath(path), **details}, timeout_s)  # noqa: PTH100 – keeps ".."
+
+
+def allow_workers(n: int) -> None:
+    """Let so many workers read PDF files at a time, from now on; fewer than before changes nothing."""
+    _pool.allowed = max(_pool.allowed, n)
 
 
 def _library_folders() -> list[str]:
