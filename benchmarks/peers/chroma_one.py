@@ -15,20 +15,24 @@ def mean(matrix: np.ndarray) -> list[float]:
     return (matrix.mean(axis=0) / np.linalg.norm(matrix.mean(axis=0))).tolist()
 
 
+def client(folder: Path) -> chromadb.ClientAPI:
+    return chromadb.PersistentClient(str(folder), settings=chromadb.Settings(anonymized_telemetry=False))
+
+
 class Chroma:
     """A persistent collection, by inner product."""
 
     name, package = "chroma, one vector a document", "chromadb"
 
     def build(self, folder: Path, documents: Sequence[np.ndarray]) -> None:
-        client = chromadb.PersistentClient(
-            str(folder), settings=chromadb.Settings(anonymized_telemetry=False)
-        )
-        self.collection = client.create_collection("documents", metadata={"hnsw:space": "ip"})
+        collection = client(folder).create_collection("documents", metadata={"hnsw:space": "ip"})
         for first in range(0, len(documents), 1000):
             some = documents[first : first + 1000]
             ids = [str(first + i) for i in range(len(some))]
-            self.collection.add(ids=ids, embeddings=[mean(each) for each in some])
+            collection.add(ids=ids, embeddings=[mean(each) for each in some])
+
+    def open(self, folder: Path) -> None:
+        self.collection = client(folder).get_collection("documents")
 
     def settings(self) -> Iterator[dict[str, Any]]:
         yield {}

@@ -17,9 +17,12 @@ class Lateweave:
     name, package = "lateweave, its kernel over all documents", "lateweave"
 
     def build(self, folder: Path, documents: Sequence[np.ndarray]) -> None:
-        self.tokens = np.ascontiguousarray(np.concatenate(documents), np.float32)
-        self.lengths = np.array([len(each) for each in documents], np.int64)
-        np.save(folder / "tokens.npy", self.tokens)
+        np.save(folder / "tokens.npy", np.concatenate(documents))
+        np.save(folder / "lengths.npy", np.array([len(each) for each in documents], np.int64))
+
+    def open(self, folder: Path) -> None:
+        self.tokens = np.load(folder / "tokens.npy")
+        self.lengths = np.load(folder / "lengths.npy")
 
     def settings(self) -> Iterator[dict[str, Any]]:
         yield {"threads": 1}

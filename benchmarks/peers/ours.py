@@ -20,19 +20,25 @@ class Ours:
     name, package = "late-interaction, a folder", "late-interaction"
 
     def build(self, folder: Path, documents: Sequence[np.ndarray]) -> None:
-        self.index = SyncPipeline(
-            folder, PrecomputedEmbeddings(documents[0].shape[1], "peers"), doc_pool_factor=1
-        )
+        dim = documents[0].shape[1]
+        (folder.parent / "dim").write_text(str(dim))
+        index = SyncPipeline(folder, PrecomputedEmbeddings(dim, "peers"), doc_pool_factor=1)
         rows = [
             EncodedDocument(Document(str(i), f"document {i}"), matrix) for i, matrix in enumerate(documents)
         ]
-        self.index.initialize()
+        index.initialize()
         for first in range(0, len(rows), 500):
-            self.index.run(lambda pipeline, some=rows[first : first + 500]: pipeline.store.upsert(some))
-        self.index.optimize()
-        self.n = len(documents)
+            index.run(lambda pipeline, some=rows[first : first + 500]: pipeline.store.upsert(some))
+        index.optimize()
+        index.close()
+
+    def open(self, folder: Path) -> None:
+        dim = int((folder.parent / "dim").read_text())
+        self.index = SyncPipeline(folder, PrecomputedEmbeddings(dim, "peers"), doc_pool_factor=1)
 
     def settings(self) -> Iterator[dict[str, Any]]:
+        for n in (50, 75, 100, 150):
+            yield {"n_maxsim_candidates": n}
         yield {}
         for n in (800, 1600, 3200):
             yield {"n_maxsim_candidates": n}
@@ -47,8 +53,12 @@ class Brute:
     name, package = "late-interaction, its kernel over all documents", "late-interaction"
 
     def build(self, folder: Path, documents: Sequence[np.ndarray]) -> None:
-        self.documents = RaggedTokens.from_matrices(list(documents))
-        np.save(folder / "tokens.npy", self.documents.tokens)
+        ragged = RaggedTokens.from_matrices(list(documents))
+        np.save(folder / "tokens.npy", ragged.tokens)
+        np.save(folder / "offsets.npy", ragged.offsets)
+
+    def open(self, folder: Path) -> None:
+        self.documents = RaggedTokens(np.load(folder / "tokens.npy"), np.load(folder / "offsets.npy"))
 
     def settings(self) -> Iterator[dict[str, Any]]:
         yield {}

@@ -22,14 +22,18 @@ class QdrantEdge:
             distance=qe.Distance.Dot,
             multivector_config=qe.MultiVectorConfig(comparator=qe.MultiVectorComparator.MaxSim),
         )
-        self.shard = qe.EdgeShard.create(str(folder), qe.EdgeConfig(vectors={"v": vectors}))
+        shard = qe.EdgeShard.create(str(folder), qe.EdgeConfig(vectors={"v": vectors}))
         for first in range(0, len(documents), 100):
             points = [
                 qe.Point(id=first + i, vector={"v": each.tolist()}, payload={})
                 for i, each in enumerate(documents[first : first + 100])
             ]
-            self.shard.update(qe.UpdateOperation.upsert_points(points))
-        self.shard.flush()
+            shard.update(qe.UpdateOperation.upsert_points(points))
+        shard.flush()
+        shard.close()
+
+    def open(self, folder: Path) -> None:
+        self.shard = qe.EdgeShard.load(str(folder))
 
     def settings(self) -> Iterator[dict[str, Any]]:
         yield {"exact": True}

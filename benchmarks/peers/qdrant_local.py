@@ -17,8 +17,8 @@ class QdrantLocal:
     name, package = "qdrant, local mode", "qdrant-client"
 
     def build(self, folder: Path, documents: Sequence[np.ndarray]) -> None:
-        self.client = QdrantClient(path=str(folder))
-        self.client.create_collection(
+        client = QdrantClient(path=str(folder))
+        client.create_collection(
             "documents",
             vectors_config=models.VectorParams(
                 size=documents[0].shape[1],
@@ -31,7 +31,11 @@ class QdrantLocal:
                 models.PointStruct(id=first + i, vector=each.tolist())
                 for i, each in enumerate(documents[first : first + 100])
             ]
-            self.client.upsert("documents", points)
+            client.upsert("documents", points)
+        client.close()
+
+    def open(self, folder: Path) -> None:
+        self.client = QdrantClient(path=str(folder))
 
     def settings(self) -> Iterator[dict[str, Any]]:
         yield {}
