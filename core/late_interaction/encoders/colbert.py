@@ -9,6 +9,7 @@ import math
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Self, get_args
 
 import numpy as np
@@ -27,6 +28,7 @@ from late_interaction.encoders.checkpoint import (
 from late_interaction.encoders.colbert_loading import Backend, load_text_encoder, position_limit
 from late_interaction.encoders.markers import pylate_markers, with_markers
 from late_interaction.encoders.pickled import converted
+from late_interaction.encoders.replicas import Replicas, check_devices
 from late_interaction.encoders.tokenizing import with_memory
 from late_interaction.encoders.torch_runtime import (
     check_attention,
@@ -83,6 +85,8 @@ class ColBERTModel(Remade, LateInteractionModel):
         model_name: a model id on the Hugging Face hub, the folder of a model, or "demo" for the packaged
             all-MiniLM-L6-v2 (the extra `demo`), which needs no connection.
         device: "cpu", "cuda", "cuda:1", "mps"; None takes the best there is.
+        devices: several of one kind, such as ["cuda:0", "cuda:1"]: each has a whole copy of the model, and a batch goes
+            to whichever is free. Not with `device`, and with the torch backend only.
         dtype: of weights and computation: "float32", "float16", "bfloat16" or the torch dtype. "auto", or None, is that
             of the index that is opened. For a new one it is bfloat16 where the device has instructions for it (a GPU
             since Ampere; a CPU with AVX512_BF16 or AMX), else float16 on a CUDA GPU and float32 on a CPU; on other
@@ -144,6 +148,7 @@ class ColBERTModel(Remade, LateInteractionModel):
         model_name: str | os.PathLike[str] = "answerdotai/answerai-colbert-small-v1",
         *,
         device: str | None = None,
+        devices: Sequence[str] | None = None,
         dtype: str | torch.dtype | None = "auto",
         batch_tokens: int | None = None,
         batch_size: int | None = None,
@@ -169,6 +174,10 @@ class ColBERTModel(Remade, LateInteractionModel):
             raise ValueError(
                 f"attn_implementation is for the torch backend; an {backend} export has its own."
             )
+        self._devices = check_devices(devices, device)
+        if len(self._devices) > 1 and backend != "torch":
+            raise ValueError(f"devices is for the torch backend; {backend} computes on one.")
+        device = self._devices[0] if self._devices else None
         check_attention(attn_implementation, device_or_best(device), weights)
         for name, number in (("batch_tokens", batch_tokens), ("batch_size", batch_size)):
             if number is not None:
@@ -246,6 +255,7 @@ class ColBERTModel(Remade, LateInteractionModel):
         self._remote_code: str | None = None
         if brings_code(folder):
             self._remote_code = code_hash(folder) if trust_remote_code else "not run"
+        self._copy_to_devices()
 
     def _use(self, encoder: MultiVectorEncoder) -> None:
         """Encode with it from now on."""
@@ -257,12 +267,17 @@ class ColBERTModel(Remade, LateInteractionModel):
         self._overheads = {role: self._overhead(role) for role in get_args(Role)}
         self.protected_tokens = self._count_leading_special_tokens()
 
+    def _copy_to_devices(self) -> None:
+        """Put copies of the encoder on the devices behind the first one; each has a tokenizer of its own."""
+        copies = [copy.deepcopy(self._encoder).to(device) for device in self._devices[1:]]
+        self._replicas = Replicas([self._encoder, *copies])
+
     def __repr__(self) -> str:
         return f"ColBERTModel({self.model_name!r}, dim={self.dim}, device={self.device!r})"
 
     @property
     def device(self) -> str:
-        """Where the model computes."""
+        """Where the model computes; the first one of several devices."""
         return str(self._encoder.device)
 
     @property
@@ -333,6 +348,7 @@ class ColBERTModel(Remade, LateInteractionModel):
         vars(earlier).update(changes)
         if unmarked:
             earlier._use(self._unmarked)  # noqa: SLF001 - one of us
+            earlier._copy_to_devices()  # noqa: SLF001
         return earlier
 
     def _computing_in(self, dtype: str) -> Self:
@@ -511,17 +527,25 @@ class ColBERTModel(Remade, LateInteractionModel):
     def _encode_parts(self, texts: Sequence[str], role: Role) -> list[FloatMatrix]:
         """Encode texts that are read at once, in batches; a matrix may be empty."""
         guard_fork(self._pid)
-        encode = self._encoder.encode_query if role == "query" else self._encoder.encode_document
-        matrices: dict[int, FloatMatrix] = {}
-        for batch in token_batches(self._lengths(texts, role), self.batch_tokens, self.batch_size):
-            with self._lock:
+        lengths, budget = self._lengths(texts, role), self.batch_tokens
+        if len(self._replicas) > 1:  # A batch for each device, if there are not more.
+            budget = min(budget, -(-sum(lengths) // len(self._replicas)))
+        batches = list(token_batches(lengths, budget, self.batch_size))
+
+        def compute(encoder: MultiVectorEncoder, batch: list[int]) -> list[FloatMatrix]:
+            encode = encoder.encode_query if role == "query" else encoder.encode_document
+            # The copies on other devices have tokenizers of their own.
+            with self._lock if encoder is self._encoder else nullcontext():
                 encoded = encode(
                     [texts[position] for position in batch],
                     batch_size=len(batch),
                     show_progress_bar=False,
                     convert_to_numpy=True,
                 )
-            rows = (finite_rows(matrix, self.model_name, self.dtype) for matrix in encoded)
+            return [finite_rows(matrix, self.model_name, self.dtype) for matrix in encoded]
+
+        matrices: dict[int, FloatMatrix] = {}
+        for batch, rows in zip(batches, self._replicas.map(compute, batches), strict=True):
             matrices.update(zip(batch, rows, strict=True))
         return [matrices[position] for position in range(len(texts))]
 
