@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, get_args
 
 import numpy as np
@@ -88,9 +89,9 @@ class ColBERTModel(Remade, LateInteractionModel):
         devices: several of one kind, such as ["cuda:0", "cuda:1"]: each has a whole copy of the model, and a batch goes
             to whichever is free. Not with `device`, and with the torch backend only.
         dtype: of weights and computation: "float32", "float16", "bfloat16" or the torch dtype. "auto", or None, is that
-            of the index that is opened. For a new one it is bfloat16 where the device has instructions for it (a GPU
-            since Ampere; a CPU with AVX512_BF16 or AMX), else float16 on a CUDA GPU and float32 on a CPU; on other
-            devices the checkpoint's own. Vectors come out as float32 whatever it is.
+            of the index that is opened. For a new one it is bfloat16 where the device is fast in it (a GPU since
+            Ampere; a CPU with AMX, or with AVX512_BF16 and not Intel's), else float16 on a CUDA GPU and float32 on a
+            CPU; on other devices the checkpoint's own. Vectors come out as float32 whatever it is.
         batch_tokens: most tokens in a forward pass, padding included; texts of like length go together. A text
             that is longer goes alone. It bounds the memory, whatever the texts. None is 2,048 on a CPU, where more
             take longer, and 16,384 elsewhere.
@@ -111,7 +112,7 @@ class ColBERTModel(Remade, LateInteractionModel):
             code is run. They are written as safetensors to the Hugging Face cache once, and loaded from there.
         backend: what computes: "torch"; "onnx", ONNX Runtime on the CPU, with an export that is made once, compared
             with torch and kept in the Hugging Face cache (`pip install 'late-interaction[onnx]'`); or an "openvino"
-            export (`pip install 'sentence-transformers[openvino]'`). Both are faster than float32 on a CPU.
+            export (`pip install 'sentence-transformers[openvino]'`). On some CPUs both are faster than torch.
         language: whose adapters an X-MOD model uses, such as "fr_XX". None is the checkpoint's default language.
         attn_implementation: what computes attention, as transformers names it: "sdpa", "eager", "flex_attention",
             "flash_attention_2" or "flash_attention_3" (which need their packages, a GPU, and a dtype of 16 bits). None
@@ -259,6 +260,7 @@ class ColBERTModel(Remade, LateInteractionModel):
 
     def _use(self, encoder: MultiVectorEncoder) -> None:
         """Encode with it from now on."""
+        self._cut: dict[str, list[Window]] = {}  # The windows of the documents that were encoded last.
         self._encoder = encoder
         self._transformer: Transformer = encoder[0]
         self._tokenizer = encoder.tokenizer
@@ -383,7 +385,9 @@ class ColBERTModel(Remade, LateInteractionModel):
         if self.long_documents != "windows":
             return self._encode(texts, "document")
         self._remember(texts, "document")
-        windows = [self._windows(text) for text in texts]
+        self._cut = {}
+        windows = [self._windows(text, keep=True) for text in texts]
+        self._cut = dict(zip(texts, windows, strict=True))
         parts = [text[w.start : w.end] for text, cut in zip(texts, windows, strict=True) for w in cut]
         self._remember([*texts, *parts], "document")
         encoded = iter(self._encode_parts(parts, "document"))
@@ -430,11 +434,20 @@ class ColBERTModel(Remade, LateInteractionModel):
             if window.keeps((start, end))
         ]
 
-    def _windows(self, text: str) -> list[Window]:
-        """Return the parts of a document that are read at once; of one that fits, all of it."""
+    def _windows(self, text: str, *, keep: bool = False) -> list[Window]:
+        """Return the parts of a document that are read at once; of one that fits, all of it.
+
+        Args:
+            text: the document; of those that were encoded last, the windows are known.
+            keep: remember the tokens of what is looked at, for encoding it.
+        """
         if self.document_length is None or self._surely_fits(text, "document"):
             return [Window(0, len(text), 0, len(text))]
-        return cut_windows(text, self._token_spans, self.document_length, self.max_document_tokens)
+        known = self._cut.get(text)
+        if known is not None:
+            return known
+        spans = partial(self._token_spans, keep=keep)
+        return cut_windows(text, spans, self.document_length, self.max_document_tokens)
 
     def _union(self, text: str, windows: Sequence[Window], matrices: Sequence[FloatMatrix]) -> FloatMatrix:
         """Put the rows of a document's windows together, those of the overlap once."""
@@ -486,15 +499,17 @@ class ColBERTModel(Remade, LateInteractionModel):
             if token not in skipped
         ]
 
-    def _token_spans(self, text: str, role: Role = "document", limit: int | None = None) -> list[Span]:
+    def _token_spans(
+        self, text: str, role: Role = "document", limit: int | None = None, *, keep: bool = False
+    ) -> list[Span]:
         """Return the spans of the tokens of a text, of at most `limit` of them."""
         prompt = self._prompts[role]
-        _, spans = self._tokenize(prompt + text, limit)
+        _, spans = self._tokenize(prompt + text, limit, keep=keep)
         return [_without_prompt(span, len(prompt)) for span in spans]
 
-    def _tokenize(self, text: str, limit: int | None) -> tuple[list[int], list[Span]]:
+    def _tokenize(self, text: str, limit: int | None, *, keep: bool = False) -> tuple[list[int], list[Span]]:
         with self._lock:
-            [row] = self._tokenizer.rows([text])
+            [row] = self._tokenizer.rows([text], keep=keep)
             if limit is not None and len(row["input_ids"]) > limit:
                 row = self._tokenizer(
                     text, truncation=True, max_length=limit, return_offsets_mapping=True, verbose=False

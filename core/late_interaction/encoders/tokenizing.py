@@ -26,16 +26,18 @@ def with_memory(tokenizer: PreTrainedTokenizerBase) -> Any:
     """
 
     class RememberingTokenizer(type(tokenizer)):  # type: ignore[misc]
-        _rows: Mapping[str, _Row]
+        _rows: dict[str, _Row]
 
         def remember(self, texts: Sequence[str]) -> None:
             """Tokenize these texts, those that are remembered already excepted, and forget all others."""
             self._rows = dict(zip(texts, self.rows(texts), strict=True))
 
-        def rows(self, texts: Sequence[str]) -> list[_Row]:
-            """Return the tokens of each text."""
+        def rows(self, texts: Sequence[str], *, keep: bool = False) -> list[_Row]:
+            """Return the tokens of each text; with `keep`, remember them beside the others."""
             new = [text for text in dict.fromkeys(texts) if text not in self._rows]
             read = dict(zip(new, self._read(new), strict=True))
+            if keep:
+                self._rows.update(read)
             return [read[text] if text in read else self._rows[text] for text in texts]
 
         def _read(self, texts: list[str]) -> list[_Row]:

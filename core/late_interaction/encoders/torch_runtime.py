@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +24,8 @@ DTYPES = ("float32", "float16", "bfloat16")
 ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 """What may compute attention, by transformers' names. Those that it fetches as code from the hub are left out."""
 _CPUINFO = Path("/proc/cpuinfo")
+_TORCH_ASKS = {"amx_bf16": "_is_amx_tile_supported", "avx512_bf16": "_is_avx512_bf16_supported"}
+"""Flags of processors, and the functions of `torch.cpu` that tell them since torch 2.6."""
 
 
 def require_packages(feature: str, extra: str = "colbert") -> None:
@@ -69,9 +72,9 @@ def computing_dtype(device: str, of_index: str | None = None) -> str:
     """Return the dtype that a text encoder computes in where the caller leaves the choice; "auto": the checkpoint's.
 
     On a CPU it is the index's, and for a new one bfloat16: that takes less than half of the time where the processor
-    has instructions for it, and moves a vector less than storing it as int8 does. Where it has none, and for float16,
-    which takes several times as long on every CPU, it is float32. On a CUDA GPU it is as `dtype_on_gpu` says, and
-    elsewhere the checkpoint's own.
+    is fast in it, and moves a vector less than storing it as int8 does. Where it is not, and for float16, which takes
+    several times as long on most CPUs, it is float32. On a CUDA GPU it is as `dtype_on_gpu` says, and elsewhere the
+    checkpoint's own.
 
     Args:
         device: where the model computes.
@@ -151,18 +154,31 @@ def default_dtype(device: str) -> str:
 
 
 def computes_bfloat16() -> bool:
-    """Tell whether this machine's processor has instructions for bfloat16: AVX512_BF16 or AMX."""
+    """Tell whether this machine's processor is faster in bfloat16: one with AMX, or with AVX512_BF16 and not Intel's.
+
+    Intel's AVX512_BF16 multiplies no more numbers at a time than float32 does: without AMX, which virtual machines may
+    hide, bfloat16 takes longer there.
+    """
     import torch
 
     if not torch.backends.mkldnn.is_available():
         return False
-    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):  # There since torch 2.6.
-        if getattr(torch.cpu, name, bool)():
-            return True
+    facts = _processor()
+    flags = set(facts.get("flags", "").split())
+    for flag, ask in _TORCH_ASKS.items():
+        if getattr(torch.cpu, ask, bool)():
+            flags.add(flag)
+    vendor = facts.get("vendor_id") or platform.processor()
+    return "amx_bf16" in flags or ("avx512_bf16" in flags and "GenuineIntel" not in vendor)
+
+
+def _processor() -> dict[str, str]:
+    """Return what Linux says of the first processor: its `vendor_id`, its `flags` and more; elsewhere nothing."""
     if not _CPUINFO.is_file():
-        return False
-    flags = next((line for line in _CPUINFO.read_text().splitlines() if line.startswith("flags")), "")
-    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags.split())
+        return {}
+    first, _, _ = _CPUINFO.read_text().partition("\n\n")
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def device_or_best(device: str | None) -> str:

@@ -137,17 +137,21 @@ def test_a_projection_opens_in_another_dtype(folders: dict[str, Path], on: Any, 
     type(model).load(tmp_path / "map.safetensors", ColBERTModel(folders["plain"], device="cpu"))
 
 
+AMD, INTEL = "AuthenticAMD", "GenuineIntel"
+
+
 @pytest.mark.parametrize(
-    ("flags", "has"),
+    ("vendor", "flags", "fast"),
     [
-        ("fpu avx512f avx512_bf16", True),
-        ("fpu amx_bf16 amx_tile", True),
-        ("fpu avx512f avx2", False),
-        (None, False),
+        (AMD, "fpu avx512f avx512_bf16", True),
+        (INTEL, "fpu avx512f avx512_bf16", False),  # as in a virtual machine that hides AMX
+        (INTEL, "fpu avx512f avx512_bf16 amx_bf16 amx_tile", True),
+        (AMD, "fpu avx512f avx2", False),
+        (None, None, False),
     ],
 )
 def test_a_processor_is_asked_for_its_instructions(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flags: str | None, has: bool
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, vendor: str | None, flags: str | None, fast: bool
 ) -> None:
     import torch
 
@@ -156,10 +160,15 @@ def test_a_processor_is_asked_for_its_instructions(
         monkeypatch.delattr(torch.cpu, name, raising=False)
     cpuinfo = tmp_path / "cpuinfo"
     if flags is not None:
-        cpuinfo.write_text(f"processor\t: 0\nflags\t\t: {flags}\n\nprocessor\t: 1\nflags\t\t: {flags}\n")
+        core = f"vendor_id\t: {vendor}\nflags\t\t: {flags}\n"
+        cpuinfo.write_text(f"processor\t: 0\n{core}\nprocessor\t: 1\n{core}")
     monkeypatch.setattr(torch_runtime, "_CPUINFO", cpuinfo)
-    assert COMPUTES_BFLOAT16() is has
+    monkeypatch.setattr(torch_runtime.platform, "processor", lambda: "Intel64 Family 6, GenuineIntel")
+    assert COMPUTES_BFLOAT16() is fast
+    # What torch says counts too, such as on Windows.
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    assert COMPUTES_BFLOAT16() is (fast or vendor == AMD)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
     assert COMPUTES_BFLOAT16()
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert not COMPUTES_BFLOAT16()

@@ -46,6 +46,36 @@ def test_a_text_is_tokenised_once(folders: dict[str, Path], family: str) -> None
         assert seen == {model._prompts[role] + text: 1 for text in texts}
 
 
+@pytest.mark.parametrize("family", ["plain", "pylate", "stanford"])
+def test_windows_are_tokenised_once(folders: dict[str, Path], family: str) -> None:
+    model, seen = ColBERTModel(folders[family], device="cpu", document_length=16), Counter[str]()
+    model._tokenizer._tokenizer = Counted(model._tokenizer._tokenizer, seen)
+    texts = [f"{WORDS}. {number} {WORDS}" for number in range(3)]
+    model.encode_documents(texts)
+    prompt = model._prompts["document"]
+    parts = [text[window.start : window.end] for text in texts for window in model._windows(text)]
+    assert len(parts) > 2 * len(texts)
+    assert {prompt + text for text in (*texts, *parts)} <= set(seen)
+    assert max(seen.values()) == 1
+    seen.clear()
+    model.unread_shares(texts)
+    assert model.count_truncated(texts) == 0
+    for text in texts:
+        assert model.document_spans(text)
+    assert not seen
+    # What was looked at on the way is forgotten.
+    assert set(model._tokenizer._rows) == {prompt + text for text in (*texts, *parts)}
+
+
+def test_another_bound_cuts_anew(folders: dict[str, Path]) -> None:
+    model = ColBERTModel(folders["plain"], device="cpu", document_length=16)
+    text = f"{WORDS}. {WORDS}"
+    [whole] = model.encode_documents([text])
+    model.max_document_tokens = 16
+    [less] = model.encode_documents([text])
+    assert len(less) < len(whole)
+
+
 def test_what_was_encoded_before_is_forgotten(folders: dict[str, Path]) -> None:
     model = ColBERTModel(folders["plain"], device="cpu")
     model.encode_documents(TEXTS)
