@@ -211,6 +211,13 @@ def check_query(query: object, dim: int) -> QueryVectors:
     return query
 
 
+def first_line(error: BaseException, most: int = 200) -> str:
+    """Return the first line of what another library's error says, as a sentence, for a message of ours."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    said = lines[0] if len(lines[0]) <= most else f"{lines[0][:most]}…"
+    return said if said[-1] in ".!?…" else f"{said}."
+
+
 def shown(value: object, most: int = 60) -> str:
     """Return a value as a message shows it: its repr, shortened, whatever the repr does."""
     try:

@@ -19,7 +19,8 @@ import late_interaction
 from late_interaction import ColBERTModel, ModelError, SyncPipeline, load_model
 from late_interaction.encoders.auto import model_class
 from late_interaction.encoders.colpali import ColPaliModel
-from late_interaction.encoders.multi_vector import MultiVectorModel, why_sentence_transformers
+from late_interaction.encoders.fallback import why_sentence_transformers
+from late_interaction.encoders.multi_vector import MultiVectorModel
 from tests.support import checkpoints
 from tests.support.visual_checkpoints import modules_checkpoint
 from tests.unit.visual_encoders.models import IMAGES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -181,3 +182,23 @@ def test_such_a_texts_vectors_do_not_depend_on_its_batch(
     for encode in (model.encode_documents, model.encode_queries):
         for together, text in zip(encode(texts), texts, strict=True):
             np.testing.assert_allclose(together, encode([text])[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("place", ["0_Transformer/config.json", "tokenizer_config.json"])
+def test_code_in_a_modules_folder_or_of_a_tokenizer_is_told(
+    tmp_path: Path, place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = checkpoints.pylate_checkpoint(tmp_path / "model")
+    if place.startswith("0_"):
+        (folder / "0_Transformer").mkdir()
+        for file in [file for file in folder.iterdir() if file.is_file()]:
+            if file.name not in ("modules.json", "config_sentence_transformers.json"):
+                file.rename(folder / "0_Transformer" / file.name)
+        entries = json.loads((folder / "modules.json").read_text())
+        entries[0]["path"] = "0_Transformer"
+        (folder / "modules.json").write_text(json.dumps(entries))
+    checkpoints._merge_json(folder / place, {"auto_map": {"AutoTokenizer": [None, "own.Tokenizer"]}})
+    with caplog.at_level(logging.WARNING, "late_interaction"):
+        model = ColBERTModel(folder, device="cpu")
+    assert "trust_remote_code=True" in caplog.text
+    assert model.fingerprint["remote_code"] == "not run"

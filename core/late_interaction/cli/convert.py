@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from late_interaction.cli._shared import JsonOption, err, errors_reported, out, print_json
-from late_interaction.encoders.checkpoint import find_checkpoint
+from late_interaction.encoders.finding import find_checkpoint
 from late_interaction.encoders.pickled import convert_checkpoint
 
 

@@ -7,11 +7,12 @@ import os
 from typing import Any, TypeAlias
 
 from late_interaction.demo import is_demo
-from late_interaction.encoders.checkpoint import find_checkpoint
 from late_interaction.encoders.colbert import ColBERTModel
 from late_interaction.encoders.colpali import ColPaliModel
 from late_interaction.encoders.colpali_families import base_checkpoint, visual_family
-from late_interaction.encoders.multi_vector import MultiVectorModel, why_sentence_transformers
+from late_interaction.encoders.fallback import why_sentence_transformers
+from late_interaction.encoders.finding import find_checkpoint
+from late_interaction.encoders.multi_vector import MultiVectorModel
 from late_interaction.encoders.torch_runtime import require_packages
 
 logger = logging.getLogger(__name__)
@@ -35,14 +36,15 @@ def model_class(
         return ColBERTModel
     require_packages(f"The model {os.fspath(model_name)!r}")
     folder = find_checkpoint(os.fspath(model_name), revision)
-    if why := why_sentence_transformers(folder):
+    base = base_checkpoint(folder)
+    if why := why_sentence_transformers(folder, base):
         logger.info(
             "%s: %s, so MultiVectorModel opens it, and sentence-transformers' MultiVectorEncoder encodes as it is.",
             os.fspath(model_name),
             why,
         )
         return MultiVectorModel
-    return ColBERTModel if visual_family(base_checkpoint(folder) or folder) is None else ColPaliModel
+    return ColBERTModel if visual_family(base or folder) is None else ColPaliModel
 
 
 def load_model(

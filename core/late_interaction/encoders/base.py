@@ -128,7 +128,8 @@ class LateInteractionModel(ABC):
             ModelError: the model does not say where its vectors lie.
         """
         raise ModelError(
-            f"{self.model_name} does not tell which part of an image its vectors stand for: there is no heat map."
+            f"{self.model_name} does not tell which part of an image its vectors stand for: there is no heat map, "
+            "unless its class implements encode_placed."
         )
 
     def as_built(self, encoder: Mapping[str, Any]) -> LateInteractionModel:
@@ -221,7 +222,8 @@ async def encode_checked(
     matrices = await encode(items)
     if len(matrices) != len(items):
         raise ModelError(
-            f"{model.model_name} gave {len(matrices)} matrices for {len(items)} items to encode."
+            f"{model.model_name} gave {len(matrices)} matrices for {len(items)} items to encode: its methods have to "
+            "give one for each, in their order."
         )
     checked = [check_matrix(matrix, model.dim) for matrix in matrices]
     texts = [item for item in items if isinstance(item, str)]
@@ -302,13 +304,18 @@ def check_texts(texts: Iterable[str], role: Role) -> list[str]:
     checked = list(texts)
     for position, text in enumerate(checked):
         if not isinstance(text, str):
-            raise TypeError(f"The {role} at position {position} is not a str but {type(text).__name__}.")
+            raise TypeError(
+                f"The {role} at position {position} is not a str but {type(text).__name__}: give its text, as by str()."
+            )
         if not text.strip():
-            raise ValueError(f"The {role} at position {position} is empty or only white space.")
+            raise ValueError(f"The {role} at position {position} is empty or only white space: leave it out.")
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise ValueError(f"The {role} at position {position} is not valid Unicode: {error}.") from error
+            raise ValueError(
+                f"The {role} at position {position} is not valid Unicode: half of a surrogate pair stands at character "
+                f"{error.start}. Decode it anew, with errors='replace' if need be."
+            ) from error
     return checked
 
 
@@ -328,7 +335,9 @@ def check_items(items: Sequence[Item], role: Role) -> list[Any]:
                 "load_image makes one of a path, bytes or a URL."
             )
         if not isinstance(item, str) and 0 in item.size:
-            raise ValueError(f"The {role} at position {position} is an image without pixels, {item.size}.")
+            raise ValueError(
+                f"The {role} at position {position} is an image without pixels, {item.size}: leave it out."
+            )
     check_texts([item if isinstance(item, str) else "image" for item in checked], role)
     return checked
 

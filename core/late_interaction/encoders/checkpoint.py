@@ -1,4 +1,4 @@
-"""A checkpoint: where its files are, what it is, a hash of its content, and what is missing when it is loaded."""
+"""A checkpoint: what it is by its config files, a hash of its content, and what is missing when it is loaded."""
 
 from __future__ import annotations
 
@@ -6,19 +6,16 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from late_interaction.demo import is_demo, model_folder
-from late_interaction.encoders.pickled import PICKLES, REMEDY
 from late_interaction.errors import ModelError
 
 TextFamily = Literal["multi-vector", "pylate", "stanford", "bge-m3", "plain"]
 
-_CONFIGS = ("*.json", "*.txt", "*.model", "*.jinja", "*.py", "artifact.metadata")
 _CONTENT = (
     "*.safetensors",
     "*config*.json",
@@ -51,75 +48,26 @@ _OF_THEIR_OWN_CODE = {
     "qwen2_5_omni": "ColQwen2.5-Omni is a model of sound and video too",
 }
 """Architectures and model types of published models that no class here opens, and why (docs/encoders.md)."""
+BY_THEIR_CODE = (
+    "If it has sentence-transformers' modules.json, with the model_type MultiVectorEncoder, load_model opens it by "
+    "that, with trust_remote_code=True; else load it by its authors' code in a subclass of LateInteractionModel "
+    "(docs/encoders.md has both)."
+)
+_OF_OTHER_TASKS = re.compile(
+    "For(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice|CausalLM|ConditionalGeneration)$|"
+    "LMHeadModel$"
+)
+_TAKE_ANOTHER = (
+    "Take a late-interaction model (`late-interaction models` lists some), or an encoder of sentences."
+)
 LIBRARIES = ("sentence_transformers.", "pylate.")
 """Prefixes of the modules in modules.json that are not a checkpoint's own code."""
+_WITH_CODE = ("config.json", "tokenizer_config.json", "processor_config.json", "preprocessor_config.json")
+_HEAD = re.compile(
+    r"([A-Za-z_]+\.)*(colbert_|custom_text_)?(linear|proj(ection)?|embedding_proj_layer|text_proj)\.weight"
+)
+_HEAD_FILE = re.compile(r"(\w*(colbert|proj)\w*|linear|head)\.(pt|pth|bin|safetensors)")
 _LOADERS = ("modeling_utils", "distributed.tensor_parallel", "integrations.tensor_parallel")
-
-
-def find_checkpoint(
-    model_name: str,
-    revision: str | None = None,
-    exports: Sequence[str] = (),
-    *,
-    pickled: bool = False,
-    weights: bool = True,
-) -> Path:
-    """Return the folder of a checkpoint; a model on the hub is downloaded to the Hugging Face cache.
-
-    Without a connection, what is in the cache is used.
-
-    Args:
-        model_name: a folder, "demo" for the packaged model, or a model id on the hub (`organisation/name`).
-        revision: branch, tag or commit on the hub; None for the main branch.
-        exports: patterns of further files to download.
-        pickled: download pickled weights too, of those parts of the model that have no others.
-        weights: download weights; without them it is a checkpoint to look at, not to load.
-
-    Raises:
-        ModelError: there is no such folder, or the hub's files cannot be downloaded.
-        MissingExtraError: it is "demo", and the `demo` extra is not installed.
-        ValueError: a revision for a local folder.
-    """
-    folder = Path(model_name).expanduser()
-    if folder.is_dir() or is_demo(model_name):
-        if revision is not None:
-            what = "a folder" if folder.is_dir() else "in a package"
-            raise ValueError(f"revision={revision!r} is for models on the hub; {model_name} is {what}.")
-        return folder if folder.is_dir() else model_folder()
-    if folder.exists():
-        raise ModelError(f"{model_name} is a file. Give the folder of a model, or a model id on the hub.")
-    if folder.is_absolute() or model_name.startswith(".") or "\\" in model_name or model_name.count("/") > 1:
-        raise ModelError(f"There is no folder {model_name}.")
-
-    from huggingface_hub import snapshot_download
-
-    def download(*patterns: str) -> Path:
-        ignored = "checkpoint-*/*"
-        return Path(
-            snapshot_download(
-                model_name, revision=revision, allow_patterns=[*patterns], ignore_patterns=ignored
-            )
-        )
-
-    try:
-        wanted = (*_CONFIGS, *(("*.safetensors",) if weights else ()), *exports)
-        folder = download(*wanted)
-        if pickled and (parts := _without_weights(folder)):
-            download(*wanted, *(f"{part}{file}" for part in parts for file in PICKLES))
-    except Exception as error:
-        at = f" at revision {revision!r}" if revision else ""
-        raise ModelError(
-            f"{model_name}{at} is not a local folder, and downloading it from the Hugging Face Hub failed. Check the "
-            "name, the connection and, for a private or gated model, that you are logged in "
-            f"(`hf auth login`). Original error: {error}"
-        ) from error
-    return folder
-
-
-def _without_weights(folder: Path) -> list[str]:
-    """List the paths of a checkpoint's parts that have no safetensors: "" for the folder itself, "1_Dense/"."""
-    parts = {"", *(f"{path}/" for entry in module_entries(folder) if (path := entry["path"]))}
-    return sorted(part for part in parts if not any((folder / part).glob("*.safetensors")))
 
 
 def text_family(folder: Path) -> TextFamily:
@@ -135,12 +83,22 @@ def text_family(folder: Path) -> TextFamily:
     settings = read_json(folder / "config_sentence_transformers.json")
     modules = (folder / "modules.json").is_file()
     if not (config or modules):
-        raise ModelError(f"{folder} holds no model: it has neither a config.json nor a modules.json.")
+        if base := read_json(folder / "adapter_config.json").get("base_model_name_or_path"):
+            raise ModelError(
+                f"{folder} is an adapter for {base}, of no family of visual models. Put it into that model with peft "
+                "(`merge_and_unload`), save the model with its tokenizer, and load that folder."
+            )
+        raise ModelError(
+            f"{folder} holds no model: it has neither a config.json nor a modules.json. Give the folder that has them, "
+            "or a model id on the hub."
+        )
     refuse_unknown_code(folder)
     architectures = config.get("architectures") or []
     if "vision_config" in config or any(name.endswith("ForRetrieval") for name in architectures):
         named = f" ({', '.join(architectures)})" if architectures else ""
-        raise ModelError(f"{folder} is a model of images{named}: open it with ColPaliModel.")
+        raise ModelError(
+            f"{folder} is a model of images{named}: open it with ColPaliModel, or load_model, which chooses the class."
+        )
     kind = settings.get("model_type")
     if modules and kind == "MultiVectorEncoder":
         return "multi-vector"
@@ -151,12 +109,18 @@ def text_family(folder: Path) -> TextFamily:
     if (folder / "artifact.metadata").is_file():
         raise ModelError(
             f"{folder} has colbert-ai's artifact.metadata, but the architectures in its config.json are "
-            f"{architectures}, without HF_ColBERT: its projection would not be loaded."
+            f"{architectures}, without HF_ColBERT: its projection would not be loaded. Where the files hold "
+            "linear.weight, name HF_ColBERT there; else take the trained checkpoint."
         )
     if any((folder / f"{BGE_HEAD}.{suffix}").is_file() for suffix in ("safetensors", "pt")):
         return "bge-m3"
     if kind not in (None, "SentenceTransformer"):
-        raise ModelError(f"{folder} is a {kind}, which has no token vectors to search with.")
+        raise ModelError(f"{folder} is a {kind}, which has no token vectors to search with. {_TAKE_ANOTHER}")
+    if not modules and (other := next(filter(_OF_OTHER_TASKS.search, architectures), None)):
+        raise ModelError(
+            f"{folder} is a {other}: a cross-encoder, a reranker or a model that writes text. It was not trained to "
+            f"compare token vectors. {_TAKE_ANOTHER}"
+        )
     return "plain"
 
 
@@ -169,41 +133,46 @@ def refuse_unknown_code(folder: Path) -> None:
     config = read_json(folder / "config.json")
     for name in (*(config.get("architectures") or []), config.get("model_type")):
         if reason := _OF_THEIR_OWN_CODE.get(name):
-            raise ModelError(
-                f"{folder} is not opened: {reason}. If it has sentence-transformers' modules.json, with the model_type "
-                "MultiVectorEncoder, load_model opens it by that, with trust_remote_code=True; else load it by its "
-                "authors' code in a subclass of LateInteractionModel (docs/encoders.md has both)."
-            )
+            raise ModelError(f"{folder} is not opened: {reason}. {BY_THEIR_CODE}")
 
 
 def module_entries(folder: Path) -> list[dict[str, Any]]:
-    """Return the entries of a sentence-transformers modules.json, in order; none if there is no such file."""
-    entries: list[dict[str, Any]] = read_json(folder / "modules.json") or []
+    """Return the entries of a sentence-transformers modules.json, in order; none if there is no such file.
+
+    Raises:
+        ModelError: the file is damaged, or an entry lacks its type or path.
+    """
+    file = folder / "modules.json"
+    try:
+        entries = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file} cannot be read: {error}. Download it again, or correct it.") from error
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict) and isinstance(entry.get(key), str)
+        for entry in entries
+        for key in ("type", "path")
+    ):
+        raise ModelError(
+            f"{file} is not a list of modules, each with a type and a path. Download it again, or correct it."
+        )
     return entries
 
 
-def require_safetensors(folder: Path, family: TextFamily) -> None:
-    """Check that no weights would be read from a pickle.
-
-    Raises:
-        ModelError: some of the checkpoint's weights are not in safetensors files.
-    """
+def parts_of(folder: Path) -> set[Path]:
+    """Return the folders of a checkpoint's parts: its own, and those of its modules."""
     entries = module_entries(folder)
-    backbone = folder / entries[0]["path"] if entries else folder
-    # These are read from model.safetensors or else from a pickle; a Stanford head lies with its backbone.
-    # A plain encoder's heads are not read at all, nor those of bge-m3 for sentences.
-    whole = [backbone] if family == "stanford" else []
-    for entry in entries[1:] if family not in ("plain", "bge-m3") else []:
-        part = folder / entry["path"]
-        if entry["type"].endswith("Dense") or (part / "pytorch_model.bin").exists():
-            whole.append(part)
-    lacking = [part for part in whole if not (part / "model.safetensors").is_file()]
-    if family == "bge-m3" and not (folder / f"{BGE_HEAD}.safetensors").is_file():
-        raise ModelError(f"{folder} has its head in {BGE_HEAD}.pt, not in safetensors. {REMEDY}")
-    if not any(file for file in backbone.glob("*.safetensors") if file.stem != BGE_HEAD):
-        lacking.insert(0, backbone)
-    if lacking:
-        raise ModelError(f"{lacking[0]} has no weights in model.safetensors. {REMEDY}")
+    parts = {folder, *(folder / entry["path"] for entry in entries)}
+    if any(
+        entry["type"].endswith(".Router") for entry in entries
+    ):  # It has its modules in folders of its own.
+        parts |= {part for part in folder.rglob("*") if part.is_dir() and not part.name.startswith(".")}
+    return parts
+
+
+def backbone_of(folder: Path) -> Path:
+    """Return the folder of a checkpoint's transformer: its first module's, or its own."""
+    entries = module_entries(folder)
+    return folder / entries[0]["path"] if entries else folder
 
 
 def content_hash(folder: Path) -> str:
@@ -212,13 +181,13 @@ def content_hash(folder: Path) -> str:
     It stays the same when the folder moves or its model card changes. An export for another backend is left
     out: it computes the same vectors.
     """
-    entries = module_entries(folder)
-    parts = {folder, *(folder / entry["path"] for entry in entries)}
-    if any(
-        entry["type"].endswith(".Router") for entry in entries
-    ):  # It has its modules in folders of its own.
-        parts |= {part for part in folder.rglob("*") if part.is_dir() and not part.name.startswith(".")}
-    files = {file for part in parts for pattern in _CONTENT for file in part.glob(pattern) if file.is_file()}
+    files = {
+        file
+        for part in parts_of(folder)
+        for pattern in _CONTENT
+        for file in part.glob(pattern)
+        if file.is_file()
+    }
     digest = hashlib.sha256()
     for file in sorted(files, key=lambda file: file.relative_to(folder).as_posix()):
         digest.update(f"{file.relative_to(folder).as_posix()} {_file_hash(file)}\n".encode())
@@ -226,8 +195,9 @@ def content_hash(folder: Path) -> str:
 
 
 def brings_code(folder: Path) -> bool:
-    """Tell whether a checkpoint's config names Python code of its own for the model."""
-    return bool(read_json(folder / "config.json").get("auto_map"))
+    """Tell whether a checkpoint's configs name Python code of its own, for the model, tokenizer or processor."""
+    parts = {folder, backbone_of(folder)}
+    return any(read_json(part / file).get("auto_map") for part in parts for file in _WITH_CODE)
 
 
 def own_code(folder: Path) -> str | None:
@@ -239,12 +209,38 @@ def own_code(folder: Path) -> str | None:
     from transformers import CONFIG_MAPPING
 
     entries = module_entries(folder)
-    foreign = [kind for entry in entries if not (kind := entry["type"]).startswith(LIBRARIES)]
-    if foreign:
-        return f"the module {foreign[0]} in modules.json"
-    config = read_json(folder / (entries[0]["path"] if entries else "") / "config.json")
+    if own := own_module(folder) or own_activation(folder):
+        return own
+    config = read_json(backbone_of(folder) / "config.json")
     if config.get("auto_map") and config.get("model_type") not in CONFIG_MAPPING:
         return f"the model_type {config.get('model_type')!r} (auto_map in config.json)"
+    # With a Dense, what comes before it is what transformers has for the model_type.
+    if (own := own_class(config)) and not any(entry["type"].endswith("Dense") for entry in entries):
+        return f"the class {own} (auto_map in config.json)"
+    return None
+
+
+def own_class(config: Mapping[str, Any]) -> str | None:
+    """Return the class of a model that only code which comes with it has; None where transformers has it."""
+    import transformers
+
+    names = config.get("architectures") or []
+    theirs = "AutoModel" in (config.get("auto_map") or {}) and names
+    return names[0] if theirs and not any(hasattr(transformers, name) for name in names) else None
+
+
+def own_module(folder: Path) -> str | None:
+    """Return which module is of the checkpoint's own code."""
+    foreign = (kind for entry in module_entries(folder) if not (kind := entry["type"]).startswith(LIBRARIES))
+    return next((f"the module {kind} in modules.json" for kind in foreign), None)
+
+
+def own_activation(folder: Path) -> str | None:
+    """Return which Dense has an activation that is not torch's: without its code another one would be computed."""
+    for entry in module_entries(folder):
+        named = read_json(folder / entry["path"] / "config.json").get("activation_function")
+        if entry["type"].endswith("Dense") and named and not str(named).startswith("torch."):
+            return f"the activation {named} of {entry['path']}"
     return None
 
 
@@ -256,11 +252,30 @@ def code_hash(folder: Path) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def unused_heads(folder: Path) -> list[str]:
-    """List the files of a plain checkpoint that hold a late-interaction head, which would not be used."""
-    if (folder / "modules.json").is_file():
+def unused_heads(folder: Path, family: TextFamily) -> list[str]:
+    """List the parts of a checkpoint that hold a late-interaction head, and would not be used.
+
+    Those are folders of a Dense that modules.json does not name; and of a plain encoder a Dense that is computed for
+    each token, before a pooling or without one.
+    """
+    if family == "stanford":  # Its projection is linear.weight, whatever lies beside it.
         return []
-    return sorted(part.name for part in folder.glob("*_Dense") if part.is_dir())
+    entries = module_entries(folder)
+    named = {entry["path"] for entry in entries}
+    unused = {part.name for part in folder.glob("*_Dense") if part.is_dir() and part.name not in named}
+    if family == "plain":
+        of_sentences = next(
+            (i for i, entry in enumerate(entries) if "Pooling" in entry["type"]), len(entries)
+        )
+        unused |= {entry["path"] for entry in entries[:of_sentences] if entry["type"].endswith("Dense")}
+        # Or the projection alone, in a file beside the model's, as FlagEmbedding has bge-m3's.
+        unused |= {file.name for file in folder.glob("*") if _HEAD_FILE.fullmatch(file.name)}
+    return sorted(unused)
+
+
+def is_head(name: str) -> bool:
+    """Tell whether a weight without a place in a model is, by its name, the projection of a late-interaction model."""
+    return _HEAD.fullmatch(name) is not None
 
 
 def _file_hash(file: Path) -> str:
@@ -272,18 +287,25 @@ def _file_hash(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def read_json(file: Path) -> Any:
+def read_json(file: Path) -> dict[str, Any]:
     """Return the content of a JSON file; an empty dict if there is no file.
 
     Raises:
-        ModelError: the file is damaged.
+        ModelError: the file is damaged, or holds no object.
     """
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as error:
-        raise ModelError(f"{file} cannot be read: {error}") from error
+        raise ModelError(
+            f"{file} cannot be read: {error}. Download it again, or correct it: it has to hold JSON."
+        ) from error
+    if not isinstance(content, dict):
+        raise ModelError(
+            f"{file} holds a JSON {type(content).__name__}, not an object: download it again, or correct it."
+        )
+    return content
 
 
 @dataclass(frozen=True, slots=True)

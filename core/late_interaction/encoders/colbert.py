@@ -22,14 +22,15 @@ from late_interaction.encoders.checkpoint import (
     brings_code,
     code_hash,
     content_hash,
-    find_checkpoint,
-    require_safetensors,
+    own_code,
     text_family,
 )
 from late_interaction.encoders.colbert_loading import Backend, load_text_encoder, position_limit
+from late_interaction.encoders.finding import find_checkpoint
 from late_interaction.encoders.markers import pylate_markers, with_markers
 from late_interaction.encoders.pickled import converted
 from late_interaction.encoders.replicas import Replicas, check_devices
+from late_interaction.encoders.soundness import load_error, require_safetensors, require_sound
 from late_interaction.encoders.tokenizing import with_memory
 from late_interaction.encoders.torch_runtime import (
     check_attention,
@@ -170,16 +171,19 @@ class ColBERTModel(Remade, LateInteractionModel):
         check_one_of("backend", backend, get_args(Backend))
         weights = dtype_name(dtype)
         if weights is not None and backend != "torch":
-            raise ValueError(f"dtype is for the torch backend; an {backend} export has its own.")
+            raise ValueError(
+                f"dtype is for the torch backend; an {backend} export has its own: leave it out."
+            )
         if attn_implementation is not None and backend != "torch":
             raise ValueError(
-                f"attn_implementation is for the torch backend; an {backend} export has its own."
+                f"attn_implementation is for the torch backend; an {backend} export has its own: leave it out."
             )
         self._devices = check_devices(devices, device)
         if len(self._devices) > 1 and backend != "torch":
-            raise ValueError(f"devices is for the torch backend; {backend} computes on one.")
+            raise ValueError(f"devices is for the torch backend; {backend} computes on one: give device=.")
         device = self._devices[0] if self._devices else None
-        check_attention(attn_implementation, device_or_best(device), weights)
+        if attn_implementation is not None:
+            check_attention(attn_implementation, device_or_best(device), weights)
         for name, number in (("batch_tokens", batch_tokens), ("batch_size", batch_size)):
             if number is not None:
                 check_positive(name, number)
@@ -200,6 +204,7 @@ class ColBERTModel(Remade, LateInteractionModel):
             if allow_pickle:
                 folder = converted(folder)
             self.family = text_family(folder)
+            require_sound(folder)
             if backend != "openvino":
                 require_safetensors(folder, self.family)
             encoder = load_text_encoder(
@@ -215,7 +220,7 @@ class ColBERTModel(Remade, LateInteractionModel):
         except (ModelError, MissingExtraError):
             raise
         except Exception as error:
-            raise ModelError(f"{self.model_name} could not be loaded: {error}") from error
+            raise load_error(self.model_name, error, folder) from error
         if self.family == "plain":
             logger.info(
                 "%s has no late-interaction head: its last layer's token vectors are used, without those of "
@@ -254,7 +259,7 @@ class ColBERTModel(Remade, LateInteractionModel):
         self._content = content_hash(folder)
         self._language = language
         self._remote_code: str | None = None
-        if brings_code(folder):
+        if brings_code(folder) or (self.family != "plain" and own_code(folder)):
             self._remote_code = code_hash(folder) if trust_remote_code else "not run"
         self._copy_to_devices()
 
@@ -305,8 +310,8 @@ class ColBERTModel(Remade, LateInteractionModel):
             "dim": self.dim,
             "query_prompt": self._prompts["query"],
             "document_prompt": self._prompts["document"],
-            "query_length": self.query_length,
-            "document_length": self.document_length,
+            "query_length": self._lengths_kept["query"],
+            "document_length": self._lengths_kept["document"],
             "query_expansion": self._transformer.query_expansion,
             "skiplist": self._skiplist,
             **long,
@@ -341,6 +346,11 @@ class ColBERTModel(Remade, LateInteractionModel):
             )
         if self.long_documents == "windows" and "long_documents" not in encoder:
             changes["long_documents"] = "truncate"
+        told_lengths = {role: encoder.get(f"{role}_length") for role in get_args(Role)}
+        if (
+            told_lengths == self._lengths_told != self._lengths_kept
+        ):  # Of an earlier release, beyond the positions.
+            changes["_lengths_kept"] = self._lengths_told
         if self._remote_code is not None and "remote_code" not in encoder:
             changes["_remote_code"] = None
         unmarked = self._encoder is not self._unmarked and "markers" not in encoder
@@ -535,7 +545,7 @@ class ColBERTModel(Remade, LateInteractionModel):
             if len(matrix) == 0:
                 raise NoTokenError(
                     f"The {role} at position {position}, {text[:40]!r}, has no token that "
-                    f"{self.model_name} gives a vector for."
+                    f"{self.model_name} gives a vector for: leave it out, or add words to it."
                 )
         return matrices
 
@@ -575,7 +585,7 @@ class ColBERTModel(Remade, LateInteractionModel):
             if length < least or (limit is not None and length > limit):
                 most = "" if limit is None else f" and at most {limit}, the positions it has"
                 raise ValueError(
-                    f"{role}_length={length} does not fit {self.model_name}: it has to be at least {least}, "
+                    f"{role}_length={length} does not fit {self.model_name}: give at least {least}, "
                     f"one token beside the special ones{most}."
                 )
 
@@ -597,6 +607,38 @@ class ColBERTModel(Remade, LateInteractionModel):
         self.query_length = transformer.query_length or default
         if transformer.query_expansion is not None and transformer.query_expansion["strategy"] == "fixed":
             self.query_length = transformer.query_expansion["length"]
+        self._lengths_told = {role: self._limit(role) for role in get_args(Role)}
+        for role, length in self._lengths_told.items():
+            self._check_length(role, length, limit)
+        self._lengths_kept = {role: self._limit(role) for role in get_args(Role)}
+
+    def _check_length(self, role: Role, length: Any, limit: int | None) -> None:
+        """Refuse a length of the checkpoint that cannot be, and read no more than there are positions for."""
+        least = self._overheads[role] + 1
+        if length is None:
+            return
+        if not isinstance(length, int) or length < least:
+            raise ModelError(
+                f"{self.model_name} has {length!r} for its {role}_length in its config files: it has to be a whole "
+                f"number, and at least {least}, one token beside the special ones. Give {role}_length=, or correct it."
+            )
+        if limit is None or length <= limit:
+            return
+        expansion = self._transformer.query_expansion if role == "query" else None
+        if expansion is not None and expansion["length"] > limit:
+            raise ModelError(
+                f"{self.model_name} fills up its queries to {expansion['length']} tokens, and has {limit} positions "
+                f"for them: give query_length=, at most {limit}."
+            )
+        logger.info(
+            "%s names %d as its %s_length, and has %d positions for tokens: so many are read at once.",
+            self.model_name,
+            length,
+            role,
+            limit,
+        )
+        setattr(self._transformer, f"{role}_length", limit)
+        setattr(self, f"{role}_length", limit)
 
     def _limit(self, role: Role) -> int | None:
         return self.query_length if role == "query" else self.document_length

@@ -28,6 +28,7 @@ from late_interaction.encoders.colpali_loading import VisualCheckpoint
 from late_interaction.encoders.colpali_queries import QueryForm, library_form, trained_form
 from late_interaction.encoders.prefetching import prefetched
 from late_interaction.encoders.replicas import Replicas, check_devices, ready_for
+from late_interaction.encoders.soundness import load_error
 from late_interaction.encoders.tokenizing import shared
 from late_interaction.encoders.torch_runtime import (
     check_attention,
@@ -147,9 +148,15 @@ class ColPaliModel(Remade, LateInteractionModel):
         self._lock = threading.Lock()  # The processor holds the prefix of the queries that it writes.
         self._pid = os.getpid()
         checkpoint = VisualCheckpoint.find(self.model_name, revision, allow_pickle)
+        self._family, self.family = checkpoint.family, checkpoint.family.name
+        self._prefix_given = query_prefix is not None
         try:
             self._model, self._processor = checkpoint.load(best, device_map, weights, attn_implementation)
             more = [checkpoint.load(place, None, weights, attn_implementation)[0] for place in places[1:]]
+            shared(self._processor.tokenizer)
+            self._read_settings()
+            form = trained_form(self.model_name, checkpoint.folder, self._family, self._processor)
+            self._set_query_form(form if query_prefix is None else QueryForm(query_prefix, form.end))
         except (ModelError, MissingExtraError):
             raise
         except Exception as error:
@@ -159,14 +166,8 @@ class ColPaliModel(Remade, LateInteractionModel):
                     "projection may have another width. Its authors' own code opens it, in a subclass of "
                     "LateInteractionModel; or sentence-transformers' modules.json, which load_model goes by."
                 ) from error
-            raise ModelError(f"{self.model_name} could not be loaded: {error}") from error
+            raise load_error(self.model_name, error, checkpoint.folder, checkpoint.base) from error
         self._replicas = Replicas([self._model, *more])
-        shared(self._processor.tokenizer)
-        self._family, self.family = checkpoint.family, checkpoint.family.name
-        self._read_settings()
-        self._prefix_given = query_prefix is not None
-        form = trained_form(self.model_name, checkpoint.folder, self._family, self._processor)
-        self._set_query_form(form if query_prefix is None else QueryForm(query_prefix, form.end))
         self._model_id = model_id(self.model_name)
         self._content = content_hash(checkpoint.folder)
         self._base_content = None if checkpoint.base is None else content_hash(checkpoint.base)
@@ -329,7 +330,7 @@ class ColPaliModel(Remade, LateInteractionModel):
                 if side**2 != len(patches):
                     raise ModelError(
                         f"{self.model_name} looks at {len(patches)} parts of this image, which are no square: how they "
-                        "lie is not known, and there is no heat map."
+                        "lie is not known, and there is no heat map. Search and scores need none."
                     )
                 grid = patches.reshape(side, side)
         return vectors, grid
@@ -370,7 +371,8 @@ class ColPaliModel(Remade, LateInteractionModel):
         for i, text in zip(texts, fitted, strict=True):
             if text.n_tokens == self._overhead[role]:
                 raise NoTokenError(
-                    f"The {role} at position {i}, {checked[i][:40]!r}, has no token that {self.model_name} knows."
+                    f"The {role} at position {i}, {checked[i][:40]!r}, has no token that {self.model_name} knows: "
+                    "leave it out, or add words to it."
                 )
         pixels = [self._pixels(checked[i]) for i in images]
         costs = [text.n_tokens * _PIXELS_PER_TOKEN for text in fitted]

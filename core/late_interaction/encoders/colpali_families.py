@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from late_interaction.encoders.checkpoint import find_checkpoint, read_json, refuse_unknown_code
+from late_interaction.encoders.checkpoint import (
+    BY_THEIR_CODE,
+    own_class,
+    read_json,
+    refuse_unknown_code,
+)
+from late_interaction.encoders.finding import find_checkpoint
 from late_interaction.errors import ModelError
 
 
@@ -74,6 +82,11 @@ def visual_family(folder: Path) -> VisualFamily | None:
     for family in FAMILIES:
         if family.model in architectures:
             return family
+    if ("vision_config" in config or "vlm_config" in config) and (own := own_class(config)):
+        raise ModelError(
+            f"{folder} is not opened: its class {own} is Python code of its own (auto_map in config.json), and "
+            f"another would give other vectors. {BY_THEIR_CODE}"
+        )
     for family in FAMILIES:
         if family.model_type == config.get("model_type"):
             return family
@@ -81,10 +94,18 @@ def visual_family(folder: Path) -> VisualFamily | None:
         known = ", ".join(f"{family.model} ({family.model_type})" for family in FAMILIES)
         raise ModelError(
             f"{folder} is a model of images of an unknown family: its config.json names the architectures "
-            f"{architectures} and the model_type {config.get('model_type')!r}. Known are {known}; and what has "
-            "sentence-transformers' modules.json with the model_type MultiVectorEncoder, which load_model opens."
+            f"{architectures} and the model_type {config.get('model_type')!r}. Known are {known}. {BY_THEIR_CODE}"
         )
     return None
+
+
+def projection_width(family: VisualFamily, config: Mapping[str, Any]) -> int:
+    """Return how wide the token vectors of a family's class are, for a config."""
+    if family.library == "transformers":
+        return int(config.get("embedding_dim") or 128)
+    if family.name == "colqwen3":  # Whatever its config says.
+        return 320
+    return int((config.get("dim") if family.name == "colqwen3.5" else None) or 128)
 
 
 def base_checkpoint(folder: Path, allow_pickle: bool = False, *, weights: bool = True) -> Path | None:
@@ -102,5 +123,14 @@ def base_checkpoint(folder: Path, allow_pickle: bool = False, *, weights: bool =
         return None
     base = adapter.get("base_model_name_or_path")
     if not base:
-        raise ModelError(f"{folder} is an adapter, and its adapter_config.json does not say of which model.")
-    return find_checkpoint(base, adapter.get("revision"), pickled=allow_pickle, weights=weights)
+        raise ModelError(
+            f"{folder} is an adapter, and its adapter_config.json does not say of which model: name it there, as "
+            "base_model_name_or_path."
+        )
+    try:
+        return find_checkpoint(base, adapter.get("revision"), pickled=allow_pickle, weights=weights)
+    except (ModelError, ValueError) as error:
+        raise ModelError(
+            f"{folder} is an adapter, and the model that it was made for is not to be had. {error} If that lies "
+            "elsewhere, write its path to adapter_config.json, as base_model_name_or_path."
+        ) from error

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from late_interaction.encoders.checkpoint import find_checkpoint, quiet_loading, read_json
+from late_interaction.encoders.checkpoint import brings_code, quiet_loading, read_json
 from late_interaction.encoders.colpali_families import VisualFamily, base_checkpoint, visual_family
-from late_interaction.encoders.pickled import REMEDY, converted
+from late_interaction.encoders.finding import find_checkpoint
+from late_interaction.encoders.pickled import converted
+from late_interaction.encoders.soundness import lacking_weights, require_sound, require_vocabulary
 from late_interaction.encoders.torch_runtime import default_dtype, device_or_best
 from late_interaction.errors import MissingExtraError, ModelError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +47,20 @@ class VisualCheckpoint:
         base = base_checkpoint(folder, allow_pickle)
         family = visual_family(base or folder)
         if family is None:
-            raise ModelError(f"{base or folder} is not a model of images: open it with ColBERTModel.")
+            raise ModelError(
+                f"{base or folder} is not a model of images: open it with ColBERTModel, or load_model, which chooses."
+            )
         if allow_pickle:
             folder, base = converted(folder), base and converted(base)
+        for part in filter(None, (folder, base)):
+            if brings_code(part):
+                logger.warning(
+                    "%s: its config names Python code that comes with it (auto_map). ColPaliModel never runs it, and "
+                    "the vectors may differ from those its authors mean. %s computes in its place; load the model by "
+                    "its own code in a subclass of LateInteractionModel where they matter.",
+                    part,
+                    f"{family.library}.{family.model}",
+                )
         return cls(folder, base, family)
 
     def load(
@@ -60,9 +76,10 @@ class VisualCheckpoint:
             ModelError: they cannot be loaded, or weights are missing or left over.
             MissingExtraError: a library is not installed.
         """
-        for part in (self.folder, self._whole):
+        for part in dict.fromkeys((self.folder, self._whole)):
+            require_sound(part)
             if not any(part.glob("*.safetensors")):
-                raise ModelError(f"{part} has no weights in safetensors files. {REMEDY}")
+                raise ModelError(f"{part} has no weights in safetensors files. {lacking_weights(part)}")
         return self._model(device, device_map, dtype, attn_implementation), self._processor()
 
     @property
@@ -111,12 +128,14 @@ class VisualCheckpoint:
             raise ModelError(
                 f"{self._whole} lacks weights of {self.family.model}, which would be random: "
                 f"{', '.join(sorted(lacking)[:5])}. A vision-language model not trained for retrieval has no "
-                "projection."
+                "projection: take one that was (`late-interaction models`). Of one that was, take all files from one "
+                "revision."
             )
         if adapted and info["unexpected_keys"]:
             unused = ", ".join(sorted(info["unexpected_keys"])[:5])
             raise ModelError(
-                f"weights of the adapter {self.folder} have no place in {self.family.model}: {unused}."
+                f"weights of the adapter {self.folder} have no place in {self.family.model}: {unused}. It was made for "
+                f"another model than {self._whole}: correct base_model_name_or_path in adapter_config.json."
             )
 
     def _processor(self) -> Any:
@@ -127,7 +146,11 @@ class VisualCheckpoint:
         processor = _class(self.family, self.family.processor).from_pretrained(str(folder))
         for part in ("tokenizer", "image_processor"):
             if getattr(processor, part, None) is None:
-                raise ModelError(f"{folder} has no {part}.")
+                raise ModelError(
+                    f"{folder} has no {part} (tokenizer.json, preprocessor_config.json). Copy its files from the model "
+                    "that this one was trained from."
+                )
+        require_vocabulary(folder, processor.tokenizer)
         return processor
 
 

@@ -22,17 +22,20 @@ from late_interaction.encoders.base import (
     without_tokens,
 )
 from late_interaction.encoders.checkpoint import (
-    LIBRARIES,
+    brings_code,
     code_hash,
     content_hash,
-    find_checkpoint,
-    module_entries,
+    is_head,
     own_code,
     quiet_loading,
-    read_json,
 )
-from late_interaction.encoders.colpali_families import FAMILIES, visual_family
-from late_interaction.encoders.pickled import REMEDY, converted, pickles
+from late_interaction.encoders.colpali_families import (
+    base_checkpoint,
+)
+from late_interaction.encoders.fallback import unloadable
+from late_interaction.encoders.finding import find_checkpoint
+from late_interaction.encoders.pickled import converted
+from late_interaction.encoders.soundness import load_error, require_sound, require_vocabulary
 from late_interaction.encoders.torch_runtime import (
     check_attention,
     default_dtype,
@@ -43,7 +46,7 @@ from late_interaction.encoders.torch_runtime import (
     model_id,
     require_packages,
 )
-from late_interaction.errors import ModelError
+from late_interaction.errors import MissingExtraError, ModelError
 from late_interaction.recipes import Remade
 from late_interaction.types import FloatMatrix
 from late_interaction.validation import check_positive
@@ -55,53 +58,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LIBRARIES = ("sentence-transformers", "transformers")
-
-
-def why_sentence_transformers(folder: Path) -> str | None:
-    """Return what of a checkpoint sentence-transformers alone knows; None where our classes open it, or nothing does.
-
-    It goes by the config files. Our own classes open a text transformer with PyLate's or sentence-transformers'
-    modules, and visual models whose projection is in the model itself.
-    """
-    entries = module_entries(folder)
-    settings = read_json(folder / "config_sentence_transformers.json")
-    if entries and settings.get("model_type") == "MultiVectorEncoder":
-        kinds = [entry["type"].rpartition(".")[2] for entry in entries]
-        if kinds[0] != "Transformer":
-            return f"its modules begin with a {kinds[0]}"
-        if foreign := [entry["type"] for entry in entries if not entry["type"].startswith(LIBRARIES)]:
-            return f"it has a module of its own, {foreign[0]}"
-        backbone = folder / entries[0]["path"]
-        if _is_visual(backbone):
-            if "Dense" in kinds:
-                return "its projection is a module of sentence-transformers"
-            try:
-                visual_family(backbone)
-            except ModelError:
-                return "it is a model of images of a family that ColPaliModel does not have"
-        return None
-    config = read_json(folder / "config.json")
-    ours = {family.model for family in FAMILIES}
-    for name in config.get("architectures") or []:
-        if (
-            name.endswith("ForRetrieval")
-            and name not in ours
-            and not config.get("auto_map")
-            and _in_transformers(name)
-        ):
-            return f"it is a {name} of transformers"
-    return None
-
-
-def _is_visual(folder: Path) -> bool:
-    config = read_json(folder / "config.json")
-    return "vision_config" in config or "vlm_config" in config
-
-
-def _in_transformers(name: str) -> bool:
-    import transformers
-
-    return hasattr(transformers, name)
 
 
 class MultiVectorModel(Remade, LateInteractionModel):
@@ -168,18 +124,32 @@ class MultiVectorModel(Remade, LateInteractionModel):
         folder = find_checkpoint(self.model_name, revision, pickled=allow_pickle)
         if allow_pickle:
             folder = converted(folder)
-        if reason := unloadable(folder, trust_remote_code=trust_remote_code):
+        base = base_checkpoint(folder)
+        if reason := unloadable(folder, base, trust_remote_code=trust_remote_code):
             raise ModelError(reason)
+        for part in filter(None, (folder, base)):
+            require_sound(part)
+        left_out = not trust_remote_code and any(map(brings_code, filter(None, (folder, base))))
+        if left_out:
+            logger.warning(
+                "%s: its config names Python code that comes with it (auto_map). It is not run, and the vectors may "
+                "differ from those its authors mean. Read it, and if you trust it, load the model with "
+                "trust_remote_code=True.",
+                folder,
+            )
         try:
             self._encoder = _load(folder, best, weights, trust_remote_code, attn_implementation)
             self._transformer = self._encoder[0]
             self._tokenizer = self._encoder.tokenizer
+            require_vocabulary(folder, self._tokenizer)
             self.supports_images = bool(self._encoder.supports("image"))
             (probe,) = self._encoder.encode_document(["a"], show_progress_bar=False, convert_to_numpy=True)
         except ModelError:
             raise
+        except ImportError as error:
+            raise MissingExtraError(f"The model {self.model_name}", "colpali", error.name) from error
         except Exception as error:
-            raise ModelError(f"{self.model_name} could not be loaded: {error}") from error
+            raise load_error(self.model_name, error, folder, base) from error
         self.dim = int(probe.shape[1])
         limits = {role: getattr(self._transformer, f"{role}_length", None) for role in ("query", "document")}
         longest = getattr(self._encoder, "max_seq_length", None)
@@ -189,7 +159,10 @@ class MultiVectorModel(Remade, LateInteractionModel):
         self._special = _special_tokens(self._tokenizer) if self.supports_images else ()
         self._model_id = model_id(self.model_name)
         self._content = content_hash(folder)
-        self._code = code_hash(folder) if own_code(folder) else None
+        self._base_content = None if base is None else content_hash(base)
+        self._code = (
+            "not run" if left_out else code_hash(folder) if brings_code(folder) or own_code(folder) else None
+        )
         self._backend = ", ".join(f"{library} {version(library)}" for library in _LIBRARIES)
 
     def __repr__(self) -> str:
@@ -204,9 +177,10 @@ class MultiVectorModel(Remade, LateInteractionModel):
     def fingerprint(self) -> Mapping[str, Any]:
         """All that decides what the vectors are, as JSON values by name.
 
-        `content` is a hash of weights, configs and vocabulary, `remote_code` one of the checkpoint's Python files. The
-        `backend` names the libraries with their versions: prompts and templates are partly theirs. An index opens with
-        other versions too, and a log line says so.
+        `content` is a hash of weights, configs and vocabulary, `base_content` that of an adapter's base, `remote_code`
+        one of the checkpoint's Python files, or "not run". The `backend` names the libraries with their
+        versions: prompts and templates are partly theirs. An index opens with other versions too, and a log line says
+        so.
         """
         return {
             "model": self._model_id,
@@ -218,6 +192,7 @@ class MultiVectorModel(Remade, LateInteractionModel):
             "prompts": dict(sorted(self._encoder.prompts.items())),
             "query_length": self.query_length,
             "document_length": self.document_length,
+            **({} if self._base_content is None else {"base_content": self._base_content}),
             **({} if self._code is None else {"remote_code": self._code}),
         }
 
@@ -292,7 +267,9 @@ class MultiVectorModel(Remade, LateInteractionModel):
     def _encode(self, items: Sequence[Item], role: Role) -> list[FloatMatrix]:
         checked = check_items(items, role)
         if not self.supports_images and (first := next((i for i in checked if not isinstance(i, str)), None)):
-            raise TypeError(f"{self.model_name} encodes texts, not {type(first).__name__}.")
+            raise TypeError(
+                f"{self.model_name} encodes texts, not {type(first).__name__}: give texts, or take a model of images."
+            )
         guard_fork(self._pid)
         encode = self._encoder.encode_query if role == "query" else self._encoder.encode_document
         matrices: dict[int, FloatMatrix] = {}
@@ -312,7 +289,7 @@ class MultiVectorModel(Remade, LateInteractionModel):
             if len(matrix) == 0:
                 raise NoTokenError(
                     f"The {role} at position {i}, {checked[i]!r:.60}, has no token that {self.model_name} gives a "
-                    "vector for."
+                    "vector for: leave it out, or add words to it."
                 )
         return [matrices[i] for i in range(len(checked))]
 
@@ -321,27 +298,12 @@ class MultiVectorModel(Remade, LateInteractionModel):
         return finite_rows(np.asarray(matrix, np.float32), self.model_name, dtype)
 
 
-def unloadable(folder: Path, *, trust_remote_code: bool) -> str | None:
-    """Return why a checkpoint cannot be loaded this way, and what to do; None where nothing speaks against it."""
-    if why_sentence_transformers(folder) is None:
-        return (
-            f"{folder} is no late-interaction checkpoint of sentence-transformers that needs MultiVectorModel: open it "
-            "with load_model, which chooses the class."
-        )
-    if (code := own_code(folder)) and not trust_remote_code:
-        return (
-            f"{folder} brings Python code that it needs: {code}. Read it, and if you trust it, load the model with "
-            "trust_remote_code=True."
-        )
-    if found := pickles(folder):
-        return f"{found[0]} are weights in a pickle. {REMEDY}"
-    return None
-
-
 def _load(
     folder: Path, device: str, dtype: str | None, trust_remote_code: bool, attn_implementation: str | None
 ) -> MultiVectorEncoder:
     from sentence_transformers import MultiVectorEncoder
+    from sentence_transformers.base.modules import Dense
+    from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 
     options = {"dtype": dtype or default_dtype(device), "use_safetensors": True}
     if attn_implementation is not None:
@@ -358,6 +320,20 @@ def _load(
         raise ModelError(
             f"{folder} lacks weights of its own architecture, which would be random: {', '.join(report.missing[:5])}. "
             "Save it again with sentence-transformers' save_pretrained, or ask its authors."
+        )
+    if not any(isinstance(module, Dense) for module in encoder) and (
+        heads := [name for name in report.unexpected if is_head(name)]
+    ):
+        raise ModelError(
+            f"{folder} has a projection in its files that would not be used: {', '.join(heads)}. Its modules.json "
+            "names no Dense. Ask its authors for one, or load it by their code in a subclass of LateInteractionModel."
+        )
+    if getattr(encoder[0], "query_expansion", None) and not any(
+        isinstance(module, MultiVectorMask) for module in encoder
+    ):
+        raise ModelError(
+            f"{folder} would be encoded without its query expansion: modules.json names no MultiVectorMask. Put one "
+            "behind the Transformer with sentence-transformers, and save the model."
         )
     pooling = [type(module).__name__ for module in encoder if "TokenPooling" in type(module).__name__]
     if pooling:

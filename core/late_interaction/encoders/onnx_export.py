@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from late_interaction.encoders.torch_runtime import is_cpu
 from late_interaction.errors import MissingExtraError, ModelError
+from late_interaction.validation import first_line
 
 if TYPE_CHECKING:
     import torch
@@ -112,7 +113,8 @@ def _export(transformer: Transformer, target: Path) -> None:
                 ).last_hidden_state
         except Exception as error:
             raise ModelError(
-                f"{model.config.name_or_path} cannot be exported to ONNX: {error}. For such a model, {_REMEDY}."
+                f"{model.config.name_or_path} cannot be exported to ONNX: {first_line(error)} For such a model, "
+                f"{_REMEDY}."
             ) from error
         kept = probes["attention_mask"].bool()
         expected, ours = (torch.nn.functional.normalize(rows[kept], dim=-1) for rows in (expected, ours))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from late_interaction.errors import ModelError
+from late_interaction.validation import first_line
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +44,23 @@ REMEDY = (
 )
 
 
+_POINTER = b"version https://git-lfs"
+
+
+def refuse_pointer(file: Path) -> None:
+    """Refuse a file that is not there itself, but by Git LFS's pointer to it.
+
+    Raises:
+        ModelError: it is a pointer.
+    """
+    with file.open("rb") as stream:
+        if stream.read(len(_POINTER)) == _POINTER:
+            raise ModelError(
+                f"{file} is not the file itself but Git LFS's pointer to it: run `git lfs install` and `git lfs pull` "
+                "in the clone, or download the model by `hf download NAME`."
+            )
+
+
 def pickles(folder: Path) -> list[Path]:
     """List the files with weights in a pickle that a checkpoint needs: there are no safetensors in their place."""
     found = (
@@ -65,7 +83,9 @@ def convert_checkpoint(folder: Path, target: Path) -> Path:
     """
     found = pickles(folder)
     if not found:
-        raise ModelError(f"{folder} has no weights in a pickle: there is nothing to convert.")
+        raise ModelError(
+            f"{folder} has no weights in a pickle: there is nothing to convert. Load it as it is."
+        )
     if target.exists():
         raise ValueError(f"{target} is there already: give a folder that is not.")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -124,6 +144,10 @@ def _convert(file: Path, target: Path) -> None:
     index = file.with_name(_INDEX)
     if index.is_file():
         content = json.loads(index.read_text(encoding="utf-8"))
+        if lacking := sorted(
+            {shard for shard in content["weight_map"].values() if not (file.parent / shard).is_file()}
+        ):
+            raise ModelError(f"{index} names {lacking[0]}, which is not there: download the model again.")
         content["weight_map"] = {name: _renamed(shard) for name, shard in content["weight_map"].items()}
         (target / "model.safetensors.index.json").write_text(json.dumps(content), encoding="utf-8")
 
@@ -135,14 +159,19 @@ def _renamed(name: str) -> str:
 def _tensors(file: Path) -> dict[str, torch.Tensor]:
     import torch
 
+    refuse_pointer(file)
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ModelError(
-            f"{file} cannot be read as tensors and nothing else, and is refused: {error}"
+            f"{file} cannot be read as tensors and nothing else, and is refused: {first_line(error)} It is damaged, "
+            "or holds code. Download it again, or ask its authors for safetensors."
         ) from error
     if not isinstance(content, dict) or not all(
         isinstance(value, torch.Tensor) for value in content.values()
     ):
-        raise ModelError(f"{file} holds more than tensors by name: it is no file of a model's weights.")
+        raise ModelError(
+            f"{file} holds more than tensors by name: it is no file of a model's weights. Where the model was made, "
+            "save its state_dict() alone, or safetensors by save_pretrained."
+        )
     return content

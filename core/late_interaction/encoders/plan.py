@@ -9,21 +9,27 @@ from pathlib import Path
 from typing import Any
 
 from late_interaction.encoders.checkpoint import (
+    TextFamily,
+    backbone_of,
     brings_code,
-    find_checkpoint,
     module_entries,
+    own_activation,
     own_code,
     read_json,
     text_family,
     unused_heads,
 )
 from late_interaction.encoders.colbert_loading import plain_prompts
-from late_interaction.encoders.colpali_families import base_checkpoint, visual_family
+from late_interaction.encoders.colpali_families import base_checkpoint, projection_width, visual_family
 from late_interaction.encoders.colpali_queries import trained_prefix
-from late_interaction.encoders.multi_vector import unloadable, why_sentence_transformers
+from late_interaction.encoders.fallback import unloadable, why_sentence_transformers
+from late_interaction.encoders.finding import find_checkpoint
 from late_interaction.encoders.pickled import pickles
+from late_interaction.encoders.soundness import config_fault
 from late_interaction.encoders.torch_runtime import computing_dtype, device_or_best, require_packages
 from late_interaction.errors import ModelError
+
+_PLAIN = "it has no late-interaction head: its last layer's token vectors are used"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +39,7 @@ class LoadingPlan:
     Attributes:
         model: as it was given.
         encoder: the class that opens it; None where nothing does.
-        why: why it is that class, where it is not the library's own.
+        why: why it is that class, where it is not the library's own; or that it has no late-interaction head.
         family: the format of a text encoder, or the family of a visual one.
         backend: the library that computes.
         dim: width of a token vector.
@@ -86,7 +92,8 @@ def loading_plan(
 
 
 def _described(name: str, folder: Path, dtype: str) -> dict[str, Any]:
-    if why := why_sentence_transformers(folder):
+    base = base_checkpoint(folder, weights=False)
+    if why := why_sentence_transformers(folder, base):
         return {
             **_modules(folder),
             "encoder": "MultiVectorModel",
@@ -94,26 +101,23 @@ def _described(name: str, folder: Path, dtype: str) -> dict[str, Any]:
             "family": "sentence-transformers",
             "backend": "sentence-transformers",
             "code": "is needed: trust_remote_code=True" if own_code(folder) else "none",
-            "problem": unloadable(folder, trust_remote_code=False),
+            "problem": unloadable(folder, base, trust_remote_code=False) or config_fault(folder, base),
         }
-    base = base_checkpoint(folder, weights=False)
     family = visual_family(base or folder)
     if family is not None:
         config = read_json((base or folder) / "config.json")
         own = {**config, **read_json(folder / "config.json")}
-        of_transformers = family.library == "transformers"
         return {
             "encoder": "ColPaliModel",
             "family": family.name,
             "backend": family.library.partition(".")[0].replace("_", "-"),
-            "dim": own.get("embedding_dim") if of_transformers else own.get("dim") or 128,
+            "dim": projection_width(family, own),
             "query_prefix": trained_prefix(name, folder, family),
             "pooling": "none of its own",
             "code": "is never run" if brings_code(folder) else "none",
-            "problem": _pickled(folder),
+            "problem": _pickled(folder) or config_fault(folder, base),
         }
     kind = text_family(folder)
-    heads = unused_heads(folder) if kind == "plain" else []
     code = (
         "is not run without trust_remote_code=True, and the vectors may differ"
         if brings_code(folder)
@@ -126,13 +130,22 @@ def _described(name: str, folder: Path, dtype: str) -> dict[str, Any]:
         "backend": "sentence-transformers",
         "dtype": dtype,
         "code": code,
-        "problem": f"it has a head that would not be used: {', '.join(heads)}" if heads else _pickled(folder),
+        "why": _PLAIN if kind == "plain" else None,
+        "problem": _text_problem(folder, kind),
     }
+
+
+def _text_problem(folder: Path, kind: TextFamily) -> str | None:
+    if heads := unused_heads(folder, kind):
+        return f"it has a head that would not be used: {', '.join(heads)}; loading it says what to do"
+    if kind != "plain" and (activation := own_activation(folder)):
+        return f"it needs Python code of its own, {activation}: trust_remote_code=True"
+    return _pickled(folder) or config_fault(folder)
 
 
 def _text(folder: Path, kind: str) -> dict[str, Any]:
     settings = read_json(folder / "config_sentence_transformers.json")
-    config = read_json(_backbone(folder) / "config.json")
+    config = read_json(backbone_of(folder) / "config.json")
     if kind == "stanford":
         artifact = read_json(folder / "artifact.metadata")
         return {
@@ -172,8 +185,8 @@ def _modules(folder: Path) -> dict[str, Any]:
         for entry in entries
         if entry["type"].endswith("Dense")
     ]
-    config = read_json(_backbone(folder) / "config.json")
-    transformer = read_json(_backbone(folder) / "sentence_bert_config.json")
+    config = read_json(backbone_of(folder) / "config.json")
+    transformer = read_json(backbone_of(folder) / "sentence_bert_config.json")
     prompts = settings.get("prompts") or {}
     pooling = [kind for entry in entries if "TokenPooling" in (kind := entry["type"].rpartition(".")[2])]
     return {
@@ -186,11 +199,6 @@ def _modules(folder: Path) -> dict[str, Any]:
         if pooling
         else "none of its own",
     }
-
-
-def _backbone(folder: Path) -> Path:
-    entries = module_entries(folder)
-    return folder / entries[0]["path"] if entries else folder
 
 
 def _dtype(device: str) -> dict[str, str]:

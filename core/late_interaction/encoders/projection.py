@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from late_interaction.encoders.base import LateInteractionModel, Role
 from late_interaction.errors import ModelError
 from late_interaction.types import FloatMatrix
-from late_interaction.validation import unit_rows
+from late_interaction.validation import first_line, unit_rows
 
 _BATCH = 256
 _NAME = "projection"
@@ -50,14 +50,16 @@ class ProjectedModel(LateInteractionModel):
         if projection.ndim != 2 or projection.shape[0] != model.dim + 1:
             raise ValueError(
                 f"the projection has shape {projection.shape}; vectors of {model.model_name} need "
-                f"({model.dim + 1}, dim)."
+                f"({model.dim + 1}, dim), as fit_projection makes it."
             )
         if not 1 <= projection.shape[1] < model.dim:
             raise ValueError(f"dim must be at least 1 and below {model.dim}, not {projection.shape[1]}.")
         with np.errstate(over="ignore"):
             packed = np.ascontiguousarray(projection, "<f2")
         if not np.isfinite(packed).all():
-            raise ValueError("the projection has numbers that are not finite in float16.")
+            raise ValueError(
+                "the projection has numbers that are not finite in float16: fit one anew, with fit_projection."
+            )
         self.model = model
         self.model_name = model.model_name
         self.protected_tokens = model.protected_tokens
@@ -136,7 +138,10 @@ class ProjectedModel(LateInteractionModel):
                 encoder = json.loads((file.metadata() or {})["encoder"])
                 projection = file.get_tensor(_NAME)
         except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise ModelError(f"{os.fspath(path)} holds no projection that can be read: {error}") from error
+            raise ModelError(
+                f"{os.fspath(path)} holds no projection that can be read: {first_line(error)} Fit one anew, with "
+                "fit_projection."
+            ) from error
         here = _as_json(model.fingerprint)
         # What is done with long documents does not change what a token's vector is, nor does the dtype much.
         keys = (encoder.keys() | here.keys()) - {"long_documents", "dtype"}
@@ -144,7 +149,7 @@ class ProjectedModel(LateInteractionModel):
         if differing:
             raise ModelError(
                 f"{os.fspath(path)} was fitted for another encoder than {model.model_name}: {', '.join(differing)} "
-                "differ."
+                "differ. Load it with that one, or fit one anew, with fit_projection."
             )
         return cls(model, projection)
 

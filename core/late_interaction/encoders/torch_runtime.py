@@ -142,9 +142,8 @@ def finite_rows(matrix: FloatMatrix, model_name: str, dtype: str) -> FloatMatrix
         ModelError: a number is not finite, as where float16 is too narrow for a model.
     """
     if not np.isfinite(matrix).all():
-        raise ModelError(
-            f"{model_name} computed vectors that are not finite in {dtype}: load it with dtype='float32'."
-        )
+        remedy = "load it with dtype='float32'" if dtype != "float32" else "download its weights again"
+        raise ModelError(f"{model_name} computed vectors that are not finite in {dtype}: {remedy}.")
     return unit_rows(matrix)
 
 
@@ -182,10 +181,27 @@ def _processor() -> dict[str, str]:
 
 
 def device_or_best(device: str | None) -> str:
-    """Return the device, or the best one of this machine for None."""
+    """Return the device, or the best one of this machine for None.
+
+    Raises:
+        ModelError: this machine has no such device.
+    """
+    import torch
     from sentence_transformers.util import get_device_name
 
-    return device or str(get_device_name())
+    if device is None:
+        return str(get_device_name())
+    known = "give 'cpu', 'cuda', 'cuda:1' or 'mps', or leave it out for the best that there is."
+    try:
+        wanted = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ModelError(f"device={device!r} is no device of torch: {known}") from error
+    if wanted.type == "cuda" and (wanted.index or 0) >= (count := torch.cuda.device_count()):
+        built = "" if torch.backends.cuda.is_built() else ", and the installed torch is one for the CPU alone"
+        raise ModelError(f"device={device!r}: torch finds {count} CUDA GPUs on this machine{built}: {known}")
+    if wanted.type == "mps" and not torch.backends.mps.is_available():
+        raise ModelError(f"device={device!r}: torch finds no GPU of Apple's on this machine: {known}")
+    return device
 
 
 def is_cpu(device: str) -> bool:

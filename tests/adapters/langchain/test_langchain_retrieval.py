@@ -111,7 +111,9 @@ async def test_callbacks_tags_and_config(filled: LateInteractionVectorStore) -> 
         assert set(start["tags"]) == {"mine", "call"}
     with pytest.raises(ValueError, match="empty"):
         retriever.invoke(" ", config)
-    assert [str(error) for error in heard.errors] == ["The query at position 0 is empty or only white space."]
+    assert [str(error) for error in heard.errors] == [
+        "The query at position 0 is empty or only white space: leave it out."
+    ]
 
 
 async def test_batch_and_abatch(filled: LateInteractionVectorStore) -> None:

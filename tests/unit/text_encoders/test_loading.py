@@ -75,9 +75,13 @@ def drop_weights(folder: Path, fragment: str) -> None:
     [
         ("stanford", lambda f: shutil.rmtree(f) or f.mkdir(), "holds no model"),
         ("stanford", lambda f: (f / "config.json").write_text("{"), "config.json cannot be read"),
-        ("stanford", lambda f: (f / "model.safetensors").write_bytes(b"no"), "could not be loaded"),
+        ("stanford", lambda f: (f / "model.safetensors").write_bytes(b"no"), "model.safetensors is damaged"),
         ("stanford", lambda f: (f / "model.safetensors").unlink(), "has no weights in model.safetensors"),
-        ("stanford", lambda f: drop_weights(f, "linear.weight"), "could not be loaded: 'linear.weight'"),
+        (
+            "stanford",
+            lambda f: drop_weights(f, "linear.weight"),
+            "have no linear.weight, which is the projection",
+        ),
         ("stanford", lambda f: drop_weights(f, "layer.1.output.dense.weight"), "layer.1.output.dense.weight"),
         ("plain", lambda f: drop_weights(f, "word_embeddings"), "lacks weights .*word_embeddings"),
         ("stanford", lambda f: change_json(f / "config.json", architectures=["BertModel"]), "HF_ColBERT"),
