@@ -466,7 +466,7 @@ def main() -> None:
             asyncio.run(rare(n, arguments, codes))
     for table in (searches, builds, ndcg, codes):
         if table.rows:
-            Console(width=130).print(table)
+            Console(width=150).print(table)
 
 
 if __name__ == "__main__":
