@@ -5,8 +5,9 @@
 Documents are pooled by 2 (the default). Beyond those of the file they are made of them: a third of a document's tokens
 are another one's, and noise of length .35 is added to each. Recall on made documents is not recall on real ones. Each
 size has a process of its own. Times are CPU time of the process, one BLAS thread, no encoder; medians, where not said
-otherwise. A filter's first time is that of the whole search. "Threads" is wall time: the queries a second of four
-threads on one pipeline, beside those of one.
+otherwise. Of a search with a filter it is the time of the whole search, the first time the filter is asked and later,
+beside the same search without one just before. "Threads" is wall time: the queries a second of four threads on one
+pipeline, beside those of one.
 """
 
 from __future__ import annotations
@@ -37,13 +38,21 @@ from late_interaction import (
     RaggedTokens,
     SyncPipeline,
 )
+from late_interaction.filters import matches, parse_filter
 from late_interaction.maxsim import maxsim
 from late_interaction.stores.local.limits import Limits
 from late_interaction.types import FloatMatrix
 
-K, QUERIES, ROUNDS, PARTS = 10, 40, 15, 1000
+K, QUERIES, FILTERS, ROUNDS, PARTS = 10, 40, 12, 15, 1000
 TOGETHER = 2000
-SHARES = (0.5, 0.1, 0.01, 0.001)
+OF = (2, 10, 100, 1000)
+"""A filter lets one document of so many through."""
+KINDS: dict[str, Callable[[int, int], dict[str, object]]] = {
+    "equal": lambda of, start: {f"of {of}": start % of},
+    "$in": lambda of, start: {"part": {"$in": list(range(start, start + PARTS // of))}},
+    "range": lambda of, start: {"part": {"$gte": start, "$lt": start + PARTS // of}},
+    "tag": lambda of, start: {"tags": f"{start % of} of {of}"},
+}
 SWAPPED, NOISE = 1 / 3, 0.35
 
 
@@ -64,6 +73,16 @@ def made(real: RaggedTokens, n: int) -> Iterator[list[FloatMatrix]]:
                 matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
             batch.append(matrix)
         yield batch
+
+
+def metadata(i: int) -> dict[str, object]:
+    shares = {f"of {of}": i % of for of in OF}
+    return {
+        "part": i % PARTS,
+        **shares,
+        "tags": [f"{i % of} of {of}" for of in OF],
+        "file": f"f/{i // 10}.txt",
+    }
 
 
 def own_memory() -> int:
@@ -89,7 +108,7 @@ async def fill(
         number = 0
         for matrices in made(real, n):
             documents = [
-                EncodedDocument(Document(str(i), f"document {i}", metadata={"part": i % PARTS}), matrix)
+                EncodedDocument(Document(str(i), f"document {i}", metadata=metadata(i)), matrix)
                 for i, matrix in enumerate(matrices, number)
             ]
             number += len(matrices)
@@ -134,23 +153,29 @@ async def measure(path: Path, n: int, folder: Path) -> dict[str, str]:
         recall, times = await recall_and_ms(pipeline, queries, scores)
         row["recall@10"], row["worst tenth"] = f"{np.mean(recall):.3f}", worst_decile(recall)
         row["search ms, p50 / p95"] = f"{np.median(times):.1f} / {np.quantile(times, 0.95):.1f}"
-        parts = np.arange(n) % PARTS
-        for share in SHARES:
-            width = round(share * PARTS)
-            first_times = []
-            for start in range(5):
-                condition = {"part": {"$gte": start, "$lt": start + width}}
-                first_times.append(
-                    await cpu_ms(lambda c=condition: pipeline.search_with_embeddings(queries[0], K, filter=c))
+        part_of = [metadata(i) for i in range(PARTS)]
+        for name, make in KINDS.items():
+            for of in OF:
+                recalls, first, later = [], [], []
+                for start in range(FILTERS):
+                    condition = make(of, start)
+                    parsed = parse_filter(condition)
+                    parts = [parsed is None or matches(parsed, one) for one in part_of]
+                    allowed = np.array(parts)[np.arange(n) % PARTS]
+                    one = queries[start : start + 1], scores[start : start + 1]
+                    plain = (await recall_and_ms(pipeline, *one))[1][0]
+                    recall, ms = await recall_and_ms(pipeline, *one, allowed, filter=condition)
+                    recalls += recall
+                    first.append(ms[0] / plain)
+                    later.append(
+                        (await recall_and_ms(pipeline, *one, allowed, filter=condition))[1][0] / plain
+                    )
+                row[f"filter, {name}, {100 / of:g} %: recall; time first, later"] = (
+                    f"{np.mean(recalls):.3f}; {np.median(first):.2f}, {np.median(later):.2f}"
                 )
-            allowed = (parts >= start) & (parts < start + width)
-            recall, after = await recall_and_ms(pipeline, queries, scores, allowed, filter=condition)
-            row[f"filter {100 * share:g} %: recall, ms first / later"] = (
-                f"{np.mean(recall):.3f}, {np.median(first_times):.1f} / {np.median(after):.1f}"
-            )
         writes, searches = [], []
         for i, matrix in enumerate(extra):
-            new = {"doc_id": f"new {i}", "content": "new", "metadata": {"part": -1}}
+            new = {"doc_id": f"new {i}", "content": "new", "metadata": metadata(i)}
             writes.append(await cpu_ms(lambda r=new, m=matrix: pipeline.index_embeddings([r], [m])))
             searches.append(await cpu_ms(lambda i=i: pipeline.search_with_embeddings(queries[i], K)))
         row["one more document ms"] = f"{np.median(writes):.1f}"

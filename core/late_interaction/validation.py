@@ -178,6 +178,8 @@ def check_ids(doc_ids: object) -> list[str]:
         if not isinstance(doc_id, str):
             raise TypeError(f"an id must be a str, not {shown(doc_id)}.")
     # Half of a surrogate pair cannot be asked for, and no id has one.
+    if "".join(ids).isascii():
+        return ids
     return [doc_id for doc_id in ids if not any("\ud800" <= each <= "\udfff" for each in doc_id)]
 
 

@@ -359,9 +359,9 @@ async def test_writes_between_the_parts_of_filling(
     tmp_path: Path, pipeline: LateInteractionPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     as_before(tmp_path)
-    monkeypatch.setattr(words, "_FILLED_TOGETHER", 2)
+    monkeypatch.setattr(words, "FILLED_TOGETHER", 2)
     store: Any = pipeline.store
-    assert await store._fill_words()
+    assert await store._fill(words.Words, words.fill_words)
     with pytest.raises(StoreError, match=r"call optimize\(\) once"):
         await found(pipeline, "apple")
     await pipeline.delete_documents(["pie", "code"])  # one that is in it, one that is not

@@ -33,6 +33,7 @@ from late_interaction.filters import (
 from late_interaction.metadata import loads, plain_value
 from late_interaction.stores.local import filters as local
 from late_interaction.stores.local.filters import Verdict, matching, to_json
+from late_interaction.stores.local.terms import Terms, create_terms, find_matching
 
 
 def parse(spec: Any) -> Filter:
@@ -376,7 +377,7 @@ def test_a_pattern_takes_time_by_the_text_alone() -> None:
 
 
 def select(parsed: Filter, documents: list[Any], contents: Sequence[str] = ()) -> list[bool]:
-    """Which documents are found in SQLite; what SQL says for sure is so."""
+    """Which documents are found in SQLite; what SQL says for sure is so, and so is what the index of metadata says."""
     contents = contents or [""] * len(documents)
     with closing(sqlite3.connect(":memory:")) as connection:
         fill(connection, documents, contents)
@@ -384,6 +385,8 @@ def select(parsed: Filter, documents: list[Any], contents: Sequence[str] = ()) -
         judged = verdicts(connection, parsed)
         for document, content, verdict in zip(documents, contents, judged, strict=True):
             assert verdict in (None, matches(parsed, document, content))
+        by_terms = find_matching(connection, 0, parsed, np.arange(1, len(documents) + 1))
+        assert by_terms is None or (np.flatnonzero(by_terms) + 1).tolist() == sorted(found)
     return [row_id in found for row_id in range(1, len(documents) + 1)]
 
 
@@ -395,6 +398,10 @@ def fill(connection: sqlite3.Connection, documents: list[Any], contents: Sequenc
         "INSERT INTO documents (content, metadata) VALUES (?, ?)",
         zip(contents or [""] * len(documents), map(to_json, documents), strict=True),
     )
+    connection.execute("CREATE TABLE properties (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
+    connection.execute("INSERT INTO properties VALUES ('index_id', ''), ('generation', '0')")
+    create_terms(connection)
+    Terms(0).change(connection, ((rid, None, to_json(one)) for rid, one in enumerate(documents, start=1)))
 
 
 def verdicts(connection: sqlite3.Connection, parsed: Filter) -> list[int | None]:

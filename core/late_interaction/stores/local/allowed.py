@@ -40,6 +40,13 @@ class Allowed:
         """Return what is known of a filter before any document was asked for."""
         return cls(filter, np.zeros(n_indexed, bool), _NONE, 0, _NONE)
 
+    @classmethod
+    def all_known(
+        cls, filter: Filter, indexed: NDArray[np.bool_], others: NDArray[np.int64], last_row_id: int
+    ) -> Allowed:
+        """Return what is known of a filter that was asked of all documents up to a row id."""
+        return cls(filter, indexed, others, last_row_id, _NONE)
+
     def marked(self, updated: NDArray[np.int64]) -> Allowed:
         """Return the same with a note that these documents' metadata changed."""
         return replace(self, stale=np.union1d(self.stale, updated)) if len(updated) else self

@@ -78,6 +78,8 @@ def matching(
     *,
     above: int = 0,
     among: Sequence[int] | None = None,
+    source: str = "documents",
+    parameters: Mapping[str, Any] | None = None,
 ) -> Iterator[tuple[Any, ...]]:
     """Yield columns of the documents whose metadata match, in the order they were written.
 
@@ -87,6 +89,8 @@ def matching(
         columns: what to select. It becomes part of the SQL as it is.
         above: only documents with larger row ids.
         among: only documents with these row ids.
+        source: the table, or a query, with the columns `rid`, `metadata` and `content`. It becomes part of the SQL.
+        parameters: of the source, by name; no name of them is a `p` with a number.
     """
     sql = Verdict(filter)
     where = f"rid > {int(above)}"
@@ -95,12 +99,12 @@ def matching(
     content = "content" if CONTENT in fields(filter) else "''"
     # The limit keeps SQLite from judging twice: it does not merge a query that has one with the one around it.
     judged = (
-        f"SELECT {columns}, metadata AS text, {content} AS body, {sql.expression} AS verdict FROM documents "
+        f"SELECT {columns}, metadata AS text, {content} AS body, {sql.expression} AS verdict FROM {source} "
         f"WHERE {where} ORDER BY rid LIMIT -1"
     )
     open_text = "CASE WHEN verdict THEN NULL ELSE text END, CASE WHEN verdict THEN NULL ELSE body END"
     query = f"SELECT {columns}, {open_text} FROM ({judged}) WHERE verdict IS NOT 0"
-    for row in connection.execute(query, sql.parameters):
+    for row in connection.execute(query, {**sql.parameters, **(parameters or {})}):
         if row[-2] is None or matches(filter, to_metadata(row[-2]), row[-1]):
             yield row[:-2]
 
@@ -154,7 +158,7 @@ class Verdict:
 
     def _equals_one_of(self, values: tuple[Value, ...], path: str) -> str:
         """Compare texts; a missing field is null. Many values are one parameter: SQLite limits their number."""
-        texts = [text for value in values for text in _texts(value)]
+        texts = [text for value in values for text in texts_equal_to(value)]
         found = f"(metadata -> {path})"
         if len(texts) <= _FEW:
             names = [self._bind(text) for text in texts]
@@ -255,7 +259,7 @@ def _path_of(keys: list[str]) -> str:
     return "$" + "".join(f'."{json.dumps(key)[1:-1]}"' for key in keys)
 
 
-def _texts(scalar: Value) -> list[str]:
+def texts_equal_to(scalar: Value) -> list[str]:
     """Return the JSON texts of all that equals the scalar, but for other dates."""
     if isinstance(scalar, tuple):
         return []

@@ -17,6 +17,9 @@ from late_interaction.stores.local.tables import BATCH, select_in
 from late_interaction.stores.local.view import Rows, View, Views
 from late_interaction.types import QueryVectors, RaggedTokens
 
+_SOONER = 2
+"""With a filter, the index is used from so many times fewer tokens on: to score 80,000 takes nearly twice as long."""
+
 
 def find_candidates(
     connection: sqlite3.Connection,
@@ -34,6 +37,7 @@ def find_candidates(
     if filter is not None:
         indexed, unindexed = views.allowed(connection, filter, view)
         n_indexed, indexed_tokens = int(indexed.sum()), int(view.indexed.n_tokens[indexed].sum())
+        exact_tokens //= _SOONER  # The index is there, and what it costs is paid.
     scored = _score(connection, query, view.unindexed, unindexed, view.matrices)
     parts = [_best_n(*scored, n, exact=True)]
     if n_indexed <= n or indexed_tokens <= exact_tokens:

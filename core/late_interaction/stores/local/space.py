@@ -9,6 +9,7 @@ from pathlib import Path
 
 from late_interaction.stores.local.sqlite import SQLiteFile
 from late_interaction.stores.local.tables import read_count, write_property
+from late_interaction.stores.local.terms import terms_bytes
 from late_interaction.stores.local.words import compact_words, words_bytes
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,8 @@ def _is_due(connection: sqlite3.Connection) -> bool:
         "+ 2 * length(doc_id)), 0) FROM documents JOIN vectors USING (rid)"
     )
     n_documents, n_bytes = connection.execute(query).fetchone()
-    used = (n_bytes + n_documents * _ROW_BYTES + words_bytes(connection)) / _pragma(connection, "page_size")
+    indexes = words_bytes(connection) + terms_bytes(connection)
+    used = (n_bytes + n_documents * _ROW_BYTES + indexes) / _pragma(connection, "page_size")
     wasted = max(n_free, n_pages - used)
     return bool(wasted >= max(_FEWEST_PAGES, _WASTED_SHARE * n_pages))
 

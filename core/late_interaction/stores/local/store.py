@@ -22,7 +22,7 @@ import re
 import sqlite3
 import threading
 import uuid
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
@@ -44,6 +44,7 @@ from late_interaction.stores.local.background import Background
 from late_interaction.stores.local.build import IndexBuilder
 from late_interaction.stores.local.calls import in_thread, in_writer_thread
 from late_interaction.stores.local.filters import matching
+from late_interaction.stores.local.in_step import InStep
 from late_interaction.stores.local.limits import Limits
 from late_interaction.stores.local.rows import metadata_to_json, prepare, read_packed
 from late_interaction.stores.local.scaling import folder_scaling
@@ -66,6 +67,7 @@ from late_interaction.stores.local.tables import (
     to_metadata,
     write_property,
 )
+from late_interaction.stores.local.terms import Terms, clear_terms, create_terms, fill_terms
 from late_interaction.stores.local.view import View, Views
 from late_interaction.stores.local.words import (
     Words,
@@ -223,6 +225,7 @@ class LocalStore(Remade, Store):
         def fill(connection: sqlite3.Connection) -> None:
             create_tables(connection, properties)
             create_words(connection)
+            create_terms(connection)
 
         self._file.create(fill)
         have = self._read_spec()
@@ -313,10 +316,12 @@ class LocalStore(Remade, Store):
             index = self._views.index(connection, read_state(connection))
             replaced = row_ids_of(connection, [columns[0] for columns, _ in rows])
             self._delete_rows(connection, replaced, change)
-            written = [(insert(connection, columns, packed), columns[1]) for columns, packed in rows]
+            written = [(insert(connection, columns, packed), columns) for columns, packed in rows]
             change.written = len(written)
             if change.words is not None:
-                change.words.add(connection, written)
+                change.words.add(connection, ((rid, columns[1]) for rid, columns in written))
+            if change.terms is not None:
+                change.terms.change(connection, ((rid, None, columns[3]) for rid, columns in written))
             due = self._build.unindexed_tokens(connection, index) > self._limits.exact_tokens
         if failures:
             raise DocumentError(failures, [columns[0] for columns, _ in rows])
@@ -338,10 +343,14 @@ class LocalStore(Remade, Store):
             else:
                 query = "SELECT rid, metadata FROM documents WHERE doc_id = ?"
                 rows = connection.execute(query, (selection,)).fetchall()
-            for row_id, text in rows:
-                made = metadata_to_json(change.apply(to_metadata(text)))
-                connection.execute("UPDATE documents SET metadata = ? WHERE rid = ?", (made, row_id))
-                changed.updated.append(row_id)
+            made = [
+                (row_id, text, metadata_to_json(change.apply(to_metadata(text)))) for row_id, text in rows
+            ]
+            statement = "UPDATE documents SET metadata = ? WHERE rid = ?"
+            connection.executemany(statement, ((after, row_id) for row_id, _, after in made))
+            changed.updated += [row_id for row_id, _, _ in made]
+            if changed.terms is not None:
+                changed.terms.change(connection, made)
         return len(rows) if isinstance(selection, Filter) else bool(rows)
 
     @in_writer_thread
@@ -359,6 +368,8 @@ class LocalStore(Remade, Store):
     def _delete_rows(connection: sqlite3.Connection, row_ids: list[int], change: Change) -> int:
         if change.words is not None:
             change.words.delete(connection, row_ids)
+        if change.terms is not None:
+            change.terms.delete(connection, row_ids)
         return delete_rows(connection, row_ids, change)
 
     @in_writer_thread
@@ -369,6 +380,8 @@ class LocalStore(Remade, Store):
             connection.execute("DELETE FROM documents")
             if change.words is not None:
                 clear_words(connection)
+            if change.terms is not None:
+                clear_terms(connection)
             change.everything = True
 
     @contextmanager
@@ -379,11 +392,13 @@ class LocalStore(Remade, Store):
             if state.stamp is None and self._views.index(connection, state) is None:
                 # An earlier release may have left an index of other documents, whose row ids come again.
                 write_property(connection, "build", uuid.uuid4().hex)
-            change = Change(words=Words.read(connection, state.generation))
+            words, terms = Words.read(connection, state.generation), Terms.read(connection, state.generation)
+            change = Change(words=words, terms=terms)
             yield connection, change
             generation = record_change(connection, change)
-            if change.words is not None:
-                change.words.write(connection, generation)
+            for table in (words, terms):
+                if table is not None:
+                    table.write(connection, generation)
         self._about = 0 if change.everything else self._about + change.written - len(change.deleted)
 
     # --- reading
@@ -559,8 +574,8 @@ class LocalStore(Remade, Store):
     async def optimize(self, *, show_progress: bool = False) -> dict[str, Any]:
         """Bring the centroid index up to date if scoring what it does not cover has become slow; give space back.
 
-        An index that an earlier release wrote gets its index of words. One process builds an index; if another does so
-        now, this one leaves it to that.
+        An index that an earlier release wrote gets its indexes of words and of metadata. One process builds the search
+        index; if another does so now, this one leaves it to that.
 
         Returns:
             `freed_bytes`: by how much the folder shrank.
@@ -571,19 +586,20 @@ class LocalStore(Remade, Store):
         """
         self._opened()
         await asyncio.to_thread(self._builder.run, show_progress)
-        while await self._fill_words():
-            pass
+        for table, fill in ((Words, fill_words), (Terms, fill_terms)):
+            while await self._fill(table, fill):
+                pass
         return {"freed_bytes": await self._shrink()}
 
     @in_writer_thread
-    def _fill_words(self) -> bool:
-        """Bring documents of an earlier release into the index of words; return whether there are more."""
+    def _fill(self, table: type[InStep], fill: Callable[[sqlite3.Connection], bool]) -> bool:
+        """Bring documents of an earlier release into a table that is in step; return whether there are more."""
         with self._file.reading() as connection:
-            words = Words.read(connection, read_state(connection).generation)
-            if not has_fts5() or (words is not None and words.is_complete):
+            found = table.read(connection, read_state(connection).generation)
+            if (table is Words and not has_fts5()) or (found is not None and found.is_complete):
                 return False
         with self._file.writing() as connection:
-            return fill_words(connection)
+            return fill(connection)
 
     @in_writer_thread
     def _shrink(self) -> int:

@@ -25,6 +25,7 @@ from late_interaction.stems import CREATE_WORDS
 from late_interaction.types import Document, IndexSpec, PackingDtype
 
 if TYPE_CHECKING:
+    from late_interaction.stores.local.terms import Terms
     from late_interaction.stores.local.words import Words
 
 BATCH = 500
@@ -91,6 +92,7 @@ class Change:
         deleted_bytes: how much space the deleted ones took.
         everything: all documents were deleted.
         words: the index of words, where it is in step with the documents before the transaction, and is kept so.
+        terms: the index of metadata, likewise.
         written: how many documents were written.
     """
 
@@ -99,6 +101,7 @@ class Change:
     deleted_bytes: int = 0
     everything: bool = False
     words: Words | None = None
+    terms: Terms | None = None
     written: int = 0
 
 
@@ -118,8 +121,8 @@ def check_schema(connection: sqlite3.Connection, folder: Path) -> None:
     """
     query = (
         "SELECT type, name FROM sqlite_schema WHERE type = 'trigger' OR (name = 'words' AND sql != ?) OR (name IN "
-        "('properties', 'documents', 'vectors', 'changes', 'words_data', 'words_idx', 'words_docsize', 'words_config') "
-        "AND sql NOT LIKE 'CREATE TABLE %')"
+        "('properties', 'documents', 'vectors', 'changes', 'terms', 'postings', 'words_data', 'words_idx', "
+        "'words_docsize', 'words_config') AND sql NOT LIKE 'CREATE TABLE %')"
     )
     if found := connection.execute(query, (CREATE_WORDS,)).fetchone():
         raise StoreError(

@@ -22,6 +22,7 @@ from late_interaction.stores.local.index_file import UnusableIndexError, load_in
 from late_interaction.stores.local.limits import Limits
 from late_interaction.stores.local.sqlite import ChangedMeanwhileError
 from late_interaction.stores.local.tables import State, last_row_id, read_changes, read_state, select_in
+from late_interaction.stores.local.terms import find_matching
 from late_interaction.types import RaggedTokens
 
 logger = logging.getLogger(__name__)
@@ -346,7 +347,7 @@ class Views:
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Return which of a view's indexed, and which of its unindexed documents are alive and match a filter."""
         known = self._allowed.get(filter) if self.latest is view else None
-        allowed = known or Allowed.nothing_known(filter, len(view.indexed.row_ids))
+        allowed = known or self._asked(connection, filter, view)
         allowed = allowed.completed(connection, view.indexed.row_ids, view.last_row_id)
         if allowed is not known:
             with self._lock:
@@ -355,6 +356,18 @@ class Views:
                     self._allowed = dict([*kept, (filter, allowed)][-self._limits.filters_kept :])
         others = np.isin(view.unindexed.row_ids, allowed.others, assume_unique=True)
         return allowed.indexed & view.indexed.alive, others & view.unindexed.alive
+
+    @staticmethod
+    def _asked(connection: sqlite3.Connection, filter: Filter, view: View) -> Allowed:
+        """Ask the index of metadata; return that nothing is known where it cannot tell."""
+        row_ids = np.concatenate([view.indexed.row_ids, view.unindexed.row_ids])
+        n_indexed = len(view.indexed.row_ids)
+        mask = find_matching(connection, view.state.generation, filter, row_ids)
+        if mask is None:
+            return Allowed.nothing_known(filter, n_indexed)
+        return Allowed.all_known(
+            filter, mask[:n_indexed], row_ids[n_indexed:][mask[n_indexed:]], view.last_row_id
+        )
 
 
 def _columns(rows: list[tuple[int, str, int]]) -> tuple[NDArray[np.int64], list[str], NDArray[np.int64]]:

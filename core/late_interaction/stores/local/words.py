@@ -1,10 +1,7 @@
 """The index of words of the embedded store: an FTS5 table in the file of the documents, written in their transactions.
 
-The table has no copy of the texts (`content=''`). To delete a document from it, FTS5 is given the text again, which is
-read from the document. The property `words` says up to which generation the table is in step, and how far it has come:
-
-- A release that does not know the table writes documents and moves the generation on. Whoever comes next sees it.
-- An index made before gets the table by `optimize`, some documents a transaction, so that others write meanwhile.
+The table is kept in step with the documents (`in_step`). It has no copy of the texts (`content=''`). To delete a
+document from it, FTS5 is given the text again, which is read from the document.
 """
 
 from __future__ import annotations
@@ -12,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,67 +20,40 @@ from late_interaction.lexical import is_prefix, searchable
 from late_interaction.stems import CREATE_WORDS, check_fts5, has_fts5
 from late_interaction.stores.base import WordMatches
 from late_interaction.stores.local.allowed import positions_of
+from late_interaction.stores.local.in_step import COMPLETE, FILLED_TOGETHER, InStep
 from late_interaction.stores.local.tables import (
-    read_property,
     read_state,
     select_in,
-    write_property,
 )
 from late_interaction.stores.local.view import View, Views
 
-_VERSION = 1
-"""Counts the ways in which texts became words; a table of another one is made anew."""
-_FILLED_TOGETHER = 2000
-_COMPLETE = -1
 _RARE = 20
 _RARE_TOGETHER = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
-    """The index of words as a transaction sees it.
+class Words(InStep):
+    """The index of words as a transaction sees it."""
 
-    Attributes:
-        generation: of the documents with which it is in step.
-        up_to: the last row id that it covers; -1 if it covers all, and those that will be written.
-    """
-
-    generation: int
-    up_to: int = _COMPLETE
+    name: ClassVar[str] = "words"
+    version: ClassVar[int] = 1
 
     @classmethod
     def read(cls, connection: sqlite3.Connection, generation: int) -> Words | None:
-        """Return the index of words, or None if there is none that is in step with this generation of the documents."""
-        try:
-            version, of, up_to = map(int, (read_property(connection, "words") or "").split())
-        except ValueError:
-            return None
-        is_in_step = version == _VERSION and of == generation
-        return cls(generation, up_to) if is_in_step and has_fts5() else None
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every document is in it."""
-        return self.up_to == _COMPLETE
-
-    def write(self, connection: sqlite3.Connection, generation: int) -> None:
-        """Record that the index of words is in step with this generation of the documents."""
-        write_property(connection, "words", f"{_VERSION} {generation} {self.up_to}")
+        """Return the index of words, or None if there is none that is in step, or SQLite has no FTS5."""
+        return super(Words, cls).read(connection, generation) if has_fts5() else None
 
     def add(self, connection: sqlite3.Connection, documents: Iterable[tuple[int, str]]) -> None:
         """Add documents, row ids and contents; those that are still to come by `fill` are left to it."""
-        rows = ((rid, searchable(content)) for rid, content in documents if self._covers(rid))
+        rows = ((rid, searchable(content)) for rid, content in documents if self.covers(rid))
         connection.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", rows)
 
     def delete(self, connection: sqlite3.Connection, row_ids: Sequence[int]) -> None:
         """Delete documents that are in the table of documents still."""
-        covered = [rid for rid in row_ids if self._covers(rid)]
+        covered = [rid for rid in row_ids if self.covers(rid)]
         rows = select_in(connection, "rid, content FROM documents", "rid", covered)
         texts = [(rid, searchable(content)) for rid, content in rows]
         connection.executemany("INSERT INTO words (words, rowid, text) VALUES ('delete', ?, ?)", texts)
-
-    def _covers(self, row_id: int) -> bool:
-        return self.is_complete or row_id <= self.up_to
 
 
 def create_words(connection: sqlite3.Connection) -> None:
@@ -119,12 +90,12 @@ def fill_words(connection: sqlite3.Connection) -> bool:
         connection.execute(CREATE_WORDS)
         words = Words(0, 0)
     query = "SELECT rid, content FROM documents WHERE rid > ? ORDER BY rid LIMIT ?"
-    rows = connection.execute(query, (words.up_to, _FILLED_TOGETHER)).fetchall()
-    is_last = len(rows) < _FILLED_TOGETHER
+    rows = connection.execute(query, (words.up_to, FILLED_TOGETHER)).fetchall()
+    is_last = len(rows) < FILLED_TOGETHER
     Words(0).add(connection, rows)
     if is_last:
         compact_words(connection)
-    replace(words, up_to=_COMPLETE if is_last else rows[-1][0]).write(connection, generation)
+    replace(words, up_to=COMPLETE if is_last else rows[-1][0]).write(connection, generation)
     return not is_last
 
 

@@ -1,0 +1,58 @@
+"""Tables that are in step with the documents, written in their transactions.
+
+A property says up to which generation of the documents such a table is in step, and how far it has come:
+
+- A release that does not know the table writes documents and moves the generation on. Whoever comes next sees it.
+- An index made before gets the table by `optimize`, some documents a transaction, so that others write meanwhile.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from late_interaction.stores.local.tables import read_property, write_property
+
+COMPLETE = -1
+FILLED_TOGETHER = 2000
+"""How many documents of an earlier release are brought into a table in one transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class InStep:
+    """A table as a transaction sees it.
+
+    Attributes:
+        name: of the table and its property.
+        version: counts the ways in which documents became rows; a table of another one is made anew.
+        generation: of the documents with which it is in step.
+        up_to: the last row id that it covers; -1 if it covers all, and those that will be written.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    generation: int
+    up_to: int = COMPLETE
+
+    @classmethod
+    def read(cls, connection: sqlite3.Connection, generation: int) -> Self | None:
+        """Return the table, or None if there is none that is in step with this generation of the documents."""
+        try:
+            version, of, up_to = map(int, (read_property(connection, cls.name) or "").split())
+        except ValueError:
+            return None
+        return cls(generation, up_to) if (version, of) == (cls.version, generation) else None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every document is in it."""
+        return self.up_to == COMPLETE
+
+    def write(self, connection: sqlite3.Connection, generation: int) -> None:
+        """Record that the table is in step with this generation of the documents."""
+        write_property(connection, self.name, f"{self.version} {generation} {self.up_to}")
+
+    def covers(self, row_id: int) -> bool:
+        """Return whether a document is in the table, and not left to the filling."""
+        return self.is_complete or row_id <= self.up_to
