@@ -145,7 +145,7 @@ async def search(
             break
     else:
         raise StoreError(f"The index in {store.location} was replaced again and again during a search.")
-    least = None if pooled is None else float(pooled.closest.min())
+    closest = () if pooled is None else tuple(pooled.closest.tolist())
     stats = SearchStats(
         n_query_tokens=len(matrix),
         n_query_vectors=0 if query.query is None else len(query.query.vectors),
@@ -160,7 +160,7 @@ async def search(
         documents_s=ranking.seconds["documents"],
         mode=plan.mode,
         lexical_s=ranking.seconds.get("lexical", 0.0),
-        least_similarity=None if least == -math.inf else least,
+        closest_similarities=closest if math.isfinite(min(closest, default=-math.inf)) else (),
     )
     return SearchResults(results[plan.offset :], stats)
 

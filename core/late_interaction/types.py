@@ -211,6 +211,10 @@ class SearchResult(_Found):
             ) from None
 
 
+FAR = 0.4
+"""Below this cosine similarity a query vector is far from all of a document, by default."""
+
+
 @dataclass(frozen=True, slots=True)
 class SearchStats:
     """What a search did.
@@ -229,9 +233,8 @@ class SearchStats:
             matrices).
         mode: what was searched by.
         lexical_s: seconds for the words.
-        least_similarity: each query vector has a highest cosine similarity, -1 to 1, to a vector of the documents
-            scored exactly; this is the lowest of them. Where it is much lower than for other queries, a part of the
-            query, such as a name, has no close vector among the candidates. None where no document was scored.
+        closest_similarities: of each query vector, in the order of the query, its highest cosine similarity, -1 to 1,
+            to a vector of the documents scored exactly. Empty where no document was scored.
     """
 
     n_query_tokens: int = 0
@@ -247,7 +250,26 @@ class SearchStats:
     documents_s: float = 0.0
     mode: str = "late"
     lexical_s: float = 0.0
-    least_similarity: float | None = None
+    closest_similarities: tuple[float, ...] = ()
+
+    @property
+    def least_similarity(self) -> float | None:
+        """The lowest of `closest_similarities`; None where no document was scored."""
+        return min(self.closest_similarities, default=None)
+
+    def far_query_vectors(self, below: float = FAR) -> tuple[int, ...]:
+        """Return which query vectors, counted from 0 after pooling, have no close vector in any document scored.
+
+        A part of the query, such as a name, may then be in none of the candidates. It is a weak sign, and how close is
+        close depends on the model (docs/quality.md).
+
+        >>> SearchStats(closest_similarities=(0.9, 0.3)).far_query_vectors()
+        (1,)
+
+        Args:
+            below: the cosine similarity from which on a vector is close, -1 to 1.
+        """
+        return tuple(i for i, similarity in enumerate(self.closest_similarities) if similarity < below)
 
     @property
     def total_s(self) -> float:

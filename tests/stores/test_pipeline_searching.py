@@ -63,8 +63,18 @@ async def test_stats_say_how_close_the_candidates_come(pipeline):
         found = await pipeline.search(query, len(everything), **options)
         matrices = await pipeline.get_matrices([r.doc_id for r in found])
         best = np.max([(matrix @ m.T).max(axis=1) for m in matrices.values()], axis=0)
-        assert found.stats.least_similarity == pytest.approx(best.min(), abs=0.02)
-    assert (await pipeline.search(query, ids=["nowhere"])).stats.least_similarity is None
+        assert found.stats.closest_similarities == pytest.approx(best, abs=0.02)
+        assert found.stats.least_similarity == min(found.stats.closest_similarities)
+        far = found.stats.far_query_vectors(best[1])
+        assert set(far) == set(np.flatnonzero(np.array(found.stats.closest_similarities) < best[1]))
+        assert found.stats.far_query_vectors(-1) == ()
+        assert found.stats.far_query_vectors(1.01) == tuple(range(found.stats.n_query_vectors))
+    nothing = (await pipeline.search(query, ids=["nowhere"])).stats
+    assert (nothing.closest_similarities, nothing.least_similarity, nothing.far_query_vectors()) == (
+        (),
+        None,
+        (),
+    )
 
 
 async def test_stats_say_how_the_search_went(pipeline):
