@@ -107,7 +107,7 @@ def test_search_prints_a_table_with_places(
     assert "flow of heat" in result.stdout
     assert "notes.md:1" in result.stdout
     assert "# The cat  The cat and the dog." in result.stdout
-    assert "5 documents scored exactly" in result.stdout
+    assert "5 documents scored exactly" in " ".join(result.stdout.split())  # A slow machine wraps the line.
     nothing = run("search", "flow", "--db", db, "--model", model, "--filter", '{"year": 1}')
     assert nothing.exit_code == 0
     assert "No document was found." in nothing.stdout
