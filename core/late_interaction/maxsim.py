@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from late_interaction.types import FloatMatrix, QueryVectors, RaggedTokens
 
-_TILE_VALUES = 4096 * 128
+_TILE_VALUES = 2048 * 128
 """Values widened and multiplied at a time: what they become stays in the CPU's cache (benchmarks/kernels.py)."""
 
 
