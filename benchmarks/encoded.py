@@ -41,13 +41,13 @@ def demo_model(**options: object) -> ColBERTModel:
 
 
 def encoded(
-    judged: JudgedCollection, model: ColBERTModel, cache: Path, backend: str = "torch"
+    judged: JudgedCollection, model: ColBERTModel, cache: Path
 ) -> tuple[RaggedTokens, dict[str, FloatMatrix]]:
     """Return the documents' matrices in their order, and the queries' by id; from the cache if they are in it."""
     fingerprint = json.dumps(dict(model.fingerprint), sort_keys=True)
     digest = hashlib.sha256(fingerprint.encode()).hexdigest()[:12]
     cache.mkdir(parents=True, exist_ok=True)
-    file = cache / f"{judged.name}-{backend}-{digest}.npz"
+    file = cache / f"{judged.name}-torch-{digest}.npz"
     if not file.exists():
         texts, documents = list(judged.documents.values()), []
         for first in tqdm(range(0, len(texts), 256), desc=f"Encoding {judged.name}", unit="batch"):

@@ -3,18 +3,24 @@
     python benchmarks/encoding.py padding
     python benchmarks/encoding.py speed [--documents 96] [--rounds 5]
     python benchmarks/encoding.py overlap [--documents 512]     # writes docs/figures/overlap.svg
-    python benchmarks/encoding.py backends --cache FOLDER       # needs sentence-transformers[openvino]
+    python benchmarks/encoding.py compare --cache FOLDER [--peers] [--quick]
 
 `padding` counts the padding tokens. `speed` runs its contenders in turn, in one process, and compares medians:
 MultiVectorEncoder.encode_document with its own batches of 32 texts, ours at several budgets of tokens, and pooling.
-`overlap` shows when the pipeline encodes and when it pools and writes. `backends` encodes the collection with
-each backend.
+`overlap` shows when the pipeline encodes and when it pools and writes. `compare` has sentence-transformers, and ours by
+default and in each dtype and backend, encode the same documents in turn, each in a process of its own; --peers adds
+PyLate and OpenVINO, in environments of their own that uv makes. All read the first 256 tokens of a document, but "ours,
+windows", which reads all of it. The vectors of the whole collection are kept in FOLDER, empty it to have them anew;
+--quick makes none.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -25,15 +31,22 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.encoded import collection, demo_model, encoded
-from late_interaction import ColBERTModel, LateInteractionPipeline
+from benchmarks.encoded import collection, demo_model
+from benchmarks.encoding_contender import OURS
+from late_interaction import ColBERTModel, LateInteractionPipeline, RaggedTokens
+from late_interaction.demo import model_folder
 from late_interaction.encoders.batching import token_batches
 from late_interaction.encoders.colbert import BATCH_TOKENS_CPU
 from late_interaction.evaluation import evaluate, exact_run
 from late_interaction.pooling import pool_document
 from late_interaction.types import FloatMatrix
 
-DTYPES = ("float16", "bfloat16")
+HERE = Path(__file__).resolve().parent
+PEERS = {
+    "PyLate": ["pylate==1.6.0"],
+    "ours, openvino": [f"late-interaction[demo] @ {HERE.parent.as_uri()}", "sentence-transformers[openvino]"],
+}
+"""What is in the environments of those that ours cannot have."""
 ROWS = 32
 BUDGETS = (1024, 2048, 4096, 8192, 16384)
 FIGURE = Path(__file__).resolve().parents[1] / "docs" / "figures" / "overlap.svg"
@@ -177,50 +190,119 @@ def overlap(model: ColBERTModel, n: int) -> None:
     out.print(f"{FIGURE}: {FIGURE.stat().st_size / 1024:.0f} KB")
 
 
-def backends(names: Sequence[str], cache: Path, n: int, rounds: int) -> None:
-    """Print the speed of each backend or dtype, and nDCG@10 of the whole collection encoded with it."""
-    judged, texts = collection("cranfield"), sample(n)
-    models = {name: demo_model(dtype=name) if name in DTYPES else demo_model(backend=name) for name in names}
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for model in models.values():
-        model.encode_documents(texts[:8])
-    for turn in range(rounds):
-        for name in list(names)[turn % len(names) :] + list(names)[: turn % len(names)]:
-            started = time.perf_counter()
-            models[name].encode_documents(texts)
-            seconds[name].append(time.perf_counter() - started)
-    shown = table(
-        f"Backends, {n} documents, medians of {rounds}", "", "documents/s", "nDCG@10", "recall@100", "Δ"
-    )
-    reference = None
-    for name, model in models.items():
-        documents, queries = encoded(judged, model, cache, name)
-        reference = documents if reference is None else reference
-        metrics = evaluate(exact_run(queries, list(judged.documents), documents), judged.qrels)
-        shown.add_row(
-            name,
-            f"{n / np.median(seconds[name]):.1f}",
-            f"{metrics['ndcg@10']:.4f}",
-            f"{metrics['recall@100']:.4f}",
-            f"{np.abs(documents.tokens - reference.tokens).max():.1e}",
+class Contender:
+    """A library that encodes in a process of its own: see encoding_contender.py."""
+
+    def __init__(self, name: str, needs: Sequence[str] | None, job: Path) -> None:
+        start = [sys.executable]
+        if needs is not None:
+            packages = [part for one in needs for part in ("--with", one)]
+            start = ["uv", "run", "-q", "--isolated", "--no-project", "--python", "3.11", *packages, "python"]
+        command = [*start, str(HERE / "encoding_contender.py"), name, str(model_folder()), str(job)]
+        self.name, self.dtype, self.seconds = name, "", list[float]()
+        self._messages = (job.parent / f"{name}.txt").open("w+")
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._messages, text=True
         )
-    shown.caption = "Δ: largest difference of a number of a document vector from the first backend's"
+
+    def answer(self) -> dict[str, Any]:
+        """Return the next line that it writes.
+
+        Raises:
+            RuntimeError: it ended; the message is the last that it said.
+        """
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._messages.seek(0)
+            raise RuntimeError((self._messages.read().strip().splitlines() or ["it ended"])[-1])
+        return dict(json.loads(line))
+
+    def ask(self, task: str) -> dict[str, Any]:
+        """Give it a task, and return its answer."""
+        assert self._process.stdin is not None
+        print(task, file=self._process.stdin, flush=True)
+        return self.answer()
+
+    def close(self) -> None:
+        """End it."""
+        self._process.communicate()
+
+
+def compare(cache: Path, n: int, rounds: int, peers: bool, quick: bool) -> None:
+    """Print the documents per CPU second of each library, dtype and backend, and nDCG@10 of all that it encodes."""
+    judged = collection("cranfield")
+    texts = list(judged.documents.values())
+    chosen = np.random.default_rng(0).choice(len(texts), min(n, len(texts)), replace=False)
+    cache.mkdir(parents=True, exist_ok=True)
+    job = cache.resolve() / "job.json"
+    work = {"documents": texts, "queries": list(judged.queries.values()), "sample": chosen.tolist()}
+    job.write_text(json.dumps(work))
+    left_out = {} if peers else dict.fromkeys(PEERS, "needs --peers")
+    running = []
+    for name in ("sentence-transformers", *OURS, "PyLate"):
+        if name in left_out:
+            continue
+        contender = Contender(name, PEERS.get(name), job)
+        try:
+            contender.dtype = contender.answer()["dtype"]
+        except RuntimeError as error:
+            left_out[name] = str(error)
+        else:
+            running.append(contender)
+    for turn in range(rounds):
+        for contender in running[turn % len(running) :] + running[: turn % len(running)]:
+            contender.seconds.append(contender.ask("speed")["seconds"])
+    shown = table(
+        f"{len(chosen)} documents, medians of {rounds} rounds",
+        "",
+        "computes in",
+        "documents per CPU second",
+        "against the first",
+        "nDCG@10",
+        "least cosine",
+    )
+    exact: RaggedTokens | None = None
+    for contender in running:
+        file = cache.resolve() / f"{contender.name}.npz"
+        against = np.median(np.array(running[0].seconds) / np.array(contender.seconds))
+        speed = [f"{len(chosen) / np.median(contender.seconds):.1f}", f"{against:.2f}"]
+        if not (file.exists() or quick):
+            contender.ask(str(file))
+        if not file.exists():
+            shown.add_row(contender.name, contender.dtype, *speed, "–", "–")
+            continue
+        with np.load(file) as arrays:
+            documents, queries = (
+                RaggedTokens(arrays[f"{role}_tokens"], arrays[f"{role}_offsets"])
+                for role in ("document", "query")
+            )
+        exact = exact or documents  # sentence-transformers' own
+        alike = np.array_equal(documents.offsets, exact.offsets)
+        cosine = f"{(documents.tokens * exact.tokens).sum(axis=1).min():.5f}" if alike else "–"
+        run = exact_run(
+            {query_id: queries.matrix(i) for i, query_id in enumerate(judged.queries)},
+            list(judged.documents),
+            documents,
+        )
+        ndcg = f"{evaluate(run, judged.qrels)['ndcg@10']:.4f}"
+        shown.add_row(contender.name, contender.dtype, *speed, ndcg, cosine)
+    for contender in running:
+        contender.close()
     out.print(shown)
+    for name, reason in left_out.items():
+        out.print(f"{name} is left out: {reason}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["padding", "speed", "overlap", "backends"])
+    parser.add_argument("what", choices=["padding", "speed", "overlap", "compare"])
     parser.add_argument("--documents", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument(
-        "--backends",
-        nargs="+",
-        default=["torch", "bfloat16", "openvino"],
-        help="backends, and dtypes of torch",
-    )
+    parser.add_argument("--peers", action="store_true", help="PyLate and OpenVINO too; they are downloaded")
+    parser.add_argument("--quick", action="store_true", help="nDCG@10 only of what is in the cache")
     parser.add_argument("--cache", type=Path, help="where encoded collections are kept")
     arguments = parser.parse_args()
     if arguments.what == "padding":
@@ -230,9 +312,9 @@ def main() -> None:
     elif arguments.what == "overlap":
         overlap(demo_model(), arguments.documents)
     elif arguments.cache is None:
-        parser.error("backends needs --cache")
+        parser.error("compare needs --cache")
     else:
-        backends(arguments.backends, arguments.cache, arguments.documents, arguments.rounds)
+        compare(arguments.cache, arguments.documents, arguments.rounds, arguments.peers, arguments.quick)
 
 
 if __name__ == "__main__":
