@@ -39,9 +39,9 @@ def _the_same_numbers_on_every_processor() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _log_level_of_its_own() -> Iterator[None]:
-    """Undo what the command line sets for its process."""
+    """Undo what the command line sets for its process, in a test or in a fixture of a wider scope before it."""
     logger = logging.getLogger("late_interaction")
-    level = logger.level
+    logger.setLevel(logging.NOTSET)
     yield
-    logger.setLevel(level)
+    logger.setLevel(logging.NOTSET)
     logging.captureWarnings(False)

@@ -303,7 +303,9 @@ async def test_few_images_are_in_memory_at_a_time(
         def render(self) -> Any:
             nonlocal rendered
             rendered += 1
-            assert rendered <= sum(model.batches) + 7
+            assert (
+                rendered <= sum(model.batches) + 9
+            )  # Two of them on their way to a thread that a busy machine lets wait.
             return picture("red")
 
     async with pipeline_at(tmp_path, model) as pipeline:

@@ -15,7 +15,7 @@ from late_interaction.errors import RowFailure
 from late_interaction.explain import DocumentToken, Pair, QueryToken, Span, Word
 from late_interaction.images.loading import ImageSource, NamedImage
 from late_interaction.images.storing import IMAGE_KEY, THUMBNAIL_KEY
-from late_interaction.options import IdsOf, Mode, OnError, RowOptions, SearchOptions
+from late_interaction.options import NUM_WORKERS, IdsOf, Mode, OnError, RowOptions, SearchOptions
 from late_interaction.pipeline import Query
 from late_interaction.rows import RESERVED
 from late_interaction.types import SearchStats
@@ -24,6 +24,7 @@ MAX_K = 1_000
 MAX_EXPLAINED = 100
 MAX_QUERY = 20_000
 MAX_ROWS = 1_000
+MAX_WORKERS = 32
 _PICTURE = re.compile(r"data:image/(png|jpeg|webp|gif|avif);base64,[A-Za-z0-9+/=]+")
 _DATA_URI = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE | re.ASCII)
 
@@ -161,6 +162,8 @@ class AddRequest(Asked):
     ("raise"), or the answer has it among its failures ("skip")."""
     ids: IdsOf = "random"
     """What id a document without one gets: a random one, or one made of its content and metadata."""
+    num_workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = NUM_WORKERS
+    """How many images are read at a time."""
 
     def options(self) -> RowOptions:
         """Return the options that were given."""
