@@ -293,7 +293,7 @@ def test_a_wrong_setting_is_refused(tmp_path: Path, model: ColourModel, setting:
 async def test_few_images_are_in_memory_at_a_time(
     tmp_path: Path, model: ColourModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many rows a batch has: two are encoded, four wait and are read, and one more is read while none waits."""
+    """However many rows a batch has: two are encoded, four wait or are read, and a few are between the two."""
     monkeypatch.setattr(indexing, "_PIXELS_AT_ONCE", 4 * 40 * 30)
     rendered = 0
 
