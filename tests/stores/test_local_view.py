@@ -140,9 +140,9 @@ async def test_a_write_costs_no_more_in_a_large_collection_than_in_a_small_one(t
         await store.close()
         return costs
 
-    small, large = await cost(300), await cost(4000)
+    small, large = await cost(300), await cost(3000)
     assert max(large) < 1.2 * max(small)
-    assert max(large) < 4000  # less than one step for each document
+    assert max(large) < 3000  # less than one step for each document
 
 
 async def test_only_what_cannot_be_known_otherwise_is_read_again(tmp_path, reads, monkeypatch):

@@ -15,7 +15,7 @@ from late_interaction import LocalStore
 from late_interaction.errors import StoreError
 from late_interaction.filters import matches, parse_filter
 from late_interaction.metadata import loads
-from late_interaction.stores.local import terms
+from late_interaction.stores.local import in_step, terms
 from late_interaction.stores.local.tables import read_state
 from late_interaction.stores.local.terms import Terms, find_matching, terms_of
 from tests.stores.local import SMALL, SPEC, encoded, query
@@ -160,8 +160,8 @@ async def test_an_index_of_an_earlier_release_gets_it_by_optimize(
         connection.execute("DELETE FROM properties WHERE name = 'terms'")
     assert found_by_terms(store, {"i": 3}) is None
     await store.upsert([made(300)])
-    monkeypatch.setattr(terms, "FILLED_TOGETHER", 50)
-    assert await store._fill(Terms, terms.fill_terms)
+    monkeypatch.setattr(in_step, "FILLED_TOGETHER", 50)
+    assert await store._fill()
     await store.delete(["d2", "d110"])  # one that is in it, one that is not
     await store.upsert([made(301)])
     await store.update_metadata("d4", {"half": 9})

@@ -21,7 +21,7 @@ from late_interaction import (
 from late_interaction.explain import matched_parts
 from late_interaction.filters import parse_filter
 from late_interaction.stores.base import Store
-from late_interaction.stores.local import words
+from late_interaction.stores.local import in_step, words
 from late_interaction.stores.local.limits import Limits
 from tests.support.models import HashModel
 
@@ -359,9 +359,9 @@ async def test_writes_between_the_parts_of_filling(
     tmp_path: Path, pipeline: LateInteractionPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     as_before(tmp_path)
-    monkeypatch.setattr(words, "FILLED_TOGETHER", 2)
+    monkeypatch.setattr(in_step, "FILLED_TOGETHER", 2)
     store: Any = pipeline.store
-    assert await store._fill(words.Words, words.fill_words)
+    assert await store._fill()
     with pytest.raises(StoreError, match=r"call optimize\(\) once"):
         await found(pipeline, "apple")
     await pipeline.delete_documents(["pie", "code"])  # one that is in it, one that is not

@@ -18,7 +18,8 @@ class ReadAhead(Generic[T]):
     Args:
         read: reads the image of a row, in a thread, and returns how many pixels it keeps in memory; 0 for none.
         num_workers: how many are read at a time.
-        room: most pixels of images that are read and not taken yet; one image more where the caller has all of them.
+        room: most pixels of images that are read and not taken yet; while they are less than half of it, one image of
+            any size more. So a caller that takes what it has once it is half of the room never waits for itself.
 
     Example:
         >>> async def main():
@@ -48,7 +49,6 @@ class ReadAhead(Generic[T]):
         beginning = asyncio.ensure_future(self._begin(rows, begun))
         try:
             while (one := await begun.get()) is not None:
-                self._freed.set()
                 row, reading = one
                 yield row, await reading
             await beginning
@@ -75,7 +75,7 @@ class ReadAhead(Generic[T]):
         try:
             async with self._turn:
                 for row in rows:
-                    while not self._may_begin(caller_has_all=begun.empty()):
+                    while not self._may_begin():
                         self._freed.clear()
                         await self._freed.wait()
                     expected = self._expected
@@ -88,9 +88,9 @@ class ReadAhead(Generic[T]):
         finally:
             begun.put_nowait(None)
 
-    def _may_begin(self, *, caller_has_all: bool) -> bool:
-        """Tell whether a thread is free, and there is room; or the caller could wait forever for what needs none."""
-        if self._n_reading == 0 and caller_has_all:
+    def _may_begin(self) -> bool:
+        """Tell whether there is room, and a thread is free."""
+        if self._n_reading == 0 and 2 * self._held < self._room:
             return True
         return self._n_reading < self._num_workers and self._held + self._expected <= self._room
 

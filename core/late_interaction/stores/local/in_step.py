@@ -9,8 +9,9 @@ A property says up to which generation of the documents such a table is in step,
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
-from typing import ClassVar, Self
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 from late_interaction.stores.local.tables import read_property, write_property
 
@@ -44,6 +45,12 @@ class InStep:
             return None
         return cls(generation, up_to) if (version, of) == (cls.version, generation) else None
 
+    @classmethod
+    def is_ready(cls, connection: sqlite3.Connection, generation: int) -> bool:
+        """Return whether the table is in step with this generation of the documents, and covers all of them."""
+        table = cls.read(connection, generation)
+        return table is not None and table.is_complete
+
     @property
     def is_complete(self) -> bool:
         """Whether every document is in it."""
@@ -56,3 +63,20 @@ class InStep:
     def covers(self, row_id: int) -> bool:
         """Return whether a document is in the table, and not left to the filling."""
         return self.is_complete or row_id <= self.up_to
+
+    def fill(
+        self, connection: sqlite3.Connection, column: str, add: Callable[[list[tuple[int, Any]]], None]
+    ) -> bool:
+        """Bring the next documents of an earlier release into the table, and record it; return whether there are more.
+
+        Args:
+            connection: in a write transaction. The documents' generation does not move.
+            column: of the documents, that the table needs. It becomes part of the SQL as it is.
+            add: writes row ids and that column into the table.
+        """
+        query = f"SELECT rid, {column} FROM documents WHERE rid > ? ORDER BY rid LIMIT ?"
+        rows = connection.execute(query, (self.up_to, FILLED_TOGETHER)).fetchall()
+        add(rows)
+        is_last = len(rows) < FILLED_TOGETHER
+        replace(self, up_to=COMPLETE if is_last else rows[-1][0]).write(connection, self.generation)
+        return not is_last

@@ -245,9 +245,9 @@ class LocalStore(Remade, Store):
         spec = self._spec
         if spec is None:
             return
-        index_id = read_state(connection).index_id
-        if index_id == self._index_id:
+        if read_property(connection, "index_id") == self._index_id:
             return
+        index_id = read_state(connection).index_id
         have = self._stored_spec(connection)
         if have is None or (differences := have.differences(spec)):
             raise IndexMismatchError(self.location, {} if have is None else differences)
@@ -586,20 +586,23 @@ class LocalStore(Remade, Store):
         """
         self._opened()
         await asyncio.to_thread(self._builder.run, show_progress)
-        for table, fill in ((Words, fill_words), (Terms, fill_terms)):
-            while await self._fill(table, fill):
-                pass
+        while await self._fill():
+            pass
         return {"freed_bytes": await self._shrink()}
 
     @in_writer_thread
-    def _fill(self, table: type[InStep], fill: Callable[[sqlite3.Connection], bool]) -> bool:
-        """Bring documents of an earlier release into a table that is in step; return whether there are more."""
+    def _fill(self) -> bool:
+        """Bring documents of an earlier release into the indexes of words and of metadata; return whether to go on."""
+        tables: list[tuple[type[InStep], Callable[[sqlite3.Connection], object]]] = [(Terms, fill_terms)]
+        if has_fts5():
+            tables.insert(0, (Words, fill_words))
         with self._file.reading() as connection:
-            found = table.read(connection, read_state(connection).generation)
-            if (table is Words and not has_fts5()) or (found is not None and found.is_complete):
-                return False
-        with self._file.writing() as connection:
-            return fill(connection)
+            generation = read_state(connection).generation
+            due = [fill for table, fill in tables if not table.is_ready(connection, generation)]
+        if due:
+            with self._file.writing() as connection:
+                due[0](connection)
+        return bool(due)
 
     @in_writer_thread
     def _shrink(self) -> int:

@@ -173,7 +173,7 @@ def record_change(connection: sqlite3.Connection, change: Change) -> int:
     connection.execute(_CHANGES)
     connection.execute("UPDATE properties SET value = value + 1 WHERE name = 'generation'")
     write_property(connection, "stamp", stamp)
-    generation = read_state(connection).generation
+    generation = int(read_property(connection, "generation") or 0)
     n_rows = len(change.deleted) + len(change.updated)
     known = not change.everything and n_rows <= _ROWS_KEPT
     blobs = (_to_blob(change.deleted), _to_blob(change.updated)) if known else (None, None)

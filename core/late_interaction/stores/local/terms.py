@@ -20,7 +20,7 @@ import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -32,7 +32,7 @@ from late_interaction.filters import CONTENT
 from late_interaction.metadata import DATETIME, MARK, dumps, instant
 from late_interaction.stores.local.allowed import positions_of
 from late_interaction.stores.local.filters import matching, texts_equal_to
-from late_interaction.stores.local.in_step import COMPLETE, FILLED_TOGETHER, InStep
+from late_interaction.stores.local.in_step import InStep
 from late_interaction.stores.local.tables import read_state, select_in, to_metadata
 
 Term: TypeAlias = tuple[str, str]
@@ -101,8 +101,8 @@ def clear_terms(connection: sqlite3.Connection) -> None:
     connection.execute("DELETE FROM terms")
 
 
-def fill_terms(connection: sqlite3.Connection) -> bool:
-    """Bring some more documents of an earlier release into the index of metadata; return whether there are more.
+def fill_terms(connection: sqlite3.Connection) -> None:
+    """Bring some more documents of an earlier release into the index of metadata.
 
     To be called in a write transaction, again and again. The documents' generation does not move.
     """
@@ -113,12 +113,11 @@ def fill_terms(connection: sqlite3.Connection) -> bool:
             connection.execute(f"DROP TABLE IF EXISTS {table}")
         create_terms(connection)
         terms = Terms(generation, 0)
-    query = "SELECT rid, metadata FROM documents WHERE rid > ? ORDER BY rid LIMIT ?"
-    rows = connection.execute(query, (terms.up_to, FILLED_TOGETHER)).fetchall()
-    Terms(generation).change(connection, ((row_id, None, text) for row_id, text in rows))
-    is_last = len(rows) < FILLED_TOGETHER
-    replace(terms, up_to=COMPLETE if is_last else rows[-1][0]).write(connection, generation)
-    return not is_last
+
+    def add(rows: list[tuple[int, str]]) -> None:
+        Terms(generation).change(connection, ((row_id, None, text) for row_id, text in rows))
+
+    terms.fill(connection, "metadata", add)
 
 
 def terms_bytes(connection: sqlite3.Connection) -> int:
@@ -254,8 +253,7 @@ def find_matching(
         filter: the filter.
         row_ids: (n,) of the documents, ascending; it does not matter which others there are.
     """
-    terms = Terms.read(connection, generation)
-    if terms is None or not terms.is_complete or not all(map(_is_answered, leaves(filter))):
+    if not Terms.is_ready(connection, generation) or not all(map(_is_answered, leaves(filter))):
         return None
     finder = _Finder(connection, row_ids)
     field, value = _OVERFULL

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -20,11 +21,8 @@ from late_interaction.lexical import is_prefix, searchable
 from late_interaction.stems import CREATE_WORDS, check_fts5, has_fts5
 from late_interaction.stores.base import WordMatches
 from late_interaction.stores.local.allowed import positions_of
-from late_interaction.stores.local.in_step import COMPLETE, FILLED_TOGETHER, InStep
-from late_interaction.stores.local.tables import (
-    read_state,
-    select_in,
-)
+from late_interaction.stores.local.in_step import InStep
+from late_interaction.stores.local.tables import read_state, select_in
 from late_interaction.stores.local.view import View, Views
 
 _RARE = 20
@@ -78,8 +76,8 @@ def _has_table(connection: sqlite3.Connection) -> bool:
     return bool(connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'words_data'").fetchone())
 
 
-def fill_words(connection: sqlite3.Connection) -> bool:
-    """Bring some more documents of an earlier release into the index of words; return whether there are more.
+def fill_words(connection: sqlite3.Connection) -> None:
+    """Bring some more documents of an earlier release into the index of words.
 
     To be called in a write transaction, again and again. The documents' generation does not move.
     """
@@ -88,15 +86,9 @@ def fill_words(connection: sqlite3.Connection) -> bool:
     if words is None:
         connection.execute("DROP TABLE IF EXISTS words")
         connection.execute(CREATE_WORDS)
-        words = Words(0, 0)
-    query = "SELECT rid, content FROM documents WHERE rid > ? ORDER BY rid LIMIT ?"
-    rows = connection.execute(query, (words.up_to, FILLED_TOGETHER)).fetchall()
-    is_last = len(rows) < FILLED_TOGETHER
-    Words(0).add(connection, rows)
-    if is_last:
+        words = Words(generation, 0)
+    if not words.fill(connection, "content", partial(Words(generation).add, connection)):
         compact_words(connection)
-    replace(words, up_to=COMPLETE if is_last else rows[-1][0]).write(connection, generation)
-    return not is_last
 
 
 def check_words(connection: sqlite3.Connection, location: str) -> None:
@@ -106,8 +98,7 @@ def check_words(connection: sqlite3.Connection, location: str) -> None:
         StoreError: SQLite has no FTS5, or the index of words does not cover all documents.
     """
     check_fts5(location)
-    words = Words.read(connection, read_state(connection).generation)
-    if words is None or not words.is_complete:
+    if not Words.is_ready(connection, read_state(connection).generation):
         raise StoreError(
             f"The index in {location} has no index of words that covers all documents, because an earlier release "
             "wrote to it: call optimize() once (`late-interaction optimize`)."
@@ -154,8 +145,7 @@ def find_rare(
 
     Documents outside of the index are left out: a search scores each of them.
     """
-    words = Words.read(connection, view.state.generation)
-    if words is None or not words.is_complete:
+    if not Words.is_ready(connection, view.state.generation):
         return []
     statement = "SELECT rowid FROM words WHERE words MATCH ? LIMIT ?"
     lists = (connection.execute(statement, (f'"{term}"', _RARE + 1)).fetchall() for term in terms)
