@@ -379,7 +379,7 @@ def test_what_is_no_fault_loads(tmp_path: Path) -> None:
             "classifier.weight": torch.ones(12, 32),
         }
     )(folder)
-    ColBERTModel(folder, device="cpu")
+    assert ColBERTModel(folder, device="cpu").family == "plain"
     plain = PLAIN(tmp_path / "plain")
     entries = json.loads((plain / "modules.json").read_text())
     entries.append(
@@ -389,7 +389,7 @@ def test_what_is_no_fault_loads(tmp_path: Path) -> None:
     (plain / "data_config.json").write_text("[1]")
     (plain / "checkpoint-5").mkdir()
     (plain / "checkpoint-5" / "model.safetensors").touch()
-    ColBERTModel(plain, device="cpu")
+    assert ColBERTModel(plain, device="cpu").family == "plain"
 
 
 def test_lengths_beyond_the_positions_are_read_up_to_them(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def require_safetensors(folder: Path, family: TextFamily) -> None:
         ModelError: some of the checkpoint's weights are not in safetensors files.
     """
     entries = module_entries(folder)
-    backbone = folder / entries[0]["path"] if entries else folder
+    backbone = backbone_of(folder)
     # These are read from model.safetensors or else from a pickle; a Stanford head lies with its backbone.
     # A plain encoder's heads are not read at all, nor those of bge-m3 for sentences.
     whole = [backbone] if family == "stanford" else []
