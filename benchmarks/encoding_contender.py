@@ -44,7 +44,10 @@ def _sentence_transformers(folder: str) -> Encode:
 
     from late_interaction.encoders.colbert_loading import load_text_encoder
 
-    encoder = load_text_encoder(Path(folder), "plain", "cpu", "float32", False, "torch")
+    # Padded, as it does by itself; `load_text_encoder` leaves padding out else.
+    encoder = load_text_encoder(
+        Path(folder), "plain", "cpu", "float32", False, "torch", attn_implementation="sdpa"
+    )
     ways = {"document": encoder.encode_document, "query": encoder.encode_query}
     return lambda texts, role: ways[role](
         list(texts), batch_size=32, show_progress_bar=False, convert_to_numpy=True

@@ -271,6 +271,15 @@ def plain_checkpoint(
     return path
 
 
+def transformer_checkpoint(
+    path: Path, kind: type[PreTrainedModel], config: type[PreTrainedConfig], seed: int = 0, **options: object
+) -> Path:
+    """A bare transformer of any architecture, with BERT's kind of tokenizer."""
+    tokenizer = _bert_tokenizer(POSITIONS, lowercase=True)
+    sizes = {**_sizes(positions=POSITIONS), "vocab_size": len(tokenizer), "pad_token_id": 0}
+    return _save(path, kind, config(**{**sizes, **options}), tokenizer, seed)
+
+
 def pickle_weights(folder: Path) -> None:
     """Turn a folder's model.safetensors into the pickle that older checkpoints have."""
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")

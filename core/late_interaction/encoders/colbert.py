@@ -117,7 +117,8 @@ class ColBERTModel(Remade, LateInteractionModel):
         language: whose adapters an X-MOD model uses, such as "fr_XX". None is the checkpoint's default language.
         attn_implementation: what computes attention, as transformers names it: "sdpa", "eager", "flex_attention",
             "flash_attention_2" or "flash_attention_3" (which need their packages, a GPU, and a dtype of 16 bits). None
-            is transformers' own choice. Vectors differ by rounding; with the torch backend only.
+            is transformers' own choice; where that is "sdpa" on a CPU, each text of a batch is taken by itself, without
+            padding. Vectors differ by rounding; with the torch backend only.
 
     Attributes:
         family: the checkpoint's format: "multi-vector", "pylate", "stanford", "bge-m3" or "plain".

@@ -26,7 +26,8 @@ from late_interaction.encoders.checkpoint import (
 )
 from late_interaction.encoders.onnx_export import require_onnx, use_onnx
 from late_interaction.encoders.soundness import require_vocabulary
-from late_interaction.encoders.torch_runtime import computing_dtype, device_or_best
+from late_interaction.encoders.torch_runtime import computing_dtype, device_or_best, is_cpu
+from late_interaction.encoders.unpadded import leave_out_padding
 from late_interaction.errors import ModelError
 
 if TYPE_CHECKING:
@@ -114,6 +115,8 @@ def load_text_encoder(
     if backend == "onnx":
         content = f"{content_hash(folder)} {language} {trust_remote_code and code_hash(folder)}"
         use_onnx(encoder[0], content, position_limit(encoder[0]))
+    elif backend == "torch" and attn_implementation is None and is_cpu(device):
+        leave_out_padding(encoder)
     return encoder
 
 

@@ -59,6 +59,7 @@ def with_memory(tokenizer: PreTrainedTokenizerBase) -> Any:
             truncation: bool | str = False,
             max_length: int | None = None,
             return_tensors: str | None = None,
+            return_attention_mask: bool | None = None,
             **options: Any,
         ) -> BatchEncoding:
             plain = super().__call__
@@ -71,6 +72,7 @@ def with_memory(tokenizer: PreTrainedTokenizerBase) -> Any:
                     truncation=truncation,
                     max_length=max_length,
                     return_tensors=return_tensors,
+                    return_attention_mask=return_attention_mask,
                     **options,
                 )
             longest = self.model_max_length if max_length is None else max_length
@@ -83,7 +85,13 @@ def with_memory(tokenizer: PreTrainedTokenizerBase) -> Any:
                 )
             joined = {name: [row[name] for row in rows] for name in rows[0]}
             width = max_length if padding == "max_length" else None
-            return self.pad(joined, padding=padding, max_length=width, return_tensors=return_tensors)
+            return self.pad(
+                joined,
+                padding=padding,
+                max_length=width,
+                return_tensors=return_tensors,
+                return_attention_mask=return_attention_mask,
+            )
 
     remembering = copy.deepcopy(tokenizer)
     remembering.__class__ = RememberingTokenizer

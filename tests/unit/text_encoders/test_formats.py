@@ -99,12 +99,13 @@ def test_batches_hold_every_text_once_and_keep_to_the_budget(
 def test_a_forward_pass_keeps_to_the_budget(
     models: dict[str, ColBERTModel], monkeypatch: pytest.MonkeyPatch, family: str
 ) -> None:
-    model, shapes = models[family], []
+    model, passes = models[family], []
     preprocess = model._encoder.preprocess
 
     def noting(*args: Any, **kwargs: Any) -> Any:
         features = preprocess(*args, **kwargs)
-        shapes.append(tuple(features["input_ids"].shape))
+        ids, bounds = features["input_ids"], features.get("cu_seq_lens_q")
+        passes.append((len(ids) if bounds is None else len(bounds) - 1, ids.numel()))
         return features
 
     monkeypatch.setattr(model._encoder, "preprocess", noting)
@@ -112,13 +113,13 @@ def test_a_forward_pass_keeps_to_the_budget(
     texts = ["cat " * n for n in (1, 2, 14, 3, 8, 8, 8)]
     model.encode_documents(texts)
     model.encode_queries(texts)
-    assert sum(rows for rows, _ in shapes) == 2 * len(texts)
-    assert all(rows == 1 or rows * width <= 40 for rows, width in shapes)
-    assert max(rows for rows, _ in shapes) > 1
-    shapes.clear()
+    assert sum(n_texts for n_texts, _ in passes) == 2 * len(texts)
+    assert all(n_texts == 1 or n_tokens <= 40 for n_texts, n_tokens in passes)
+    assert max(n_texts for n_texts, _ in passes) > 1
+    passes.clear()
     monkeypatch.setattr(model, "batch_size", 1)
     model.encode_documents(texts)
-    assert [rows for rows, _ in shapes] == [1] * len(texts)
+    assert [n_texts for n_texts, _ in passes] == [1] * len(texts)
 
 
 @pytest.mark.parametrize("family", BUILDERS)
