@@ -1,14 +1,21 @@
 """Words and vectors together: nDCG@10 and recall@100 on judged collections, beside either alone and rank fusion.
 
     uv run python benchmarks/hybrid.py ../shared/data/cranfield ../shared/data/cisi
-    uv run python benchmarks/hybrid.py --rare 800 --cache ~/rare
-    uv run python benchmarks/hybrid.py --latency 5000 20000 --tokens ../shared/data/tokens_5k.npz
+    uv run python benchmarks/hybrid.py ../shared/data/cranfield ../shared/data/cisi --astra documents
+    uv run python benchmarks/hybrid.py --rare 800 --cache ~/encoded
+    uv run python benchmarks/hybrid.py --latency 5000 20000 --tokens ../shared/data/tokens_5k.npz --keep ~/folders
 
 MaxSim is exact, over vectors of the demo's model pooled by 2; words are those of a folder's FTS5 table; both are fused
 as a search does it. With `--scores FOLDER` the scores of MaxSim are kept there, so that the second run encodes nothing.
-`--rare` asks for codes that one text has (rare_words.py), by each mode, in a folder. `--latency` measures the modes
-side by side in a folder of so many documents: real token matrices, beyond their number again with noise, and texts of
-80 words drawn by Zipf's law; queries are real ones, with the 8 rarest words of one text.
+
+`--astra` searches a folder and the local Data API (tools/data_api, by astrapy) at their defaults instead, in an index
+with words that finds candidates by "documents" or "tokens" (which takes many minutes). `--rare` asks for codes that
+one text has (rare_words.py), by each mode, in a folder.
+
+`--latency` measures the modes side by side in a folder of so many documents, pooled by 2: real token matrices, beyond
+their number those that growth.py makes of them, and texts of 80 words of 50,000, drawn by Zipf's law. Questions are
+real queries, with words of one text: its 8 rarest, and 8 by chance that are not among the 20 most frequent. With
+`--keep FOLDER` the folders stay there, so that the second run only searches.
 """
 
 from __future__ import annotations
@@ -21,12 +28,22 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
+from typing import get_args
 
 import numpy as np
+from encoded import demo_model, encoded
+from growth import made
 from local import fill, load
 from rare_words import rare_words
 
-from late_interaction import RaggedTokens, load_model
+from late_interaction import (
+    AstraStore,
+    LateInteractionPipeline,
+    LocalStore,
+    PrecomputedEmbeddings,
+    RaggedTokens,
+    load_model,
+)
 from late_interaction.encoders.base import pooled
 from late_interaction.evaluation import JudgedCollection, Run, bm25_run, evaluate, load_beir
 from late_interaction.fusion import LISTED, fused
@@ -35,9 +52,13 @@ from late_interaction.maxsim import maxsim
 from late_interaction.pooling import pool_query
 from late_interaction.stems import CREATE_WORDS
 from late_interaction.stores.local.words import bm25
+from late_interaction.types import CandidatesBy
+from tools.data_api import run_in_thread
 
 WEIGHTS = (0.1, 0.2, 0.3, 0.5)
 RRF_K = 60
+WORDS, FREQUENT = 50_000, 20
+"""Words that made texts have, and how many of them no question has."""
 
 
 def late_scores(collection: JudgedCollection, path: Path | None) -> Run:
@@ -138,49 +159,115 @@ async def rare(n: int, cache: Path, folder: Path) -> None:
             print(f"  {form:24} {'   '.join(shares)}")
 
 
-async def latency(n: int, tokens: Path, folder: Path, n_queries: int = 60) -> None:
+async def by_store(
+    collection: JudgedCollection, schemes: list[CandidatesBy], cache: Path, folder: Path
+) -> None:
+    """Print nDCG@10 by mode at the defaults, of a folder and of Astra, and the share of the folder's top 10 in it."""
+    encoder = demo_model()
+    documents, queries = encoded(collection, encoder, cache)
+    matrices = [pooled(encoder, documents.matrix(i), 2) for i in range(len(documents))]
+    rows = [{"doc_id": doc_id, "content": text} for doc_id, text in collection.documents.items()]
+    model = PrecomputedEmbeddings(documents.tokens.shape[1], "demo")
+    print(
+        f"{collection.name}: {len(rows):,} documents, {len(queries):,} queries, nDCG@10 / share of the folder's top 10"
+    )
+    of_folder: dict[str, Run] = {}
+    with run_in_thread() as server:
+        stores: dict[str, LocalStore | AstraStore] = {"folder": LocalStore(folder)}
+        for by in schemes:
+            database, name = server.async_database(), f"{collection.name}_{by}"
+            stores[f"Astra, {by}"] = AstraStore(database, name, candidates=by, lexical=True)
+        for where, store in stores.items():
+            cells = []
+            async with LateInteractionPipeline(store, model, doc_pool_factor=1) as pipeline:
+                await pipeline.index_embeddings(rows, matrices)
+                for mode in MODES:
+                    run: Run = {}
+                    for query_id, text in collection.queries.items():
+                        found = await pipeline.search_with_embeddings(
+                            queries[query_id], 10, text=text, mode=mode
+                        )
+                        run[query_id] = {result.doc_id: result.score for result in found}
+                    first = of_folder.setdefault(mode, run)
+                    same = [
+                        len(run[each].keys() & top.keys()) / len(top) for each, top in first.items() if top
+                    ]
+                    ndcg = evaluate(run, collection.qrels)["ndcg@10"]
+                    cells.append(f"{mode} {ndcg:.4f} / {np.mean(same):.3f}")
+            print(f"  {where:18} {'   '.join(cells)}", flush=True)
+
+
+def drawn_words(n: int) -> np.ndarray:
+    """Return the words of `n` texts as ranks by frequency, 0 … 49,999, (n, 80)."""
+    shares = 1 / np.arange(1, WORDS + 1)
+    return np.random.default_rng(0).choice(WORDS, size=(n, 80), p=shares / shares.sum())
+
+
+async def latency(n: int, tokens: Path, folder: Path, built: bool, n_queries: int = 60) -> None:
     """Print CPU milliseconds of a search by mode, medians of interleaved queries."""
-    real, queries = load(tokens, None)
-    rng = np.random.default_rng(0)
-    matrices = [real.matrix(i % len(real)) for i in range(n)]
-    for i in range(len(real), n):
-        noisy = matrices[i] + rng.normal(scale=0.3 / np.sqrt(real.tokens.shape[1]), size=matrices[i].shape)
-        matrices[i] = (noisy / np.linalg.norm(noisy, axis=1, keepdims=True)).astype(np.float32)
-    words = np.minimum(rng.zipf(1.3, size=(n, 80)), 50_000)
-    texts = [" ".join(f"w{word}" for word in row) for row in words]
-    pipeline, _, _ = await fill(folder, RaggedTokens.from_matrices(matrices), f"latency {n}", texts)
-    spent: dict[str, list[float]] = {mode: [] for mode in MODES}
+    real, queries = load(tokens, None, 2)
+    words = drawn_words(n)
+    if built:
+        model = PrecomputedEmbeddings(real.tokens.shape[1], f"latency {n}")
+        pipeline = LateInteractionPipeline(folder, model, doc_pool_factor=1)
+    else:
+        documents = RaggedTokens.from_matrices([each for some in made(real, n) for each in some])
+        texts = [" ".join(f"w{word}" for word in row) for row in words]
+        pipeline, _, _ = await fill(folder, documents, f"latency {n}", texts)
+    rng = np.random.default_rng(1)
+    spent: dict[tuple[str, str], list[float]] = {}
+    having: dict[str, list[float]] = {}
     async with pipeline:
         for i in range(n_queries):
-            rare_first = sorted(set(words[rng.integers(n)].tolist()))[-8:]
-            asked = " ".join(f"w{word}" for word in rare_first)
-            for mode in MODES:
-                started = time.process_time()
-                await pipeline.search_with_embeddings(queries[i % len(queries)], 10, text=asked, mode=mode)
-                spent[mode].append(time.process_time() - started)
-    late = spent["late"]
-    for mode in MODES:
-        ratio = median(a / b for a, b in zip(spent[mode], late, strict=True))
-        print(f"  {n:>7,} documents, {mode:8} {1000 * median(spent[mode]):7.1f} CPU ms, {ratio:.2f} × late")
+            row = np.unique(words[rng.integers(n)])
+            for kind, asked in (("rare", row[-8:]), ("mixed", rng.permutation(row[row >= FREQUENT])[:8])):
+                having.setdefault(kind, []).append(float(np.isin(words[:5000], asked).any(axis=1).mean()))
+                text = " ".join(f"w{word}" for word in asked)
+                for mode in MODES:
+                    started = time.process_time()
+                    await pipeline.search_with_embeddings(queries[i % len(queries)], 10, text=text, mode=mode)
+                    spent.setdefault((kind, mode), []).append(time.process_time() - started)
+    for (kind, mode), seconds in spent.items():
+        ratio = median(a / b for a, b in zip(seconds, spent[kind, "late"], strict=True))
+        print(
+            f"  {n:>7,} documents, {kind:5} words (in {100 * np.mean(having[kind]):.1f} % of texts), {mode:8} "
+            f"{1000 * median(seconds):7.1f} CPU ms, {ratio:.2f} × late"
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("collections", nargs="*", type=Path)
     parser.add_argument("--rare", type=int, nargs="*", default=[])
-    parser.add_argument("--cache", type=Path, default=Path("~/rare").expanduser())
+    parser.add_argument(
+        "--astra",
+        nargs="+",
+        choices=get_args(CandidatesBy),
+        default=[],
+        help="search the collections by the local Data API",
+    )
+    parser.add_argument(
+        "--cache", type=Path, default=Path("~/encoded").expanduser(), help="what is encoded is kept here"
+    )
     parser.add_argument("--latency", type=int, nargs="*", default=[])
     parser.add_argument("--tokens", type=Path)
+    parser.add_argument("--keep", type=Path, help="where the folders of --latency are kept")
     parser.add_argument("--scores", type=Path)
     arguments = parser.parse_args()
     for folder in arguments.collections:
+        if arguments.astra:
+            with tempfile.TemporaryDirectory() as temporary:
+                asyncio.run(by_store(load_beir(folder), arguments.astra, arguments.cache, Path(temporary)))
+            continue
         kept = None if arguments.scores is None else arguments.scores / f"{folder.name}.pkl"
         measure(load_beir(folder), kept)
     with tempfile.TemporaryDirectory() as temporary:
         for n in arguments.rare:
             asyncio.run(rare(n, arguments.cache, Path(temporary, f"rare {n}")))
         for n in arguments.latency:
-            asyncio.run(latency(n, arguments.tokens, Path(temporary, f"latency {n}")))
+            folder = (arguments.keep or Path(temporary)) / f"latency {n}"
+            built = (folder / "late_interaction" / "centroids.npz").exists()
+            asyncio.run(latency(n, arguments.tokens, folder, built))
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ itself, side by side, and what comes back is put together:
 2. Documents are ranked by the words' weights and their places in the lists; the best are read with their words, and
    scored by BM25 as FTS5 does it in a folder: k1 1.2, b .75.
 
-Statistics are those of the documents that the service's part of a filter leaves. With up to 1,000 documents per word
-the scores are exact (`WordMatches.certain`); where there are more, the best by one word alone may be missed, unless
+Statistics are those of the documents that the service's part of a filter leaves. The scores are exact while fewer than
+1,000 documents have words (`WordMatches.certain`), and near to it beyond, where the documents are counted by a sample.
+Where more than 1,000 have a word of the query, the best by one word alone may be missed, unless
 `n` or a filter that is decided here wants more documents than the lists have: then every document with a word is read.
 """
 
