@@ -27,6 +27,7 @@ _HEADER = np.dtype(
         "itemsize": 16,
     }
 )
+HEADER_BYTES = _HEADER.itemsize
 _SCALE = np.dtype("<f4")
 _MAGIC = b"LIM"
 _VERSION = 1
@@ -77,7 +78,7 @@ def unpack(blob: bytes) -> FloatMatrix:
 
 def has_vectors(blob: bytes) -> bool:
     """Return whether a packed matrix has rows; that of a blank text has none."""
-    return len(blob) != _HEADER.itemsize
+    return len(blob) != HEADER_BYTES
 
 
 def unpack_many(blobs: Sequence[bytes], dim: int | None = None) -> RaggedTokens:
@@ -92,10 +93,27 @@ def unpack_many(blobs: Sequence[bytes], dim: int | None = None) -> RaggedTokens:
     """
     if not blobs:
         return RaggedTokens.from_matrices([], dim)
-    headers = np.frombuffer(b"".join([blob[: _HEADER.itemsize] for blob in blobs]), np.uint8)
-    if len(headers) != len(blobs) * _HEADER.itemsize:
+    return unpack_parts(
+        b"".join([blob[:HEADER_BYTES] for blob in blobs]),
+        np.fromiter(map(len, blobs), np.int64, len(blobs)),
+        b"".join([memoryview(blob)[HEADER_BYTES:] for blob in blobs]),
+    )
+
+
+def unpack_parts(headers: bytes, sizes: NDArray[np.int64], rows: bytes) -> RaggedTokens:
+    """Return packed matrices that were cut into headers and rows, as `unpack_many` does.
+
+    Args:
+        headers: the first `HEADER_BYTES` of each, one after the other.
+        sizes: (n,) how many bytes each had, n ≥ 1.
+        rows: what followed the header of each, one after the other.
+
+    Raises:
+        StoreError: the bytes are not what `pack` writes, or differ in dtype or dim.
+    """
+    if len(headers) != len(sizes) * HEADER_BYTES:
         raise StoreError("a packed token matrix is damaged: it is shorter than its header.")
-    fields = headers.view(_HEADER)
+    fields = np.frombuffer(headers, _HEADER)
     first = fields[0]
     if first["magic"] != _MAGIC or int(first["dtype"]) not in _NAMES:
         raise StoreError("a packed token matrix is damaged: its header is not one of ours.")
@@ -109,22 +127,22 @@ def unpack_many(blobs: Sequence[bytes], dim: int | None = None) -> RaggedTokens:
     dtype = np.dtype(name).newbyteorder("<")
     n_tokens = fields["n_tokens"].astype(np.int64)
     row_bytes = width * dtype.itemsize + (_SCALE.itemsize if name == "int8" else 0)
-    sizes = np.fromiter(map(len, blobs), np.int64, len(blobs))
-    if not width or not n_tokens.all() or np.any(sizes != _HEADER.itemsize + n_tokens * row_bytes):
+    if not width or not n_tokens.all() or np.any(sizes != HEADER_BYTES + n_tokens * row_bytes):
         raise StoreError("a packed token matrix is damaged: its length is not the one that its header says.")
-    offsets = np.zeros(len(blobs) + 1, np.int64)
+    offsets = np.zeros(len(sizes) + 1, np.int64)
     np.cumsum(n_tokens, out=offsets[1:])
-    joined = b"".join([memoryview(blob)[_HEADER.itemsize :] for blob in blobs])
+    if len(rows) != int(offsets[-1]) * row_bytes:
+        raise StoreError("a packed token matrix is damaged: its length is not the one that its header says.")
     if name != "int8":
-        values = np.frombuffer(joined, dtype)
+        values = np.frombuffer(rows, dtype)
         if not _is_within_bounds(values):
             raise StoreError("a packed token matrix is damaged: a value is not one of a unit vector.")
         return RaggedTokens(values.reshape(-1, width), offsets)
-    rows = np.frombuffer(joined, np.int8).reshape(-1, row_bytes)
-    scales = np.ascontiguousarray(rows[:, : _SCALE.itemsize]).view(_SCALE)[:, 0]
+    codes = np.frombuffer(rows, np.int8).reshape(-1, row_bytes)
+    scales = np.ascontiguousarray(codes[:, : _SCALE.itemsize]).view(_SCALE)[:, 0]
     if not np.all((scales >= 0) & (scales <= _LARGEST / 127)):
         raise StoreError("a packed token matrix is damaged: a scale is not one of a unit vector.")
-    return RaggedTokens(rows[:, _SCALE.itemsize :], offsets, scales)
+    return RaggedTokens(codes[:, _SCALE.itemsize :], offsets, scales)
 
 
 def _is_within_bounds(values: NDArray[np.floating[Any]]) -> bool:

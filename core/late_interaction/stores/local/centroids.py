@@ -20,6 +20,8 @@ from late_interaction.types import FloatMatrix, QueryVectors, RaggedTokens
 
 _SAMPLE_STEP = 8
 _LEAST_SAMPLED = 16
+_ENTRIES = 100_000
+"""About how many entries of lists are put together at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +64,44 @@ class CentroidIndex:
         """
         similarities = query.vectors @ self.centroids.T
         thresholds = self._thresholds(similarities, n_ann_tokens)
-        sizes = np.diff(self.starts)
         scores = np.zeros(len(self.row_ids), np.float32)
         best = np.empty_like(scores)
-        for row, weight, threshold in zip(similarities, query.weights, thresholds, strict=True):
-            near = np.flatnonzero(row >= threshold)
-            lengths = sizes[near]
-            ends = np.cumsum(lengths)
-            entries = np.arange(ends[-1]) + np.repeat(self.starts[near] - ends + lengths, lengths)
-            best.fill(threshold)
-            np.maximum.at(best, self.postings[entries], np.repeat(row[near], lengths))
-            scores += weight * best
+        together = max(1, _ENTRIES // n_ann_tokens)
+        for first in range(0, len(similarities), together):
+            block = slice(first, first + together)
+            lists = self._probed(similarities[block], thresholds[block])
+            for (positions, values), weight, threshold in zip(
+                lists, query.weights[block], thresholds[block], strict=True
+            ):
+                best.fill(threshold)
+                best[positions] = values
+                scores += weight * best
         return scores
+
+    def _probed(
+        self, similarities: FloatMatrix, thresholds: NDArray[np.float32]
+    ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Return the entries of the lists that are probed for each query vector, the best list last.
+
+        So what NumPy writes last for a document is its best. `np.maximum.at` needs no order, and lets no other thread
+        run meanwhile. For the same reason there is no loop over the query vectors here: each call does much.
+        """
+        n_lists = similarities.shape[1]
+        near = np.flatnonzero(similarities >= thresholds[:, None])
+        values = similarities.ravel()[near]
+        vectors = near // n_lists
+        apart = float(np.ptp(values)) + 1.0
+        order = np.argsort(values + apart * vectors)  # faster than np.lexsort
+        near, values = (near - n_lists * vectors)[order], values[order]
+        starts = self.starts[near]
+        lengths = self.starts[near + 1] - starts
+        ends = np.cumsum(lengths)
+        entries = np.repeat(starts - ends + lengths, lengths)
+        entries += np.arange(ends[-1])
+        positions = self.postings.take(entries).astype(np.int64)
+        values = np.repeat(values, lengths)
+        last = ends[np.cumsum(np.bincount(vectors, minlength=len(thresholds))) - 1]
+        return list(zip(np.split(positions, last[:-1]), np.split(values, last[:-1]), strict=True))
 
     def _thresholds(self, similarities: FloatMatrix, n_ann_tokens: int) -> NDArray[np.float32]:
         """Return for each query vector the similarity from which on centroids are probed."""

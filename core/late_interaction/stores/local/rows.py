@@ -1,8 +1,7 @@
-"""Rows of the embedded store, from documents and back: what is written, and what is read by id."""
+"""Rows of the embedded store, from documents: what is written."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,6 @@ from late_interaction.errors import RowFailure
 from late_interaction.metadata import with_mark
 from late_interaction.packing import pack
 from late_interaction.stores.local.filters import to_json
-from late_interaction.stores.local.tables import select_in
 from late_interaction.types import EncodedDocument, IndexSpec
 from late_interaction.validation import check_encoded, check_unicode
 
@@ -50,27 +48,3 @@ def metadata_to_json(metadata: dict[str, Any]) -> str:
         return to_json(metadata)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"the metadata cannot be stored as JSON: {error}") from None
-
-
-def read_packed(
-    connection: sqlite3.Connection, doc_ids: Sequence[str], row_id_of: dict[str, int]
-) -> dict[str, bytes]:
-    """Return the packed matrices of existing documents, by id.
-
-    Args:
-        connection: sees the documents.
-        doc_ids: which.
-        row_id_of: the row ids that are known of this state. By row id is three times as fast.
-    """
-    row_ids = [row_id_of.get(doc_id) for doc_id in doc_ids]
-    known = [row_id for row_id in row_ids if row_id is not None]
-    by_row_id = dict(select_in(connection, "rid, packed FROM vectors", "rid", known))
-    found = {
-        doc_id: by_row_id[row_id]
-        for doc_id, row_id in zip(doc_ids, row_ids, strict=True)
-        if row_id in by_row_id
-    }
-    if others := [doc_id for doc_id in doc_ids if doc_id not in found]:
-        by_id = "doc_id, packed FROM documents JOIN vectors USING (rid)"
-        found.update(select_in(connection, by_id, "doc_id", others))
-    return found

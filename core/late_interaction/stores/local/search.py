@@ -9,11 +9,11 @@ import sqlite3
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.errors import StoreError
 from late_interaction.filters import Filter
 from late_interaction.maxsim import query_maxsim
-from late_interaction.packing import unpack_many
 from late_interaction.stores.base import Candidates
-from late_interaction.stores.local.tables import BATCH, select_in
+from late_interaction.stores.local.matrices import read_by_id, read_matrices
 from late_interaction.stores.local.view import Rows, View, Views
 from late_interaction.types import QueryVectors, RaggedTokens
 
@@ -60,6 +60,37 @@ def find_candidates(
     )
 
 
+def score_documents(
+    connection: sqlite3.Connection, view: View | None, query: QueryVectors, doc_ids: list[str], dim: int
+) -> tuple[list[str], NDArray[np.float32]]:
+    """Return those of the documents that exist and have vectors, in the order asked, and their exact MaxSim.
+
+    Args:
+        connection: sees the documents.
+        view: the view of what the connection sees, if there is one: by row id, documents are read faster.
+        query: the query.
+        doc_ids: which documents.
+        dim: the width of a token vector.
+    """
+    known = {} if view is None else view.row_id_of
+    scores = np.full(len(doc_ids), np.nan, np.float32)
+    row_ids = np.fromiter((known.get(doc_id, 0) for doc_id in doc_ids), np.int64, len(doc_ids))
+    if view is not None:
+        order = np.argsort(row_ids)
+        order = order[np.searchsorted(row_ids, 1, sorter=order) :]
+        ascending = row_ids[order]
+        n_tokens = view.indexed.n_tokens[np.searchsorted(view.indexed.row_ids, ascending)]
+        for found, tokens in read_matrices(connection, ascending, n_tokens, dim):
+            scores[order[np.searchsorted(ascending, found)]] = query_maxsim(query, tokens)
+    missing = np.flatnonzero(np.isnan(scores)).tolist()
+    if missing:
+        others, tokens = read_by_id(connection, [doc_ids[i] for i in missing], dim)
+        score_of = dict(zip(others, query_maxsim(query, tokens).tolist(), strict=True))
+        scores[missing] = [score_of.get(doc_ids[i], np.nan) for i in missing]
+    there = ~np.isnan(scores)
+    return list(itertools.compress(doc_ids, there.tolist())), scores[there]
+
+
 def _score(
     connection: sqlite3.Connection,
     query: QueryVectors,
@@ -72,13 +103,13 @@ def _score(
     doc_ids = [rows.doc_ids[i] for i in positions.tolist()]
     if tokens is not None and 2 * len(positions) > len(rows.row_ids):
         return doc_ids, query_maxsim(query, tokens, positions)
-    scores = np.empty(len(positions), np.float32)
-    row_ids = rows.row_ids[positions].tolist()
-    packed = (blob for (blob,) in select_in(connection, "packed FROM vectors", "rid", row_ids))
-    for first in range(0, len(positions), BATCH):
-        batch = unpack_many(list(itertools.islice(packed, BATCH)))
-        scores[first : first + BATCH] = query_maxsim(query, batch)
-    return doc_ids, scores
+    batches = read_matrices(
+        connection, rows.row_ids[positions], rows.n_tokens[positions], query.vectors.shape[1]
+    )
+    scores = [query_maxsim(query, batch) for _, batch in batches]
+    if sum(map(len, scores)) != len(doc_ids):
+        raise StoreError("The index is damaged: token matrices are missing. Put a backup in its place.")
+    return doc_ids, np.concatenate([np.empty(0, np.float32), *scores])
 
 
 def _best_n(

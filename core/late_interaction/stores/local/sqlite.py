@@ -56,7 +56,7 @@ class ChangedMeanwhileError(StoreError):
 class _Connected:
     """A connection, and the state of the file that it opened; `begun` is the state when its transaction began.
 
-    `closings` and `epoch` are those of the `SQLiteFile` when it was opened.
+    `closings` and `epoch` are those of the `SQLiteFile` when it was opened; `wait_ms` is how long it waits for others.
     """
 
     connection: sqlite3.Connection
@@ -66,6 +66,7 @@ class _Connected:
     closings: int
     epoch: int
     is_checked: bool = False
+    wait_ms: int = int(1000 * _BUSY_S)
 
 
 class SQLiteFile:
@@ -274,7 +275,10 @@ class SQLiteFile:
             try:
                 held = self._connected(state)
                 wait_ms = int(1000 * (_BUSY_S if wait_s is None else min(wait_s, _BUSY_S)))
-                for each in (f"PRAGMA busy_timeout = {wait_ms}", *before, statement):
+                if held.wait_ms != wait_ms:
+                    held.connection.execute(f"PRAGMA busy_timeout = {wait_ms}")
+                    held.wait_ms = wait_ms
+                for each in (*before, statement):
                     held.connection.execute(each)
                 if self._fits(held):
                     if self._last is not None and not held.begun.is_file_of(self._last):

@@ -34,9 +34,8 @@ from late_interaction.candidates import Scaling
 from late_interaction.errors import DocumentError, IndexMismatchError, StoreError
 from late_interaction.filters import Filter, check_parsed
 from late_interaction.lexical import MOST_WORDS, query_terms, query_words
-from late_interaction.maxsim import query_maxsim
 from late_interaction.metadata import MetadataChange, as_change
-from late_interaction.packing import has_vectors, unpack, unpack_many
+from late_interaction.packing import unpack
 from late_interaction.recipes import Remade
 from late_interaction.stems import has_fts5
 from late_interaction.stores.base import Candidates, Store, WordMatches, check_search
@@ -46,9 +45,10 @@ from late_interaction.stores.local.calls import in_thread, in_writer_thread
 from late_interaction.stores.local.filters import matching
 from late_interaction.stores.local.in_step import InStep
 from late_interaction.stores.local.limits import Limits
-from late_interaction.stores.local.rows import metadata_to_json, prepare, read_packed
+from late_interaction.stores.local.matrices import read_by_id
+from late_interaction.stores.local.rows import metadata_to_json, prepare
 from late_interaction.stores.local.scaling import folder_scaling
-from late_interaction.stores.local.search import find_candidates
+from late_interaction.stores.local.search import find_candidates, score_documents
 from late_interaction.stores.local.space import shrink
 from late_interaction.stores.local.sqlite import SQLiteFile
 from late_interaction.stores.local.tables import (
@@ -406,22 +406,20 @@ class LocalStore(Remade, Store):
     @in_thread
     def matrices(self, doc_ids: Sequence[str]) -> tuple[list[str], RaggedTokens]:
         """Return token matrices in the order asked, as they are packed: nothing is widened yet."""
-        return self._matrices(check_ids(doc_ids))
+        with self._file.reading() as connection:
+            return read_by_id(connection, check_ids(doc_ids), self._opened().dim)
 
     @in_thread
     def score(self, query: QueryVectors, doc_ids: Sequence[str]) -> tuple[list[str], NDArray[np.float32]]:
         """Run stage 2 where the matrices are read: changing threads takes as long as scoring ten documents."""
-        check_query(query, self._opened().dim)
-        there, documents = self._matrices(check_ids(doc_ids))
-        return there, query_maxsim(query, documents)
-
-    def _matrices(self, doc_ids: Sequence[str]) -> tuple[list[str], RaggedTokens]:
-        view = self._views.latest
+        dim = self._opened().dim
+        check_query(query, dim)
+        doc_ids = check_ids(doc_ids)
         with self._file.reading() as connection:
-            known = view.row_id_of if view is not None and view.state == read_state(connection) else {}
-            found = read_packed(connection, doc_ids, known)
-        there = [doc_id for doc_id in doc_ids if doc_id in found and has_vectors(found[doc_id])]
-        return there, unpack_many([found[doc_id] for doc_id in there], self._opened().dim)
+            view = self._views.latest
+            if view is not None and view.state != read_state(connection):
+                view = None
+            return score_documents(connection, view, query, doc_ids, dim)
 
     @in_thread
     def documents(self, doc_ids: Sequence[str]) -> list[Document]:

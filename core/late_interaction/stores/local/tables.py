@@ -60,6 +60,11 @@ CREATE TABLE IF NOT EXISTS changes (
     updated BLOB
 )
 """
+# One row, since other threads get a turn before each.
+_READ_STATE = "SELECT " + ", ".join(
+    f"(SELECT value FROM properties WHERE name = '{name}')"
+    for name in ("index_id", "generation", "stamp", "build")
+)
 _CHANGES_KEPT = 256
 _ROWS_KEPT = 4096
 _ROW_ID = np.dtype("<i8")
@@ -157,14 +162,16 @@ def read_state(connection: sqlite3.Connection) -> State:
     Raises:
         StoreError: the file is damaged.
     """
-    rows = connection.execute(
-        "SELECT name, value FROM properties WHERE name IN ('index_id', 'generation', 'stamp', 'build')"
+    index_id, generation, stamp, build = connection.execute(_READ_STATE).fetchone()
+    damage = (
+        f"its properties are damaged: {index_id=!r:.100}, {generation=!r:.100}. Put a backup in its place."
     )
-    values = {name: str(value) for name, value in rows}
+    if index_id is None:
+        raise StoreError(damage)
     try:
-        return State(values["index_id"], int(values["generation"]), values.get("stamp"), values.get("build"))
-    except (KeyError, ValueError) as error:
-        raise StoreError(f"its properties are damaged: {error!r}. Put a backup in its place.") from error
+        return State(str(index_id), int(generation), stamp and str(stamp), build and str(build))
+    except (TypeError, ValueError) as error:
+        raise StoreError(damage) from error
 
 
 def record_change(connection: sqlite3.Connection, change: Change) -> int:
