@@ -46,7 +46,7 @@ def _sentence_transformers(folder: str) -> Encode:
 
     # Padded, as it does by itself; `load_text_encoder` leaves padding out else.
     encoder = load_text_encoder(
-        Path(folder), "plain", "cpu", "float32", False, "torch", attn_implementation="sdpa"
+        Path(folder), "plain", device="cpu", dtype="float32", attn_implementation="sdpa"
     )
     ways = {"document": encoder.encode_document, "query": encoder.encode_query}
     return lambda texts, role: ways[role](

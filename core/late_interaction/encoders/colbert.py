@@ -211,12 +211,12 @@ class ColBERTModel(Remade, LateInteractionModel):
             encoder = load_text_encoder(
                 folder,
                 self.family,
-                device,
-                weights,
-                trust_remote_code,
-                backend,
-                language,
-                attn_implementation,
+                device=device,
+                dtype=weights,
+                trust_remote_code=trust_remote_code,
+                backend=backend,
+                language=language,
+                attn_implementation=attn_implementation,
             )
         except (ModelError, MissingExtraError):
             raise

@@ -50,10 +50,11 @@ _CODE = "its config names Python code that comes with it (auto_map)."
 def load_text_encoder(
     folder: Path,
     family: TextFamily,
+    *,
     device: str | None,
-    dtype: str | None,
-    trust_remote_code: bool,
-    backend: Backend,
+    dtype: str | None = None,
+    trust_remote_code: bool = False,
+    backend: Backend = "torch",
     language: str | None = None,
     attn_implementation: str | None = None,
 ) -> MultiVectorEncoder:
