@@ -209,9 +209,12 @@ def _serve(started: Future[_Running]) -> None:
     try:
         asyncio.run(until_stopped())
     except BaseException as error:
-        if started.done():
+        if not started.done():
+            started.set_exception(error)
+        # The last that `asyncio.run` does is to start a thread that waits for those of `asyncio.to_thread`. While the
+        # interpreter ends, they have ended already, and Python since 3.12 starts none.
+        elif not (isinstance(error, RuntimeError) and "at interpreter shutdown" in str(error)):
             raise
-        started.set_exception(error)
 
 
 class SharedPortal:
