@@ -127,11 +127,10 @@ def unpack_parts(headers: bytes, sizes: NDArray[np.int64], rows: bytes) -> Ragge
     dtype = np.dtype(name).newbyteorder("<")
     n_tokens = fields["n_tokens"].astype(np.int64)
     row_bytes = width * dtype.itemsize + (_SCALE.itemsize if name == "int8" else 0)
-    if not width or not n_tokens.all() or np.any(sizes != HEADER_BYTES + n_tokens * row_bytes):
-        raise StoreError("a packed token matrix is damaged: its length is not the one that its header says.")
     offsets = np.zeros(len(sizes) + 1, np.int64)
     np.cumsum(n_tokens, out=offsets[1:])
-    if len(rows) != int(offsets[-1]) * row_bytes:
+    fits = np.all(sizes == HEADER_BYTES + n_tokens * row_bytes) and len(rows) == int(offsets[-1]) * row_bytes
+    if not width or not n_tokens.all() or not fits:
         raise StoreError("a packed token matrix is damaged: its length is not the one that its header says.")
     if name != "int8":
         values = np.frombuffer(rows, dtype)

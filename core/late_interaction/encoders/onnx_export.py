@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from late_interaction.encoders.torch_runtime import is_cpu
+from late_interaction.encoders.torch_runtime import PROBES, ROUNDING, is_cpu
 from late_interaction.errors import MissingExtraError, ModelError
 from late_interaction.validation import first_line
 
@@ -24,9 +24,7 @@ logger = logging.getLogger(__name__)
 
 _PACKAGES = ("onnx", "onnxruntime")
 _OPSET = 17
-_TOLERANCE = 1e-4
 _LOCAL = ("sliding_window", "local_attention", "attention_window")
-_PROBES = ("a", "the tide comes in at noon", "12 pages, and a chart of the rain in each month of the year")
 _REMEDY = "load the model with backend='torch'"
 
 
@@ -82,7 +80,7 @@ def _export(transformer: Transformer, target: Path) -> None:
             f"{model.config.name_or_path} cannot be exported to ONNX: its attention is local ({local[0]} in "
             f"config.json), which the export would lose. For such a model, {_REMEDY}."
         )
-    probes = transformer.preprocess(list(_PROBES))
+    probes = transformer.preprocess(list(PROBES))
     names = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in probes]
     inputs = tuple(probes[name] for name in names)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +104,7 @@ def _export(transformer: Transformer, target: Path) -> None:
                     dynamo=False,
                 )
                 # Other texts than those that were traced, in another shape.
-                probes = transformer.preprocess([_PROBES[1], f"{_PROBES[2]}, {_PROBES[1]}"])
+                probes = transformer.preprocess([PROBES[1], f"{PROBES[2]}, {PROBES[1]}"])
                 expected = transformer.forward(dict(probes))["token_embeddings"]
                 ours = _backbone(transformer, made / "model.onnx", None)(
                     **{name: probes[name] for name in names}
@@ -119,7 +117,7 @@ def _export(transformer: Transformer, target: Path) -> None:
         kept = probes["attention_mask"].bool()
         expected, ours = (torch.nn.functional.normalize(rows[kept], dim=-1) for rows in (expected, ours))
         difference = float((expected - ours).abs().max())
-        if not difference <= _TOLERANCE:
+        if not difference <= ROUNDING:
             raise ModelError(
                 f"The ONNX export of {model.config.name_or_path} gives other vectors than torch, by up to "
                 f"{difference:.2g}, and is not used. For such a model, {_REMEDY}."

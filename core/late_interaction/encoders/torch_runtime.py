@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     import torch
 
 DTYPES = ("float32", "float16", "bfloat16")
+PROBES = ("a", "the tide comes in at noon", "12 pages, and a chart of the rain in each month of the year")
+"""Texts on which two ways of computing a model are compared."""
+ROUNDING = 1e-4
+"""Most that their unit vectors may differ by in float32."""
 ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 """What may compute attention, by transformers' names. Those that it fetches as code from the hub are left out."""
 _CPUINFO = Path("/proc/cpuinfo")

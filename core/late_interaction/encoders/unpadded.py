@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from late_interaction.encoders.torch_runtime import PROBES, ROUNDING, dtype_name
+
 if TYPE_CHECKING:
     import torch
     from sentence_transformers import MultiVectorEncoder
@@ -19,9 +21,7 @@ logger = logging.getLogger(__name__)
 
 _PADDED, _UNPADDED = "sdpa", "sdpa_unpadded"
 _BOUNDS = "cu_seq_lens_q"
-_PROBES = ("a", "the tide comes in at noon", "12 pages, and a chart of the rain in each month of the year")
-_TOLERANCE = {"float32": 1e-4}
-_ROUNDED = 0.03  # of 16 bits
+_ROUNDING_16 = 0.03  # as ROUNDING, in 16 bits
 
 
 def leave_out_padding(encoder: MultiVectorEncoder) -> None:
@@ -48,7 +48,7 @@ def leave_out_padding(encoder: MultiVectorEncoder) -> None:
     _unpad(transformer)
     with suppress(Exception):  # Some architectures fail on such a batch.
         difference = float((_vectors(transformer) - expected).abs().max())
-        if difference <= _TOLERANCE.get(str(model.dtype).removeprefix("torch."), _ROUNDED):
+        if difference <= (ROUNDING if dtype_name(model.dtype) == "float32" else _ROUNDING_16):
             return
     logger.debug("%s takes padded batches only.", type(model).__name__)
     transformer.unpad_inputs, transformer.model_forward_params = False, known
@@ -127,7 +127,7 @@ def _vectors(transformer: Transformer) -> torch.Tensor:
     from sentence_transformers.util.tensor import repad_flattened_features
 
     with torch.inference_mode():
-        features = transformer.forward(transformer.preprocess(list(_PROBES)))
+        features = transformer.forward(transformer.preprocess(list(PROBES)))
     if _BOUNDS in features:
         features = repad_flattened_features(features)
     rows = features["token_embeddings"][features["attention_mask"].bool()]

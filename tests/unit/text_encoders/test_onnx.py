@@ -49,7 +49,7 @@ def test_it_is_exported_once(folders: dict[str, Path], cache: Path, monkeypatch:
 def test_an_export_that_gives_other_vectors_is_not_used(
     folders: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnx_export, "_TOLERANCE", -1.0)
+    monkeypatch.setattr(onnx_export, "ROUNDING", -1.0)
     with pytest.raises(ModelError, match=r"gives other vectors than torch.*backend='torch'"):
         ColBERTModel(folders["stanford"], backend="onnx")
     assert not list(cache.iterdir())

@@ -163,15 +163,15 @@ def read_state(connection: sqlite3.Connection) -> State:
         StoreError: the file is damaged.
     """
     index_id, generation, stamp, build = connection.execute(_READ_STATE).fetchone()
-    damage = (
-        f"its properties are damaged: {index_id=!r:.100}, {generation=!r:.100}. Put a backup in its place."
-    )
-    if index_id is None:
-        raise StoreError(damage)
     try:
-        return State(str(index_id), int(generation), stamp and str(stamp), build and str(build))
-    except (TypeError, ValueError) as error:
-        raise StoreError(damage) from error
+        number = int(generation)
+    except (TypeError, ValueError):
+        number = None
+    if index_id is None or number is None:
+        raise StoreError(
+            f"its properties are damaged: {index_id=!r:.100}, {generation=!r:.100}. Put a backup in its place."
+        )
+    return State(str(index_id), number, stamp and str(stamp), build and str(build))
 
 
 def record_change(connection: sqlite3.Connection, change: Change) -> int:
