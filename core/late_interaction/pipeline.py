@@ -539,8 +539,10 @@ class LateInteractionPipeline(Remade):
         """Search by vectors, and by the text that they were made of or, of vectors made elsewhere, these words."""
         store, distance = await self._opened(), self.settings.query_pool_distance
         async with self._in_flight():
-            results = await search(
-                store, matrix, plan, query_pool_distance=distance, encode_s=encode_s, text=text or words
+            results = await store.together(
+                lambda: search(
+                    store, matrix, plan, query_pool_distance=distance, encode_s=encode_s, text=text or words
+                )
             )
         return results.found_by(FoundBy(self, matrix, text))
 

@@ -156,8 +156,10 @@ def pool_query_grouped(matrix: FloatMatrix, distance: float) -> tuple[QueryVecto
     from scipy.cluster.hierarchy import fcluster, linkage
 
     order = _canonical_order(matrix)
-    tree = linkage(_cosine_distances(matrix[order]), "average")
-    labels = fcluster(tree, distance, criterion="distance")
+    distances = _cosine_distances(matrix[order])
+    if distances.min() > distance:
+        return QueryVectors(matrix, np.ones(len(matrix), np.float32)), np.arange(len(matrix))
+    labels = fcluster(linkage(distances, "average"), distance, criterion="distance")
     means, sizes, groups = _cluster_means(matrix, order, labels)
     return QueryVectors(means, sizes), groups
 

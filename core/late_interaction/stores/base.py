@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ from late_interaction.types import (
     RaggedTokens,
 )
 from late_interaction.validation import check_positive, check_query
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,10 @@ class Store(ABC):
         They are added up over requests side by side, so that their shares mean something, and not their sum.
         """
         return {}
+
+    async def together(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Do reads that follow each other and wait for nothing else; an engine may do them all in one thread."""
+        return await work()
 
     @abstractmethod
     async def candidates(

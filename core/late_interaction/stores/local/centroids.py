@@ -22,6 +22,8 @@ _SAMPLE_STEP = 8
 _LEAST_SAMPLED = 16
 _ENTRIES = 100_000
 """About how many entries of lists are put together at a time."""
+_PLACES = 1_000_000
+"""About how many similarities of documents are held at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,44 +66,46 @@ class CentroidIndex:
         """
         similarities = query.vectors @ self.centroids.T
         thresholds = self._thresholds(similarities, n_ann_tokens)
-        scores = np.zeros(len(self.row_ids), np.float32)
-        best = np.empty_like(scores)
-        together = max(1, _ENTRIES // n_ann_tokens)
+        n_docs = len(self.row_ids)
+        together = max(1, min(_ENTRIES // n_ann_tokens, _PLACES // max(1, n_docs), len(similarities)))
+        best = np.zeros((1 + together, n_docs), np.float32)
         for first in range(0, len(similarities), together):
             block = slice(first, first + together)
-            lists = self._probed(similarities[block], thresholds[block])
-            for (positions, values), weight, threshold in zip(
-                lists, query.weights[block], thresholds[block], strict=True
-            ):
-                best.fill(threshold)
-                best[positions] = values
-                scores += weight * best
-        return scores
+            weights = query.weights[block, None]
+            terms = best[1 : 1 + len(weights)]
+            terms[:] = thresholds[block, None]
+            places, values = self._probed(similarities[block], thresholds[block])
+            terms.reshape(-1)[places] = values
+            terms *= weights
+            # The first row is the sum so far.
+            best[0] = best[: 1 + len(weights)].sum(axis=0)
+        return best[0]
 
     def _probed(
         self, similarities: FloatMatrix, thresholds: NDArray[np.float32]
-    ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return the entries of the lists that are probed for each query vector, the best list last.
 
         So what NumPy writes last for a document is its best. `np.maximum.at` needs no order, and lets no other thread
         run meanwhile. For the same reason there is no loop over the query vectors here: each call does much.
+
+        Returns:
+            (n,) places in an array of (n_query_vectors, n_docs), and (n,) what to write there.
         """
         n_lists = similarities.shape[1]
         near = np.flatnonzero(similarities >= thresholds[:, None])
         values = similarities.ravel()[near]
-        vectors = near // n_lists
-        apart = float(np.ptp(values)) + 1.0
-        order = np.argsort(values + apart * vectors)  # faster than np.lexsort
-        near, values = (near - n_lists * vectors)[order], values[order]
+        order = np.argsort(values)
+        near, values = near[order], values[order]
+        vectors, near = np.divmod(near, n_lists)
         starts = self.starts[near]
         lengths = self.starts[near + 1] - starts
         ends = np.cumsum(lengths)
         entries = np.repeat(starts - ends + lengths, lengths)
         entries += np.arange(ends[-1])
-        positions = self.postings.take(entries).astype(np.int64)
-        values = np.repeat(values, lengths)
-        last = ends[np.cumsum(np.bincount(vectors, minlength=len(thresholds))) - 1]
-        return list(zip(np.split(positions, last[:-1]), np.split(values, last[:-1]), strict=True))
+        places = np.repeat(len(self.row_ids) * vectors, lengths)
+        places += self.postings.take(entries)
+        return places, np.repeat(values, lengths)
 
     def _thresholds(self, similarities: FloatMatrix, n_ann_tokens: int) -> NDArray[np.float32]:
         """Return for each query vector the similarity from which on centroids are probed."""

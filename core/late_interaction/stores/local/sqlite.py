@@ -69,6 +69,12 @@ class _Connected:
     wait_ms: int = int(1000 * _BUSY_S)
 
 
+class _Reading(threading.local):
+    """The connection of a thread's read transaction."""
+
+    connection: sqlite3.Connection | None = None
+
+
 class SQLiteFile:
     """Transactions on one SQLite file in WAL mode.
 
@@ -96,6 +102,7 @@ class SQLiteFile:
     def _renew(self) -> None:
         self._pid = os.getpid()
         self._free: list[_Connected] = []
+        self._reading = _Reading()
         self._guard = threading.Lock()
         self._turns = Turns(self.path.with_name("write.lock"), self._place, self._lock_timeout)
         self._closings = 0
@@ -125,22 +132,27 @@ class SQLiteFile:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Give one consistent view of the file for as long as the block runs.
+        """Give one consistent view of the file for as long as the block runs. Within another, it is that one's.
 
         Raises:
             ChangedMeanwhileError: the file was overwritten during the block. What it read must not be used.
             StoreError: there is no file at the path, or it cannot be read.
         """
+        if (outer := self._reading.connection) is not None:
+            yield outer
+            return
         held = self._begin("BEGIN")
         try:
             try:
                 self._announce(held)
+                self._reading.connection = held.connection
                 yield held.connection
             except _SQLITE_ERRORS as error:
                 self._check_same(held)
                 raise self._unusable(error) from error
             self._check_same(held, or_gone=True)
         finally:
+            self._reading.connection = None
             self._end(held)
 
     @contextmanager

@@ -22,10 +22,10 @@ import re
 import sqlite3
 import threading
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,7 @@ from late_interaction.stems import has_fts5
 from late_interaction.stores.base import Candidates, Store, WordMatches, check_search
 from late_interaction.stores.local.background import Background
 from late_interaction.stores.local.build import IndexBuilder
-from late_interaction.stores.local.calls import in_thread, in_writer_thread
+from late_interaction.stores.local.calls import in_thread, in_writer_thread, together
 from late_interaction.stores.local.filters import matching
 from late_interaction.stores.local.in_step import InStep
 from late_interaction.stores.local.limits import Limits
@@ -94,6 +94,8 @@ from late_interaction.validation import (
     check_spec,
     shown,
 )
+
+T = TypeVar("T")
 
 
 class LocalStore(Remade, Store):
@@ -402,6 +404,10 @@ class LocalStore(Remade, Store):
         self._about = 0 if change.everything else self._about + change.written - len(change.deleted)
 
     # --- reading
+
+    async def together(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Do reads that follow each other in one thread and one transaction, unless a subclass may do more in them."""
+        return await (together(self, work) if type(self) is LocalStore else work())
 
     @in_thread
     def matrices(self, doc_ids: Sequence[str]) -> tuple[list[str], RaggedTokens]:
