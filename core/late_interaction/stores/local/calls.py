@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from late_interaction.stores.local.sqlite import ChangedMeanwhileError
+from late_interaction.stores.local.sqlite import ChangedMeanwhileError, SQLiteFile
 
 if TYPE_CHECKING:
     from late_interaction.stores.local.store import LocalStore
@@ -36,8 +36,9 @@ _here = _Here()
 class Together:
     """Reads of one store that follow each other, in whichever thread calls `run`; none begins once `cancelled`."""
 
-    def __init__(self, store: LocalStore) -> None:
+    def __init__(self, store: LocalStore, file: SQLiteFile) -> None:
         self.store = store
+        self.file = file
         self.cancelled = False
 
     def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -45,7 +46,7 @@ class Together:
         _here.reads = self
         coroutine = work()
         try:
-            with self.store._file.reading():
+            with self.file.reading():
                 try:
                     coroutine.send(None)
                 except StopIteration as end:
@@ -57,9 +58,9 @@ class Together:
             coroutine.close()
 
 
-async def together(store: LocalStore, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+async def together(store: LocalStore, file: SQLiteFile, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run a coroutine that awaits nothing but a store's reads, in one thread; again if the folder was replaced."""
-    reads = Together(store)
+    reads = Together(store, file)
     try:
         return await asyncio.to_thread(_again_if_changed, reads.run, work)
     finally:

@@ -68,7 +68,8 @@ class CentroidIndex:
         thresholds = self._thresholds(similarities, n_ann_tokens)
         n_docs = len(self.row_ids)
         together = max(1, min(_ENTRIES // n_ann_tokens, _PLACES // max(1, n_docs), len(similarities)))
-        best = np.zeros((1 + together, n_docs), np.float32)
+        scores = np.zeros(n_docs, np.float32)
+        best = np.empty((1 + together, n_docs), np.float32)
         for first in range(0, len(similarities), together):
             block = slice(first, first + together)
             weights = query.weights[block, None]
@@ -77,9 +78,9 @@ class CentroidIndex:
             places, values = self._probed(similarities[block], thresholds[block])
             terms.reshape(-1)[places] = values
             terms *= weights
-            # The first row is the sum so far.
-            best[0] = best[: 1 + len(weights)].sum(axis=0)
-        return best[0]
+            best[0] = scores
+            best[: 1 + len(weights)].sum(axis=0, out=scores)
+        return scores
 
     def _probed(
         self, similarities: FloatMatrix, thresholds: NDArray[np.float32]

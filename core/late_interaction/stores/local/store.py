@@ -407,7 +407,7 @@ class LocalStore(Remade, Store):
 
     async def together(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Do reads that follow each other in one thread and one transaction, unless a subclass may do more in them."""
-        return await (together(self, work) if type(self) is LocalStore else work())
+        return await (together(self, self._file, work) if type(self) is LocalStore else work())
 
     @in_thread
     def matrices(self, doc_ids: Sequence[str]) -> tuple[list[str], RaggedTokens]:
