@@ -108,15 +108,12 @@ def _cluster(tokens: FloatMatrix, n_clusters: int) -> tuple[FloatMatrix, NDArray
     if n_clusters >= len(tokens):
         return tokens, np.arange(len(tokens))
 
-    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.cluster.hierarchy import linkage
 
     order = _canonical_order(tokens)
     tree = linkage(np.sqrt(2 * _cosine_distances(tokens[order])), "ward")
-    # The n-th merge at height n: cutting by height then cuts by the number of merges. Cut by its own
-    # heights, where merges can tie, the tree may give fewer clusters than asked for.
-    tree[:, 2] = np.arange(1, len(tokens))
-    labels = fcluster(tree, len(tokens) - n_clusters, criterion="distance")
-    means, _, groups = _cluster_means(tokens, order, labels)
+    # By the number of merges: cut at a height, where merges can tie, it may give fewer clusters.
+    means, _, groups = _cluster_means(tokens, order, _merged(tree, len(tokens) - n_clusters))
     return means, groups
 
 
@@ -153,14 +150,8 @@ def pool_query_grouped(matrix: FloatMatrix, distance: float) -> tuple[QueryVecto
     if distance == 0 or len(matrix) == 1:
         return QueryVectors(matrix, np.ones(len(matrix), np.float32)), np.arange(len(matrix))
 
-    from scipy.cluster.hierarchy import fcluster, linkage
-
     order = _canonical_order(matrix)
-    distances = _cosine_distances(matrix[order])
-    if distances.min() > distance:
-        return QueryVectors(matrix, np.ones(len(matrix), np.float32)), np.arange(len(matrix))
-    labels = fcluster(linkage(distances, "average"), distance, criterion="distance")
-    means, sizes, groups = _cluster_means(matrix, order, labels)
+    means, sizes, groups = _cluster_means(matrix, order, _merged_up_to(distance, matrix[order]))
     return QueryVectors(means, sizes), groups
 
 
@@ -179,12 +170,9 @@ def pool_further(query: QueryVectors, distance: float) -> tuple[QueryVectors, ND
     if distance == 0 or n == 1:
         return query, np.arange(n)
 
-    from scipy.cluster.hierarchy import fcluster, linkage
-
     order = _canonical_order(query.vectors)
-    tree = linkage(_cosine_distances(query.vectors[order]), "average")
     labels = np.empty(n, np.intp)
-    labels[order] = fcluster(tree, distance, criterion="distance") - 1
+    labels[order] = _merged_up_to(distance, query.vectors[order])
     weights = np.bincount(labels, query.weights).astype(np.float32)
     means = np.zeros((len(weights), query.vectors.shape[1]), np.float32)
     np.add.at(means, labels, query.vectors * query.weights[:, None])
@@ -213,8 +201,30 @@ def _cosine_distances(matrix: FloatMatrix) -> NDArray[np.float64]:
     return np.maximum(distances, 0, out=distances)
 
 
+def _merged_up_to(distance: float, matrix: FloatMatrix) -> NDArray[np.intp]:
+    """Return the cluster of each row, from 0 on, by average linkage up to a cosine distance."""
+    from scipy.cluster.hierarchy import linkage
+
+    tree = linkage(_cosine_distances(matrix), "average")
+    return _merged(tree, int(np.searchsorted(tree[:, 2], distance, side="right")))
+
+
+def _merged(tree: NDArray[np.float64], n_merges: int) -> NDArray[np.intp]:
+    """Return the cluster of each leaf, from 0 on, after the first merges of scipy's tree.
+
+    scipy's `fcluster` gives the same, and looks first whether the tree is one, which takes as long as a query's
+    whole clustering.
+    """
+    n = len(tree) + 1
+    cluster = list(range(n + n_merges))
+    merges = tree[:n_merges, :2].astype(np.intp).tolist()
+    for merged, (one, other) in zip(range(n + n_merges - 1, n - 1, -1), reversed(merges), strict=True):
+        cluster[one] = cluster[other] = cluster[merged]
+    return np.unique(cluster[:n], return_inverse=True)[1]
+
+
 def _cluster_means(
-    matrix: FloatMatrix, order: NDArray[np.intp], labels: NDArray[np.int32]
+    matrix: FloatMatrix, order: NDArray[np.intp], labels: NDArray[np.intp]
 ) -> tuple[FloatMatrix, NDArray[np.float32], NDArray[np.int64]]:
     """Return the clusters' unit means and sizes, ordered by each cluster's first row, and each row's cluster.
 
