@@ -4,7 +4,9 @@ The index itself (SQLite's FTS5) cuts at spaces and punctuation, and takes Porte
 here, alike for documents and queries:
 
 - One form for each character: NFKC, which joins letters with their accents and narrows full-width letters; no case, no
-  points of Arabic and Hebrew, no invisible joiners.
+  points of Arabic and Hebrew, no invisible joiners. The index takes the accents of Latin letters away. What people
+  leave out besides when they type is taken away here: the accents of Greek, the dots of ё, the strokes of ł and ø, the
+  dotless ı, the hamza of Arabic's alif, as Lucene's folding and its Arabic normalization do.
 - Scripts that are written without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese), and Korean, whose words take
   endings, become overlapping pairs of characters, as in Lucene's CJK analyzer: 東京都 is the words 東京 and 京都. So a
   word of two characters is found, which an index of trigrams cannot do, and a text may mix scripts.
@@ -53,6 +55,13 @@ _DROPPED = re.compile(
     "[\u00ad\u200c\u200d\u2060\ufe00-\ufe0f\ufeff"  # soft hyphens, joiners, variants
     "\u0300-\u036f\u0591-\u05bd\u05bf-\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670]"  # marks and points
 )
+
+_LETTERS = "ёе łl øo đd ħh ŧt ıi æae œoe أا إا آا ٱا ةه ىي یي کك"
+_GREEK = filter(str.isalpha, map(chr, [*range(0x370, 0x400), *range(0x1F00, 0x2000)]))
+_SIMPLE = {ord(pair[0]): pair[1:] for pair in _LETTERS.split()} | {
+    ord(letter): unicodedata.normalize("NFD", letter)[0] for letter in _GREEK
+}
+"""A letter, and what it is to an index of words."""
 
 
 def searchable(text: str) -> str:
@@ -131,7 +140,8 @@ def is_prefix(word: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    return _DROPPED.sub("", unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()))
+    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return _DROPPED.sub("", plain).translate(_SIMPLE)
 
 
 def _pairs(run: str) -> str:

@@ -46,6 +46,19 @@ def finds(document: str, query: str) -> bool:
         ("parse_json(text)", "json"),
         ("a\0b nul", "nul"),
         ("To be or not to be", "to be or not to be"),
+        ("Η Αθήνα", "ΑΘΗΝΑ"),
+        ("ΑΘΗΝΑ", "Αθήνα"),
+        ("ἄνθρωπος", "ανθρωπος"),
+        ("Ещё", "еще"),
+        ("Все", "всё"),
+        ("Łódź", "lodz"),
+        ("Ørsted", "orsted"),
+        ("Đorđe", "dorde"),
+        ("ısı", "ISI"),
+        ("Œuvre", "oeuvre"),
+        ("أحمد", "احمد"),
+        ("مدرسة", "مدرسه"),
+        ("فارسی", "فارسي"),
     ],
 )
 def test_a_word_is_found_in_every_script(document: str, query: str) -> None:
@@ -54,7 +67,15 @@ def test_a_word_is_found_in_every_script(document: str, query: str) -> None:
 
 @pytest.mark.parametrize(
     ("document", "query"),
-    [("東京都", "京東"), ("ไทย", "ลาว"), ("हिन्दी", "हिन्द"), ("run", "ruin"), ("which", "what of apples")],
+    [
+        ("東京都", "京東"),
+        ("ไทย", "ลาว"),
+        ("हिन्दी", "हिन्द"),
+        ("run", "ruin"),
+        ("which", "what of apples"),
+        ("мой", "мои"),
+        ("її", "іі"),
+    ],
 )
 def test_another_word_is_not(document: str, query: str) -> None:
     assert not finds(document, query)

@@ -34,7 +34,7 @@ class Words(InStep):
     """The index of words as a transaction sees it."""
 
     name: ClassVar[str] = "words"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     @classmethod
     def read(cls, connection: sqlite3.Connection, generation: int) -> Words | None:
