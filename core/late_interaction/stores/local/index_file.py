@@ -27,6 +27,8 @@ from late_interaction.stores.local.centroids import CentroidIndex
 _FORMAT = 1
 _LONGEST_NAME = 64
 _LARGEST_HEADER = 1024
+_BLOCK = 1 << 16
+"""Values read, checked or hashed at a time: the C library keeps as much memory as the largest piece that was freed."""
 
 
 class UnusableIndexError(StoreError):
@@ -90,6 +92,8 @@ def load_index(path: Path, dim: int) -> CentroidIndex:
     """
     try:
         with _opened(path) as file, zipfile.ZipFile(file) as archive:
+            size = os.fstat(file.fileno()).st_size
+            _check(all(member.file_size <= size for member in archive.infolist()), "it is cut off")
             return _read(archive, dim)
     except UnusableIndexError:
         raise
@@ -111,13 +115,15 @@ def _read(archive: zipfile.ZipFile, dim: int) -> CentroidIndex:
     _check(version == _FORMAT, f"it has format {version}, and this release reads {_FORMAT}")
     index_id = _name(archive, "index_id")
     build_id = _name(archive, "build_id") if "build_id.npy" in archive.namelist() else ""
-    centroids = _array(archive, "centroids", np.float16, (None, dim))
+    centroids = _array(archive, "centroids", np.float16, (None, dim), np.float32)
     starts = _array(archive, "starts", np.int64, (len(centroids) + 1,))
     postings = _array(archive, "postings", np.int32, (None,))
     row_ids = _array(archive, "rids", np.int64, (None,))
     trained_tokens = int(_array(archive, "trained_tokens", np.int64, ()))
     _check(len(centroids) > 0, "it has no centroids")
-    _check(bool(np.isfinite(centroids).all()), "a centroid is not finite")
+    values = centroids.ravel()
+    finite = (np.isfinite(values[i : i + _BLOCK]).all() for i in range(0, len(values), _BLOCK))
+    _check(all(finite), "a centroid is not finite")
     _check(bool(np.all(np.diff(starts) >= 0)), "the lists' starts descend")
     _check(starts[0] == 0 and starts[-1] == len(postings), "the lists do not fit their starts")
     _check(bool(np.all(np.diff(row_ids) > 0)), "the row ids do not ascend")
@@ -127,14 +133,11 @@ def _read(archive: zipfile.ZipFile, dim: int) -> CentroidIndex:
         _check(
             postings.min() >= 0 and postings.max() < len(row_ids), "a list names a document that is not in it"
         )
-        ascending = np.diff(postings) > 0
-        inner = starts[1:-1]
-        ascending[inner[(inner > 0) & (inner < len(postings))] - 1] = True
-        _check(bool(ascending.all()), "a list does not ascend")
+        _check(_lists_ascend(postings, starts), "a list does not ascend")
     index = CentroidIndex(
         index_id=index_id,
         build_id=build_id,
-        centroids=centroids.astype(np.float32),
+        centroids=centroids,
         starts=starts,
         postings=postings,
         row_ids=row_ids,
@@ -145,14 +148,27 @@ def _read(archive: zipfile.ZipFile, dim: int) -> CentroidIndex:
     return index
 
 
+def _lists_ascend(postings: NDArray[np.int32], starts: NDArray[np.int64]) -> bool:
+    for first in range(0, len(postings) - 1, _BLOCK):
+        part = postings[first : first + _BLOCK + 1]
+        ends = first + 1 + np.flatnonzero(part[1:] <= part[:-1])
+        if not np.array_equal(starts[np.searchsorted(starts, ends)], ends):
+            return False
+    return True
+
+
 def _name(archive: zipfile.ZipFile, name: str) -> str:
     return str(_array(archive, name, np.str_, ()))
 
 
 def _array(
-    archive: zipfile.ZipFile, name: str, dtype: type[np.generic], shape: tuple[int | None, ...]
+    archive: zipfile.ZipFile,
+    name: str,
+    dtype: type[np.generic],
+    shape: tuple[int | None, ...],
+    widened: type[np.generic] | None = None,
 ) -> NDArray[Any]:
-    """Read an array; its type and shape are checked before there is memory for it."""
+    """Read an array, in a wider dtype if one is given; its type and shape are checked before there is memory for it."""
     member = archive.getinfo(f"{name}.npy")
     _check(member.compress_type == zipfile.ZIP_STORED, f"{name} is compressed")
     with archive.open(member) as file:
@@ -172,9 +188,14 @@ def _array(
         n_bytes = found_dtype.itemsize
         for length in found_shape:
             n_bytes *= length
-        data = file.read()
-        _check(len(data) == n_bytes, f"{name} has {len(data)} bytes instead of {n_bytes}")
-    return np.frombuffer(data, found_dtype).reshape(found_shape)
+        n_there = member.file_size - file.tell()
+        _check(n_there == n_bytes, f"{name} has {n_there} bytes instead of {n_bytes}")
+        array = np.empty(found_shape, widened or found_dtype)
+        values = array.reshape(-1)
+        for first in range(0, len(values), _BLOCK):
+            block = values[first : first + _BLOCK]
+            block[:] = np.frombuffer(file.read(len(block) * found_dtype.itemsize), found_dtype)
+    return array
 
 
 def _check(condition: bool | np.bool_, problem: str) -> None:

@@ -23,7 +23,7 @@ VALUES = 1 << 22
 
 
 def read_matrices(
-    connection: sqlite3.Connection, row_ids: NDArray[np.int64], n_tokens: NDArray[np.int64], dim: int
+    connection: sqlite3.Connection, row_ids: NDArray[np.int64], n_tokens: NDArray[np.int32], dim: int
 ) -> Iterator[tuple[NDArray[np.int64], RaggedTokens]]:
     """Yield the matrices of the documents of these row ids that exist, in batches, each with its row ids.
 

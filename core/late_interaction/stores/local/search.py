@@ -39,15 +39,15 @@ def find_candidates(
         n_indexed, indexed_tokens = int(indexed.sum()), int(view.indexed.n_tokens[indexed].sum())
         exact_tokens //= _SOONER  # The index is there, and what it costs is paid.
     scored = _score(connection, query, view.unindexed, unindexed, view.matrices)
-    parts = [_best_n(*scored, n, exact=True)]
+    parts = [_best_n(view.unindexed, *scored, n, exact=True)]
     if n_indexed <= n or indexed_tokens <= exact_tokens:
         n_ann_tokens = None
     if n_ann_tokens is None:
-        parts.append(_best_n(*_score(connection, query, view.indexed, indexed), n, exact=True))
+        parts.append(_best_n(view.indexed, *_score(connection, query, view.indexed, indexed), n, exact=True))
     elif view.index is not None:
         scores = view.index.approximate(query, n_ann_tokens)
         scores[~indexed] = -np.inf
-        parts.append(_best_n(view.indexed.doc_ids, scores, n, exact=False))
+        parts.append(_best_n(view.indexed, None, scores, n, exact=False))
     doc_ids = [doc_id for part in parts for doc_id in part[0]]
     scores, exact = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
     order = np.argsort(-scores, kind="stable")
@@ -72,16 +72,15 @@ def score_documents(
         doc_ids: which documents.
         dim: the width of a token vector.
     """
-    known = {} if view is None else view.row_id_of
     scores = np.full(len(doc_ids), np.nan, np.float32)
-    row_ids = np.fromiter((known.get(doc_id, 0) for doc_id in doc_ids), np.int64, len(doc_ids))
     if view is not None:
-        order = np.argsort(row_ids)
-        order = order[np.searchsorted(row_ids, 1, sorter=order) :]
-        ascending = row_ids[order]
-        n_tokens = view.indexed.n_tokens[np.searchsorted(view.indexed.row_ids, ascending)]
-        for found, tokens in read_matrices(connection, ascending, n_tokens, dim):
-            scores[order[np.searchsorted(ascending, found)]] = query_maxsim(query, tokens)
+        places = view.table.find(doc_ids)
+        order = np.argsort(places)
+        order = order[np.searchsorted(places, 0, sorter=order) :]
+        places = places[order]
+        row_ids = view.indexed.row_ids[places]
+        for found, tokens in read_matrices(connection, row_ids, view.indexed.n_tokens[places], dim):
+            scores[order[np.searchsorted(row_ids, found)]] = query_maxsim(query, tokens)
     missing = np.flatnonzero(np.isnan(scores)).tolist()
     if missing:
         others, tokens = read_by_id(connection, [doc_ids[i] for i in missing], dim)
@@ -97,25 +96,25 @@ def _score(
     rows: Rows,
     chosen: NDArray[np.bool_],
     tokens: RaggedTokens | None = None,
-) -> tuple[list[str], NDArray[np.float32]]:
-    """Return ids and exact MaxSim of the chosen rows; `tokens` are all rows' matrices if they are in memory."""
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return positions and exact MaxSim of the chosen rows; `tokens` are all rows' matrices if they are in memory."""
     positions = np.flatnonzero(chosen)
-    doc_ids = [rows.doc_ids[i] for i in positions.tolist()]
     if tokens is not None and 2 * len(positions) > len(rows.row_ids):
-        return doc_ids, query_maxsim(query, tokens, positions)
+        return positions, query_maxsim(query, tokens, positions)
     batches = read_matrices(
         connection, rows.row_ids[positions], rows.n_tokens[positions], query.vectors.shape[1]
     )
     scores = [query_maxsim(query, batch) for _, batch in batches]
-    if sum(map(len, scores)) != len(doc_ids):
+    if sum(map(len, scores)) != len(positions):
         raise StoreError("The index is damaged: token matrices are missing. Put a backup in its place.")
-    return doc_ids, np.concatenate([np.empty(0, np.float32), *scores])
+    return positions, np.concatenate([np.empty(0, np.float32), *scores])
 
 
 def _best_n(
-    doc_ids: list[str], scores: NDArray[np.float32], n: int, *, exact: bool
+    rows: Rows, positions: NDArray[np.int64] | None, scores: NDArray[np.float32], n: int, *, exact: bool
 ) -> tuple[list[str], NDArray[np.float32], NDArray[np.bool_]]:
-    """Return the `n` best of some scored documents, without those at minus infinity."""
+    """Return the `n` best of the rows at some positions (None: of all), without those at minus infinity."""
     best = np.argpartition(-scores, n - 1)[:n] if n < len(scores) else np.arange(len(scores))
     best = best[np.isfinite(scores[best])]
-    return [doc_ids[i] for i in best.tolist()], scores[best], np.full(len(best), exact)
+    doc_ids = rows.ids.take(best if positions is None else positions[best])
+    return doc_ids, scores[best], np.full(len(best), exact)

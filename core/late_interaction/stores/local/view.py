@@ -6,6 +6,8 @@ import logging
 import os
 import sqlite3
 import threading
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,10 +20,18 @@ from late_interaction.packing import unpack_many
 from late_interaction.stores.local.allowed import Allowed
 from late_interaction.stores.local.buffer import TokenBuffer, chosen_matrices
 from late_interaction.stores.local.centroids import CentroidIndex
+from late_interaction.stores.local.ids import Ids, IdTable
 from late_interaction.stores.local.index_file import UnusableIndexError, load_index
 from late_interaction.stores.local.limits import Limits
 from late_interaction.stores.local.sqlite import ChangedMeanwhileError
-from late_interaction.stores.local.tables import State, last_row_id, read_changes, read_state, select_in
+from late_interaction.stores.local.tables import (
+    BATCH,
+    State,
+    last_row_id,
+    read_changes,
+    read_state,
+    select_in,
+)
 from late_interaction.stores.local.terms import find_matching
 from late_interaction.types import RaggedTokens
 
@@ -29,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 _NO_ROW_IDS = np.empty(0, np.int64)
 _MOST_DELETED = 64
+_BELOW_ALL = -(2**63)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +47,17 @@ class Rows:
     """Some documents, ascending by row id. Deleted ones keep their place and are not `alive`.
 
     Attributes:
-        row_ids, n_tokens: (n,) int64.
-        doc_ids: n ids; of a deleted document it may be anything.
+        row_ids: (n,) int64.
+        ids: n ids; of a deleted document it may be anything.
+        n_tokens: (n,) int32.
         alive: (n,) bool.
         n_alive: how many are alive.
         tokens_alive: how many tokens those have together.
     """
 
     row_ids: NDArray[np.int64]
-    doc_ids: list[str]
-    n_tokens: NDArray[np.int64]
+    ids: Ids
+    n_tokens: NDArray[np.int32]
     alive: NDArray[np.bool_]
     n_alive: int
     tokens_alive: int
@@ -54,23 +66,25 @@ class Rows:
     def make(
         cls,
         row_ids: NDArray[np.int64],
-        doc_ids: list[str],
-        n_tokens: NDArray[np.int64],
-        alive: NDArray[np.bool_],
+        ids: Ids,
+        n_tokens: NDArray[np.int32],
+        alive: NDArray[np.bool_] | None = None,
     ) -> Rows:
-        """Make rows, and count those alive."""
-        return cls(row_ids, doc_ids, n_tokens, alive, int(alive.sum()), int(n_tokens[alive].sum()))
+        """Make rows, and count those alive; by default all are."""
+        if alive is None:
+            alive = np.ones(len(row_ids), bool)
+        return cls(row_ids, ids, n_tokens, alive, int(alive.sum()), int(n_tokens[alive].sum()))
 
-    def extended(self, rows: list[tuple[int, str, int]]) -> Rows:
-        """Return these rows and more of them, all above these and alive."""
-        row_ids, doc_ids, n_tokens = _columns(rows)
-        return Rows(
-            np.concatenate([self.row_ids, row_ids]),
-            self.doc_ids + doc_ids,
-            np.concatenate([self.n_tokens, n_tokens]),
-            np.concatenate([self.alive, np.ones(len(rows), bool)]),
-            self.n_alive + len(rows),
-            self.tokens_alive + int(n_tokens.sum()),
+    @classmethod
+    def joined(cls, parts: Sequence[Rows]) -> Rows:
+        """Return the rows of one part after the other, each above the one before."""
+        return cls(
+            np.concatenate([np.empty(0, np.int64), *(part.row_ids for part in parts)]),
+            Ids.joined([part.ids for part in parts]),
+            np.concatenate([np.empty(0, np.int32), *(part.n_tokens for part in parts)]),
+            np.concatenate([np.empty(0, bool), *(part.alive for part in parts)]),
+            sum(part.n_alive for part in parts),
+            sum(part.tokens_alive for part in parts),
         )
 
     def without(self, deleted: NDArray[np.int64]) -> Rows:
@@ -93,10 +107,8 @@ class Rows:
 
     def compacted(self) -> Rows:
         """Return only the rows that are alive."""
-        doc_ids = [self.doc_ids[i] for i in np.flatnonzero(self.alive).tolist()]
-        return Rows.make(
-            self.row_ids[self.alive], doc_ids, self.n_tokens[self.alive], np.ones(self.n_alive, bool)
-        )
+        alive = self.alive
+        return Rows.make(self.row_ids[alive], self.ids.chosen(alive), self.n_tokens[alive])
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +120,7 @@ class View:
         last_row_id: no document of this state has a larger row id.
         index: the index in use, or None.
         indexed: the documents of the index, in its order.
-        row_id_of: the row id of each document that was in the index when it was first read.
+        table: where in `indexed` each document is that was in the index when it was first read.
         unindexed: the documents that the index does not cover.
         matrices: the packed matrices of all of those, or None if they are too many to keep.
         buffer: the memory of those.
@@ -118,7 +130,7 @@ class View:
     last_row_id: int
     index: CentroidIndex | None
     indexed: Rows
-    row_id_of: dict[str, int]
+    table: IdTable
     unindexed: Rows
     matrices: RaggedTokens | None
     buffer: TokenBuffer
@@ -194,13 +206,11 @@ class Views:
         self, connection: sqlite3.Connection, state: State, index: CentroidIndex | None, *, quiet: bool
     ) -> View:
         """Make a view of all documents but the blank ones, which have no vectors and are never found."""
-        rows = connection.execute(
-            "SELECT rid, doc_id, n_tokens FROM documents WHERE n_tokens != 0 ORDER BY rid"
-        ).fetchall()
-        row_ids, doc_ids, n_tokens = _columns(rows)
+        rows = _read_rows(connection)
+        row_ids, n_rows = rows.row_ids, len(rows.row_ids)
         covered = _NO_ROW_IDS if index is None else index.row_ids
         positions = np.searchsorted(covered, row_ids)
-        in_index = np.zeros(len(rows), bool)
+        in_index = np.zeros(n_rows, bool)
         below = positions < len(covered)
         in_index[below] = covered[positions[below]] == row_ids[below]
         if np.any(below & ~in_index):
@@ -208,15 +218,13 @@ class Views:
             return self._read(connection, state, None, quiet=quiet)
         n_in_index = int(in_index.sum())  # Those come first: the others have larger row ids.
         positions = positions[:n_in_index]
-        ids_in_index = [""] * len(covered)
-        for position, doc_id in zip(positions.tolist(), doc_ids, strict=False):
-            ids_in_index[position] = doc_id
-        tokens_in_index, alive = np.zeros(len(covered), np.int64), np.zeros(len(covered), bool)
-        tokens_in_index[positions], alive[positions] = n_tokens[:n_in_index], True
-        indexed = Rows.make(covered, ids_in_index, tokens_in_index, alive)
-        n_unindexed = len(rows) - n_in_index
+        ids = rows.ids.part(0, n_in_index).spread(positions, len(covered))
+        n_tokens, alive = np.zeros(len(covered), np.int32), np.zeros(len(covered), bool)
+        n_tokens[positions], alive[positions] = rows.n_tokens[:n_in_index], True
+        indexed = Rows.make(covered, ids, n_tokens, alive)
+        # Copies, so that those in the index are not kept twice.
         unindexed = Rows.make(
-            row_ids[n_in_index:], doc_ids[n_in_index:], n_tokens[n_in_index:], np.ones(n_unindexed, bool)
+            row_ids[n_in_index:].copy(), rows.ids.part(n_in_index, n_rows), rows.n_tokens[n_in_index:].copy()
         )
         matrices, buffer = None, TokenBuffer()
         if self._fits(unindexed):
@@ -226,10 +234,10 @@ class Views:
         self._allowed = {}
         return View(
             state=state,
-            last_row_id=int(row_ids[-1]) if len(row_ids) else 0,
+            last_row_id=int(row_ids[-1]) if n_rows else 0,
             index=index,
             indexed=indexed,
-            row_id_of=dict(zip(doc_ids[:n_in_index], row_ids[:n_in_index].tolist(), strict=True)),
+            table=IdTable.of(ids, positions),
             unindexed=unindexed,
             matrices=matrices,
             buffer=buffer,
@@ -241,9 +249,10 @@ class Views:
         if changes is None:
             return None
         deleted, updated = changes
-        query = "SELECT rid, doc_id, n_tokens FROM documents WHERE rid > ? AND n_tokens != 0 ORDER BY rid"
-        rows = connection.execute(query, (view.last_row_id,)).fetchall()
-        unindexed = view.unindexed.without(deleted).extended(rows)
+        rows = _read_rows(connection, view.last_row_id)
+        unindexed = view.unindexed.without(deleted)
+        if rows.n_alive:
+            unindexed = Rows.joined([unindexed, rows])
         matrices, buffer = view.matrices, view.buffer
         if matrices is None and self._fits(unindexed):
             return None
@@ -251,9 +260,8 @@ class Views:
             matrices = None
             if not quiet:
                 self._warn(unindexed, view.indexed)
-        if matrices is not None and rows:
-            more = self._packed(connection, np.array([row[0] for row in rows], np.int64))
-            matrices = buffer.extended(matrices, more)
+        if matrices is not None and rows.n_alive:
+            matrices = buffer.extended(matrices, self._packed(connection, rows.row_ids))
         if len(unindexed.row_ids) - unindexed.n_alive > max(_MOST_DELETED, unindexed.n_alive):
             if matrices is not None:
                 buffer = TokenBuffer()
@@ -263,7 +271,7 @@ class Views:
         return replace(
             view,
             state=state,
-            last_row_id=max(view.last_row_id, rows[-1][0] if rows else 0),
+            last_row_id=int(rows.row_ids[-1]) if rows.n_alive else view.last_row_id,
             indexed=view.indexed.without(deleted),
             unindexed=unindexed,
             matrices=matrices,
@@ -370,15 +378,22 @@ class Views:
         )
 
 
-def _columns(rows: list[tuple[int, str, int]]) -> tuple[NDArray[np.int64], list[str], NDArray[np.int64]]:
+def _read_rows(connection: sqlite3.Connection, above: int = _BELOW_ALL) -> Rows:
+    """Read the documents with vectors whose row id is above one, some at a time."""
+    query = "SELECT rid, doc_id, n_tokens FROM documents WHERE rid > ? AND n_tokens != 0 ORDER BY rid"
+    with closing(connection.execute(query, (above,))) as cursor:
+        return Rows.joined([_rows(batch) for batch in iter(lambda: cursor.fetchmany(BATCH), [])])
+
+
+def _rows(batch: list[tuple[int, str, int]]) -> Rows:
     try:
-        row_ids = np.fromiter((row[0] for row in rows), np.int64, len(rows))
-        n_tokens = np.fromiter((row[2] for row in rows), np.int64, len(rows))
+        row_ids = np.fromiter((row[0] for row in batch), np.int64, len(batch))
+        n_tokens = np.fromiter((row[2] for row in batch), np.int32, len(batch))
     except (TypeError, ValueError, OverflowError) as error:
         raise StoreError(
             f"The index is damaged: a document's number of tokens cannot be read: {error}"
         ) from error
-    doc_ids = [row[1] for row in rows]
+    doc_ids = [row[1] for row in batch]
     if not set(map(type, doc_ids)) <= {str}:
         raise StoreError("The index is damaged: a document's id is not text. Put a backup in its place.")
-    return row_ids, doc_ids, n_tokens
+    return Rows.make(row_ids, Ids.of(doc_ids), n_tokens)

@@ -21,6 +21,7 @@ from late_interaction.lexical import is_prefix, searchable
 from late_interaction.stems import CREATE_WORDS, check_fts5, has_fts5
 from late_interaction.stores.base import WordMatches
 from late_interaction.stores.local.allowed import positions_of
+from late_interaction.stores.local.ids import Ids
 from late_interaction.stores.local.in_step import InStep
 from late_interaction.stores.local.tables import read_state, select_in
 from late_interaction.stores.local.view import View, Views
@@ -119,7 +120,11 @@ def find_words(
     row_ids, scores = bm25(connection, words)
     alive = [each.alive for each in rows]
     allowed = alive if filter is None else views.allowed(connection, filter, view)
-    asked, best, others = set(also), list[tuple[str, float]](), dict[str, float]()
+    best, others = list[tuple[str, float]](), dict[str, float]()
+    id_of = {
+        rid: doc_id for doc_id, rid in select_in(connection, "doc_id, rid FROM documents", "doc_id", also)
+    }
+    asked = np.fromiter(id_of, np.int64, len(id_of))
     for part, is_alive, is_allowed in zip(rows, alive, allowed, strict=True):
         places = np.searchsorted(part.row_ids, row_ids)
         found = places < len(part.row_ids)
@@ -127,14 +132,11 @@ def find_words(
         places, part_scores = places[found], scores[found]
         keep = is_alive[places]
         places, part_scores = places[keep], part_scores[keep]
-        if asked:
-            known = (
-                (part.doc_ids[i], score)
-                for i, score in zip(places.tolist(), part_scores.tolist(), strict=True)
-            )
-            others.update(pair for pair in known if pair[0] in asked)
+        known = np.isin(part.row_ids[places], asked, assume_unique=True)
+        known_ids = map(id_of.__getitem__, part.row_ids[places[known]].tolist())
+        others.update(zip(known_ids, part_scores[known].tolist(), strict=True))
         keep = is_allowed[places]
-        best += _best_n(part.doc_ids, places[keep], part_scores[keep], n)
+        best += _best_n(part.ids, places[keep], part_scores[keep], n)
     return WordMatches(dict(sorted(best, key=lambda pair: (-pair[1], pair[0]))[:n]), others)
 
 
@@ -153,17 +155,17 @@ def find_rare(
     row_ids = list(dict.fromkeys(row_id for rows in rarest for (row_id,) in rows))
     allowed = view.indexed.alive if filter is None else views.allowed(connection, filter, view)[0]
     found = positions_of(view.indexed.row_ids, np.array(row_ids, np.int64))
-    return [view.indexed.doc_ids[place] for place in found.tolist() if allowed[place]][:_RARE_TOGETHER]
+    return view.indexed.ids.take(found[allowed[found]][:_RARE_TOGETHER])
 
 
 def _best_n(
-    doc_ids: list[str], places: NDArray[np.int64], scores: NDArray[np.float64], n: int
+    ids: Ids, places: NDArray[np.int64], scores: NDArray[np.float64], n: int
 ) -> list[tuple[str, float]]:
     """Return the `n` highest scores with their ids, and all that equal the last of them."""
     if n < len(scores):
         keep = scores >= np.partition(scores, -n)[-n]
         places, scores = places[keep], scores[keep]
-    return [(doc_ids[i], score) for i, score in zip(places.tolist(), scores.tolist(), strict=True)]
+    return list(zip(ids.take(places), scores.tolist(), strict=True))
 
 
 def bm25(
