@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from late_interaction import LocalStore, QueryVectors, StoreError
-from late_interaction.stores.local import index_file
+from late_interaction.stores.local import centroids, index_file
 from late_interaction.stores.local.centroids import CentroidIndex
 from late_interaction.stores.local.index_file import UnusableIndexError, load_index, written_index
 from tests.stores.local import DIM, SMALL, SPEC, best, centroid_file, encoded, matrix, query
@@ -214,6 +214,27 @@ def test_a_header_that_promises_much_takes_no_memory(path):
                 data = header.getvalue() + b"\1" * 64
             new.writestr(name, data)
     with pytest.raises(UnusableIndexError, match="bytes instead of"):
+        load_index(path, DIM)
+
+
+def test_a_list_of_contents_that_promises_much_takes_no_memory(path):
+    good = path.read_bytes()
+    entry = good.rindex(b"PK\x01\x02", 0, good.rindex(b"rids.npy"))
+    path.write_bytes(good[: entry + 20] + 2 * (10**9).to_bytes(4, "little") + good[entry + 28 :])
+    with pytest.raises(UnusableIndexError, match="cut off"):
+        load_index(path, DIM)
+
+
+def test_an_array_of_several_blocks_is_read_whole(path, monkeypatch):
+    monkeypatch.setattr(index_file, "_BLOCK", 7)
+    monkeypatch.setattr(centroids, "_BLOCK", 5)
+    test_what_was_written_is_read(path)
+    index = small_index()
+    postings = index.postings.copy()
+    inside = int(index.starts[9]) + 1
+    postings[inside] = postings[inside - 1]
+    save(replace(index, postings=postings), path)
+    with pytest.raises(UnusableIndexError, match="does not ascend"):
         load_index(path, DIM)
 
 
