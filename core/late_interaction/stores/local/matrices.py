@@ -18,7 +18,7 @@ from late_interaction.packing import HEADER_BYTES, has_vectors, unpack_many, unp
 from late_interaction.stores.local.tables import BATCH, select_in
 from late_interaction.types import RaggedTokens
 
-VALUES = 1 << 22
+VALUES = 1 << 21
 """How many values of token vectors are held in memory at a time, if one document does not have more."""
 
 
