@@ -57,9 +57,10 @@ _DROPPED = re.compile(
 )
 
 _LETTERS = "ёе łl øo đd ħh ŧt ıi æae œoe أا إا آا ٱا ةه ىي یي کك"
-_GREEK = filter(str.isalpha, map(chr, [*range(0x370, 0x400), *range(0x1F00, 0x2000)]))
 _SIMPLE = {ord(pair[0]): pair[1:] for pair in _LETTERS.split()} | {
-    ord(letter): unicodedata.normalize("NFD", letter)[0] for letter in _GREEK
+    greek: unicodedata.normalize("NFD", chr(greek))[0]
+    for greek in (*range(0x370, 0x400), *range(0x1F00, 0x2000))
+    if chr(greek).isalpha()
 }
 """A letter, and what it is to an index of words."""
 

@@ -226,8 +226,8 @@ def test_a_list_of_contents_that_promises_much_takes_no_memory(path):
 
 
 def test_an_array_of_several_blocks_is_read_whole(path, monkeypatch):
-    monkeypatch.setattr(index_file, "_BLOCK", 7)
-    monkeypatch.setattr(centroids, "_BLOCK", 5)
+    monkeypatch.setattr(index_file, "BLOCK", 7)
+    monkeypatch.setattr(centroids, "BLOCK", 5)
     test_what_was_written_is_read(path)
     index = small_index()
     postings = index.postings.copy()

@@ -20,8 +20,8 @@ from late_interaction.types import FloatMatrix, QueryVectors, RaggedTokens
 
 _SAMPLE_STEP = 8
 _LEAST_SAMPLED = 16
-_BLOCK = 1 << 16
-"""Values hashed at a time: the C library keeps as much memory as the largest piece that was freed."""
+BLOCK = 1 << 16
+"""Values of an index read or hashed at a time: the C library keeps as much memory as the largest piece freed."""
 _ENTRIES = 100_000
 """About how many entries of lists are put together at a time."""
 _PLACES = 1_000_000
@@ -133,8 +133,8 @@ class CentroidIndex:
         for array, dtype in columns:
             digest.update(f"{array.shape}".encode())
             values = np.ravel(array)
-            for first in range(0, len(values), _BLOCK):
-                digest.update(np.ascontiguousarray(values[first : first + _BLOCK], dtype).data)
+            for first in range(0, len(values), BLOCK):
+                digest.update(np.ascontiguousarray(values[first : first + BLOCK], dtype).data)
         return digest.hexdigest()
 
     def keep(self, alive: NDArray[np.bool_]) -> CentroidIndex:

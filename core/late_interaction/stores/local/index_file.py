@@ -22,13 +22,11 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from late_interaction.errors import StoreError
-from late_interaction.stores.local.centroids import CentroidIndex
+from late_interaction.stores.local.centroids import BLOCK, CentroidIndex
 
 _FORMAT = 1
 _LONGEST_NAME = 64
 _LARGEST_HEADER = 1024
-_BLOCK = 1 << 16
-"""Values read, checked or hashed at a time: the C library keeps as much memory as the largest piece that was freed."""
 
 
 class UnusableIndexError(StoreError):
@@ -122,7 +120,7 @@ def _read(archive: zipfile.ZipFile, dim: int) -> CentroidIndex:
     trained_tokens = int(_array(archive, "trained_tokens", np.int64, ()))
     _check(len(centroids) > 0, "it has no centroids")
     values = centroids.ravel()
-    finite = (np.isfinite(values[i : i + _BLOCK]).all() for i in range(0, len(values), _BLOCK))
+    finite = (np.isfinite(values[i : i + BLOCK]).all() for i in range(0, len(values), BLOCK))
     _check(all(finite), "a centroid is not finite")
     _check(bool(np.all(np.diff(starts) >= 0)), "the lists' starts descend")
     _check(starts[0] == 0 and starts[-1] == len(postings), "the lists do not fit their starts")
@@ -149,8 +147,8 @@ def _read(archive: zipfile.ZipFile, dim: int) -> CentroidIndex:
 
 
 def _lists_ascend(postings: NDArray[np.int32], starts: NDArray[np.int64]) -> bool:
-    for first in range(0, len(postings) - 1, _BLOCK):
-        part = postings[first : first + _BLOCK + 1]
+    for first in range(0, len(postings) - 1, BLOCK):
+        part = postings[first : first + BLOCK + 1]
         ends = first + 1 + np.flatnonzero(part[1:] <= part[:-1])
         if not np.array_equal(starts[np.searchsorted(starts, ends)], ends):
             return False
@@ -192,8 +190,8 @@ def _array(
         _check(n_there == n_bytes, f"{name} has {n_there} bytes instead of {n_bytes}")
         array = np.empty(found_shape, widened or found_dtype)
         values = array.reshape(-1)
-        for first in range(0, len(values), _BLOCK):
-            block = values[first : first + _BLOCK]
+        for first in range(0, len(values), BLOCK):
+            block = values[first : first + BLOCK]
             block[:] = np.frombuffer(file.read(len(block) * found_dtype.itemsize), found_dtype)
     return array
 
