@@ -193,7 +193,10 @@ async def opened(folder: Path, dim: int, way: Stage1) -> LateInteractionPipeline
     views = pipeline.store._views  # noqa: SLF001 - what is replaced here
     key, index = views._loaded  # noqa: SLF001
     if way.scores is None:
-        way.memory = sum(array.nbytes for array in (index.centroids, index.starts, index.postings))
+        lists = index.lists
+        way.memory = sum(
+            array.nbytes for array in (index.centroids, lists.starts, lists.firsts, lists.offsets)
+        )
         way.disk = (folder / "late_interaction" / "centroids.npz").stat().st_size
         way.write = NearestCentroids(index.centroids)
     else:

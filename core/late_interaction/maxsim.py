@@ -90,26 +90,43 @@ def best_matches(query: FloatMatrix, documents: RaggedTokens) -> NDArray[np.floa
         raise ValueError(
             f"a query of shape {query.shape} does not fit documents of dim {documents.tokens.shape[1]}."
         )
-    best = np.empty((len(documents), len(query)), np.float32)
+    columns = _columns(query)
+    n_columns = columns.shape[1]
+    best = np.empty((len(documents), n_columns), np.float32)
     offsets, dim = documents.offsets, query.shape[1]
     tiles = list(_tiles(offsets, max(1, _TILE_VALUES // dim)))
     # Two buffers for all tiles: fresh ones would cost more in page faults than the maximum costs.
     longest = max((int(offsets[last] - offsets[first]) for first, last in tiles), default=0)
     widened = np.empty((longest, dim), np.float32)
-    products = np.empty(longest * len(query), np.float32)
-    transposed = query.T.astype(np.float32)
+    products = np.empty((longest, n_columns), np.float32)
     for first, last in tiles:
         start, stop = int(offsets[first]), int(offsets[last])
         tile = documents.tokens[start:stop]
         if tile.dtype != np.float32:
             np.copyto(widened[: len(tile)], tile)
             tile = widened[: len(tile)]
-        similarities = products[: len(tile) * len(query)].reshape(len(tile), len(query))
-        np.matmul(tile, transposed, out=similarities)
+        similarities = products[: len(tile)]
+        np.matmul(tile, columns, out=similarities)
         if documents.scales is not None:
             similarities *= documents.scales[start:stop, None]
         np.maximum.reduceat(similarities, offsets[first:last] - start, axis=0, out=best[first:last])
-    return best
+    return best[:, : len(query)]
+
+
+def multiply(rows: FloatMatrix, query: FloatMatrix) -> FloatMatrix:
+    """Return the dot products of `rows` (m, dim) with those of `query` (n, dim), and up to three columns of zeros."""
+    return rows @ _columns(query)
+
+
+def _columns(query: FloatMatrix) -> FloatMatrix:
+    """Return a query as the columns of a matrix, with zeros up to a multiple of four: so OpenBLAS is faster.
+
+    With 31 columns it takes a fifth longer than with 32.
+    """
+    n, dim = query.shape
+    columns = np.zeros((n + -n % 4, dim), np.float32)
+    columns[:n] = query
+    return columns.T
 
 
 def token_alignment(query: FloatMatrix, document: FloatMatrix) -> TokenAlignment:

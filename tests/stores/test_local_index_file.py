@@ -14,23 +14,23 @@ import numpy as np
 import pytest
 
 from late_interaction import LocalStore, QueryVectors, StoreError
-from late_interaction.stores.local import centroids, index_file
+from late_interaction.stores.local import centroids, index_file, lists
 from late_interaction.stores.local.centroids import CentroidIndex
 from late_interaction.stores.local.index_file import UnusableIndexError, load_index, written_index
+from late_interaction.stores.local.lists import Lists
 from tests.stores.local import DIM, SMALL, SPEC, best, centroid_file, encoded, matrix, query
 from tests.torture.damage import _damaged, _hostile
 
 
 def small_index() -> CentroidIndex:
     rng = np.random.default_rng(0)
-    lists = [np.flatnonzero(rng.random(50) < 0.3) for _ in range(16)]
-    starts = np.concatenate([[0], np.cumsum([len(each) for each in lists])])
+    near = [np.flatnonzero(rng.random(50) < 0.3) for _ in range(16)]
+    starts = np.concatenate([[0], np.cumsum([len(each) for each in near])])
     index = CentroidIndex(
         index_id="a" * 32,
         build_id="",
         centroids=matrix(0, 16).astype(np.float16).astype(np.float32),
-        starts=starts.astype(np.int64),
-        postings=np.concatenate(lists).astype(np.int32),
+        lists=Lists.of(starts.astype(np.int64), np.concatenate(near).astype(np.int32), 50),
         row_ids=np.arange(2, 102, 2),
         trained_tokens=1000,
     )
@@ -52,8 +52,10 @@ def path(tmp_path):
 def test_what_was_written_is_read(path):
     loaded, index = load_index(path, DIM), small_index()
     assert (loaded.index_id, loaded.build_id, loaded.trained_tokens) == ("a" * 32, index.digest(), 1000)
-    for name in ("centroids", "starts", "postings", "row_ids"):
+    for name in ("centroids", "row_ids"):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(index, name))
+    for name in ("starts", "firsts", "offsets", "n_entries"):
+        np.testing.assert_array_equal(getattr(loaded.lists, name), getattr(index.lists, name))
     assert [each.name for each in path.parent.iterdir()] == ["centroids.npz"]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
@@ -228,12 +230,13 @@ def test_a_list_of_contents_that_promises_much_takes_no_memory(path):
 def test_an_array_of_several_blocks_is_read_whole(path, monkeypatch):
     monkeypatch.setattr(index_file, "BLOCK", 7)
     monkeypatch.setattr(centroids, "BLOCK", 5)
+    monkeypatch.setattr(lists, "BLOCK", 35)
     test_what_was_written_is_read(path)
-    index = small_index()
-    postings = index.postings.copy()
-    inside = int(index.starts[9]) + 1
-    postings[inside] = postings[inside - 1]
-    save(replace(index, postings=postings), path)
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files}
+    inside = int(arrays["starts"][9]) + 1
+    arrays["postings"][inside] = arrays["postings"][inside - 1]
+    np.savez(path, **arrays)
     with pytest.raises(UnusableIndexError, match="does not ascend"):
         load_index(path, DIM)
 

@@ -12,8 +12,9 @@ from late_interaction.maxsim import maxsim
 from late_interaction.packing import pack, unpack
 from late_interaction.stores.local import centroids, matrices, sqlite
 from late_interaction.stores.local.centroids import CentroidIndex
+from late_interaction.stores.local.lists import Lists
 from late_interaction.stores.local.matrices import read_matrices
-from late_interaction.stores.local.tables import create_tables, read_state
+from late_interaction.stores.local.tables import Connection, create_tables, read_state
 from tests.stores.local import DIM, SMALL, SPEC, database, encoded, matrix, query
 
 
@@ -32,7 +33,7 @@ class CountingCursor(sqlite3.Cursor):
         return super().fetchone()
 
 
-class CountingConnection(sqlite3.Connection):
+class CountingConnection(Connection):
     def execute(self, *arguments):
         return self.cursor(CountingCursor).execute(*arguments)
 
@@ -56,7 +57,7 @@ def vectors(connection):
 async def test_to_score_more_documents_reads_no_more_rows(tmp_path, monkeypatch):
     connect = sqlite3.connect
     monkeypatch.setattr(
-        sqlite.sqlite3, "connect", lambda *a, **k: connect(*a, **k, factory=CountingConnection)
+        sqlite.sqlite3, "connect", lambda *a, **k: connect(*a, **{**k, "factory": CountingConnection})
     )
     store = LocalStore(tmp_path, "n", limits=SMALL)
     await store.open(SPEC)
@@ -153,25 +154,29 @@ async def test_a_document_without_its_matrix_is_an_error_of_ours(tmp_path):
 
 @pytest.mark.parametrize("entries", [1, 3000, 100_000])
 def test_a_document_in_many_lists_counts_by_its_best_one(monkeypatch, entries):
-    """Later writes to one place must win, as NumPy does it; `np.maximum.at` is the definition."""
+    """Later writes to one place must win, as NumPy does it; `np.maximum.at` is the definition.
+
+    The numbers are whole, so that no order of the sums rounds.
+    """
     monkeypatch.setattr(centroids, "_ENTRIES", entries)
+    monkeypatch.setattr(centroids, "_SIMILARITIES", entries)
     rng = np.random.default_rng(0)
     n_docs, lists = 500, [np.unique(rng.integers(0, 500, 60)) for _ in range(300)]
     lists[5] = np.empty(0, np.int64)
     index = CentroidIndex(
         index_id="i",
         build_id="b",
-        centroids=matrix(1, 300),
-        starts=np.cumsum([0, *map(len, lists)]),
-        postings=np.concatenate(lists).astype(np.int32),
+        centroids=rng.integers(-50, 50, (300, 16)).astype(np.float32),
+        lists=Lists.of(np.cumsum([0, *map(len, lists)]), np.concatenate(lists).astype(np.int32), n_docs),
         row_ids=np.arange(1, n_docs + 1),
         trained_tokens=1,
     )
-    asked = QueryVectors(50 * matrix(2, 9), np.arange(1, 10, dtype=np.float32))
+    vectors = rng.integers(-50, 50, (9, 16)).astype(np.float32)
+    asked = QueryVectors(vectors, np.arange(1, 10, dtype=np.float32))
     similarities = asked.vectors @ index.centroids.T
     expected = np.zeros(n_docs, np.float32)
     for row, weight, threshold in zip(
-        similarities, asked.weights, index._thresholds(similarities, 1000), strict=True
+        similarities, asked.weights, index._thresholds(vectors, 1000), strict=True
     ):
         best = np.full(n_docs, threshold)
         for c in np.flatnonzero(row >= threshold):

@@ -9,21 +9,26 @@ similarity of the last centroid probed is imputed (Lee et al., "Rethinking the r
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.clustering import NearestCentroids
+from late_interaction.maxsim import multiply
+from late_interaction.stores.local.lists import BLOCK, Lists
 from late_interaction.types import FloatMatrix, QueryVectors, RaggedTokens
 
 _SAMPLE_STEP = 8
 _LEAST_SAMPLED = 16
-BLOCK = 1 << 16
-"""Values of an index read or hashed at a time: the C library keeps as much memory as the largest piece freed."""
 _ENTRIES = 100_000
 """About how many entries of lists are put together at a time."""
+_SIMILARITIES = 1 << 19
+"""About how many similarities of centroids are computed at a time."""
+_ROUNDING = 1e-6
+"""By how much two products of the same unit vectors may differ."""
 _PLACES = 1_000_000
 """About how many similarities of documents are held at a time."""
 
@@ -36,8 +41,7 @@ class CentroidIndex:
         index_id: names the index it belongs to.
         build_id: names this content; the SQLite file has the same name if it is the documents' index.
         centroids: (n_centroids, dim) float32 unit rows.
-        starts: (n_centroids + 1,) int64; centroid c's documents are `postings[starts[c]:starts[c + 1]]`.
-        postings: int32 positions into `row_ids`, ascending for each centroid.
+        lists: for each centroid the documents near it, as positions into `row_ids`.
         row_ids: (n_docs,) int64 row ids, ascending.
         trained_tokens: how many token vectors there were when the centroids were trained.
     """
@@ -45,8 +49,7 @@ class CentroidIndex:
     index_id: str
     build_id: str
     centroids: FloatMatrix
-    starts: NDArray[np.int64]
-    postings: NDArray[np.int32]
+    lists: Lists
     row_ids: NDArray[np.int64]
     trained_tokens: int
 
@@ -66,83 +69,95 @@ class CentroidIndex:
         Returns:
             (n_docs,) float32, in the order of `row_ids`.
         """
-        similarities = query.vectors @ self.centroids.T
-        thresholds = self._thresholds(similarities, n_ann_tokens)
-        n_docs = len(self.row_ids)
-        together = max(1, min(_ENTRIES // n_ann_tokens, _PLACES // max(1, n_docs), len(similarities)))
-        scores = np.zeros(n_docs, np.float32)
-        best = np.empty((1 + together, n_docs), np.float32)
-        for first in range(0, len(similarities), together):
-            block = slice(first, first + together)
-            weights = query.weights[block, None]
-            terms = best[1 : 1 + len(weights)]
-            terms[:] = thresholds[block, None]
-            places, values = self._probed(similarities[block], thresholds[block])
-            terms.reshape(-1)[places] = values
-            terms *= weights
-            best[0] = scores
-            best[: 1 + len(weights)].sum(axis=0, out=scores)
+        n_docs, n_vectors = len(self.row_ids), len(query.vectors)
+        thresholds = self._thresholds(query.vectors, n_ann_tokens)
+        probed, vectors, values = self._probed(query.vectors, thresholds)
+        values = (values - thresholds[vectors]) * query.weights[vectors]
+        starts = self.lists.starts[probed]
+        lengths = self.lists.starts[probed + 1] - starts
+        ends = np.cumsum(lengths)
+        shifts = starts - (ends - lengths)
+        together = max(1, min(_ENTRIES // n_ann_tokens, _PLACES // max(1, n_docs), n_vectors))
+        above = np.empty((together, n_docs), np.float32)
+        scores = np.full(n_docs, thresholds @ query.weights, np.float32)
+        # Several query vectors at a time: each call does much, so that a thread seldom waits for its turn.
+        for first in range(0, n_vectors, together):
+            begin, end = np.searchsorted(vectors, (first, first + together)).tolist()
+            chunk_of = np.repeat(np.arange(begin, end), lengths[begin:end])
+            if not len(chunk_of):
+                continue
+            chunks = shifts.take(chunk_of)
+            chunks += np.arange(ends[end - 1] - len(chunks), ends[end - 1])
+            rows = (vectors.take(chunk_of) - first) * n_docs
+            rows += self.lists.firsts.take(chunks)
+            places = np.add(self.lists.offsets.take(chunks, axis=0), rows[:, None], dtype=np.int64)
+            written = np.empty(places.shape, np.float32)
+            written[:] = values.take(chunk_of)[:, None]
+            above[:] = 0
+            above.reshape(-1)[places.reshape(-1)] = written.reshape(-1)
+            scores += above.sum(axis=0)
         return scores
 
-    def _probed(
-        self, similarities: FloatMatrix, thresholds: NDArray[np.float32]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return the entries of the lists that are probed for each query vector, the best list last.
-
-        So what NumPy writes last for a document is its best. `np.maximum.at` needs no order, and lets no other thread
-        run meanwhile. For the same reason there is no loop over the query vectors here: each call does much.
-
-        Returns:
-            (n,) places in an array of (n_query_vectors, n_docs), and (n,) what to write there.
-        """
-        n_lists = similarities.shape[1]
-        near = np.flatnonzero(similarities >= thresholds[:, None])
-        values = similarities.ravel()[near]
-        order = np.argsort(values)
-        near, values = near[order], values[order]
-        vectors, near = np.divmod(near, n_lists)
-        starts = self.starts[near]
-        lengths = self.starts[near + 1] - starts
-        ends = np.cumsum(lengths)
-        entries = np.repeat(starts - ends + lengths, lengths)
-        entries += np.arange(ends[-1])
-        places = np.repeat(len(self.row_ids) * vectors, lengths)
-        places += self.postings.take(entries)
-        return places, np.repeat(values, lengths)
-
-    def _thresholds(self, similarities: FloatMatrix, n_ann_tokens: int) -> NDArray[np.float32]:
+    def _thresholds(self, vectors: FloatMatrix, n_ann_tokens: int) -> NDArray[np.float32]:
         """Return for each query vector the similarity from which on centroids are probed."""
-        n_probed = round(len(self.centroids) * n_ann_tokens / max(1, len(self.postings)))
+        n_probed = round(len(self.centroids) * n_ann_tokens / max(1, self.lists.n_entries))
         n_probed = min(max(1, n_probed), len(self.centroids))
         # A sample of the centroids tells, faster than they all could be ranked.
         step = min(_SAMPLE_STEP, max(1, n_probed // _LEAST_SAMPLED))
-        sample = similarities if n_probed == len(self.centroids) else similarities[:, ::step]
-        rank = max(0, sample.shape[1] - max(1, n_probed // step))
-        thresholds: NDArray[np.float32] = np.partition(sample, rank, axis=1)[:, rank]
-        return thresholds
+        sample = self.centroids if n_probed == len(self.centroids) else self.centroids[::step]
+        rank = max(0, len(sample) - max(1, n_probed // step))
+        thresholds: NDArray[np.float32] = np.partition(multiply(sample, vectors).T, rank, axis=1)[:, rank]
+        return thresholds[: len(vectors)]
+
+    def _probed(
+        self, vectors: FloatMatrix, thresholds: NDArray[np.float32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        """Return the centroids that are probed: those whose similarity to a query vector reaches its threshold.
+
+        The best one of each query vector comes last, so that what is written last for a document is its best.
+        `np.maximum.at` needs no order, and lets no other thread run meanwhile.
+
+        Returns:
+            (m,) the centroids, (m,) the query vectors, ascending, and (m,) their similarities.
+        """
+        places, values, n_columns = [], [], 0
+        at_once = max(1, _SIMILARITIES // len(vectors))
+        for first in range(0, len(self.centroids), at_once):
+            similarities = multiply(self.centroids[first : first + at_once], vectors)
+            n_columns = similarities.shape[1]
+            limits = np.full(n_columns, np.inf, np.float32)
+            limits[: len(vectors)] = thresholds - _ROUNDING
+            near = np.flatnonzero(similarities >= limits)
+            values.append(similarities.reshape(-1).take(near))
+            near += first * n_columns
+            places.append(near)
+        found = np.concatenate(values)
+        centroids, numbers = np.divmod(np.concatenate(places), n_columns)
+        order = np.argsort(found + float(1 + found.max() - found.min()) * numbers)
+        return centroids[order], numbers[order], found[order]
 
     def digest(self) -> str:
         """Return a name of the content, which another content does not have."""
         digest = hashlib.sha256(f"{self.index_id} {self.trained_tokens}".encode())
-        columns = (
-            (self.centroids, "<f2"),
-            (self.starts, "<i8"),
-            (self.postings, "<i4"),
-            (self.row_ids, "<i8"),
+        bounds = self.lists.bounds()
+        columns: tuple[tuple[tuple[int, ...], str, Iterable[NDArray[Any]]], ...] = (
+            (self.centroids.shape, "<f2", _pieces(self.centroids)),
+            (bounds.shape, "<i8", _pieces(bounds)),
+            ((self.lists.n_entries,), "<i4", self.lists.entries()),
+            (self.row_ids.shape, "<i8", _pieces(self.row_ids)),
         )
-        for array, dtype in columns:
-            digest.update(f"{array.shape}".encode())
-            values = np.ravel(array)
-            for first in range(0, len(values), BLOCK):
-                digest.update(np.ascontiguousarray(values[first : first + BLOCK], dtype).data)
+        for shape, dtype, pieces in columns:
+            digest.update(f"{shape}".encode())
+            for piece in pieces:
+                digest.update(np.ascontiguousarray(piece, dtype).data)
         return digest.hexdigest()
 
     def keep(self, alive: NDArray[np.bool_]) -> CentroidIndex:
         """Return an index with the documents that are `alive`, a mask in the order of `row_ids`."""
-        kept = alive[self.postings]
-        centroid_of = np.repeat(np.arange(len(self.centroids)), np.diff(self.starts))[kept]
+        centroid_of, positions = self._pairs()
+        kept = alive[positions]
         moved = np.cumsum(alive, dtype=np.int32) - 1
-        return self._with_postings(centroid_of, moved[self.postings[kept]], self.row_ids[alive])
+        return self._with_pairs(centroid_of[kept], moved[positions[kept]], self.row_ids[alive])
 
     def extend(self, batches: Iterable[tuple[NDArray[np.int64], RaggedTokens]]) -> CentroidIndex:
         """Return the index with more documents at the same centroids.
@@ -150,8 +165,8 @@ class CentroidIndex:
         Args:
             batches: row ids, ascending and all above those of this index, with their token matrices.
         """
-        centroid_of = [np.repeat(np.arange(len(self.centroids)), np.diff(self.starts))]
-        positions, row_ids, count = [self.postings], [self.row_ids], len(self.row_ids)
+        centroid_of, positions = ([pairs] for pairs in self._pairs())
+        row_ids, count = [self.row_ids], len(self.row_ids)
         nearest_centroids = NearestCentroids(self.centroids)
         for batch_row_ids, documents in batches:
             nearest = nearest_centroids(documents)
@@ -161,20 +176,31 @@ class CentroidIndex:
             positions.append((count + pairs // len(self.centroids)).astype(np.int32))
             row_ids.append(batch_row_ids)
             count += len(batch_row_ids)
-        return self._with_postings(
+        return self._with_pairs(
             np.concatenate(centroid_of), np.concatenate(positions), np.concatenate(row_ids)
         )
 
-    def _with_postings(
+    def _pairs(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Return the centroid and the document of each entry."""
+        centroid_of = np.repeat(np.arange(len(self.centroids)), np.diff(self.lists.bounds()))
+        return centroid_of, np.concatenate([np.empty(0, np.int32), *self.lists.entries()])
+
+    def _with_pairs(
         self,
         centroid_of: NDArray[np.int64],
         positions: NDArray[np.int32],
         row_ids: NDArray[np.int64],
     ) -> CentroidIndex:
-        order = np.argsort(centroid_of, kind="stable")
-        starts = np.zeros(len(self.centroids) + 1, np.int64)
-        np.cumsum(np.bincount(centroid_of, minlength=len(self.centroids)), out=starts[1:])
-        return replace(self, starts=starts, postings=positions[order], row_ids=row_ids)
+        positions = positions[np.argsort(centroid_of, kind="stable")]
+        bounds = np.zeros(len(self.centroids) + 1, np.int64)
+        np.cumsum(np.bincount(centroid_of, minlength=len(self.centroids)), out=bounds[1:])
+        return replace(self, lists=Lists.of(bounds, positions, len(row_ids)), row_ids=row_ids)
+
+
+def _pieces(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    values = np.ravel(array)
+    for first in range(0, len(values), BLOCK):
+        yield values[first : first + BLOCK]
 
 
 def empty_index(index_id: str, centroids: FloatMatrix, trained_tokens: int) -> CentroidIndex:
@@ -184,8 +210,7 @@ def empty_index(index_id: str, centroids: FloatMatrix, trained_tokens: int) -> C
         build_id="",  # the build names it by its content
         # As they come back from the file, so that documents are assigned to the centroids they are found at.
         centroids=centroids.astype(np.float16).astype(np.float32),
-        starts=np.zeros(len(centroids) + 1, np.int64),
-        postings=np.empty(0, np.int32),
+        lists=Lists.empty(len(centroids)),
         row_ids=np.empty(0, np.int64),
         trained_tokens=trained_tokens,
     )

@@ -12,7 +12,7 @@ import os
 import stat
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -22,7 +22,8 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from late_interaction.errors import StoreError
-from late_interaction.stores.local.centroids import BLOCK, CentroidIndex
+from late_interaction.stores.local.centroids import CentroidIndex
+from late_interaction.stores.local.lists import BLOCK, Lists
 
 _FORMAT = 1
 _LONGEST_NAME = 64
@@ -59,8 +60,8 @@ def written_index(index: CentroidIndex, path: Path, mode: int = 0o600) -> Iterat
                 index_id=np.array(index.index_id),
                 build_id=np.array(index.build_id),
                 centroids=index.centroids.astype(np.float16),
-                starts=index.starts.astype(np.int64),
-                postings=index.postings,
+                starts=index.lists.bounds(),
+                postings=np.concatenate([np.empty(0, np.int32), *index.lists.entries()]),
                 rids=index.row_ids,
                 trained_tokens=np.int64(index.trained_tokens),
             )
@@ -114,45 +115,34 @@ def _read(archive: zipfile.ZipFile, dim: int) -> CentroidIndex:
     index_id = _name(archive, "index_id")
     build_id = _name(archive, "build_id") if "build_id.npy" in archive.namelist() else ""
     centroids = _array(archive, "centroids", np.float16, (None, dim), np.float32)
-    starts = _array(archive, "starts", np.int64, (len(centroids) + 1,))
-    postings = _array(archive, "postings", np.int32, (None,))
+    bounds = _array(archive, "starts", np.int64, (len(centroids) + 1,))
     row_ids = _array(archive, "rids", np.int64, (None,))
     trained_tokens = int(_array(archive, "trained_tokens", np.int64, ()))
     _check(len(centroids) > 0, "it has no centroids")
     values = centroids.ravel()
     finite = (np.isfinite(values[i : i + BLOCK]).all() for i in range(0, len(values), BLOCK))
     _check(all(finite), "a centroid is not finite")
-    _check(bool(np.all(np.diff(starts) >= 0)), "the lists' starts descend")
-    _check(starts[0] == 0 and starts[-1] == len(postings), "the lists do not fit their starts")
+    _check(bounds[0] == 0 and bool(np.all(np.diff(bounds) >= 0)), "the lists' starts descend")
     _check(bool(np.all(np.diff(row_ids) > 0)), "the row ids do not ascend")
     _check(not len(row_ids) or row_ids[0] > 0, "a row id is not positive")
     _check(trained_tokens > 0, "it was trained on nothing")
-    if len(postings):
-        _check(
-            postings.min() >= 0 and postings.max() < len(row_ids), "a list names a document that is not in it"
-        )
-        _check(_lists_ascend(postings, starts), "a list does not ascend")
+    with _values(archive, "postings", np.int32, (None,)) as (shape, read):
+        _check(shape[0] == bounds[-1], "the lists do not fit their starts")
+        try:
+            lists = Lists.read(bounds, len(row_ids), read)
+        except ValueError as error:
+            raise UnusableIndexError(str(error)) from error
     index = CentroidIndex(
         index_id=index_id,
         build_id=build_id,
         centroids=centroids,
-        starts=starts,
-        postings=postings,
+        lists=lists,
         row_ids=row_ids,
         trained_tokens=trained_tokens,
     )
     # Values that are possible, and not those that were written, would find less than they should.
     _check(not build_id or build_id == index.digest(), "its content is not what was written")
     return index
-
-
-def _lists_ascend(postings: NDArray[np.int32], starts: NDArray[np.int64]) -> bool:
-    for first in range(0, len(postings) - 1, BLOCK):
-        part = postings[first : first + BLOCK + 1]
-        ends = first + 1 + np.flatnonzero(part[1:] <= part[:-1])
-        if not np.array_equal(starts[np.searchsorted(starts, ends)], ends):
-            return False
-    return True
 
 
 def _name(archive: zipfile.ZipFile, name: str) -> str:
@@ -166,7 +156,22 @@ def _array(
     shape: tuple[int | None, ...],
     widened: type[np.generic] | None = None,
 ) -> NDArray[Any]:
-    """Read an array, in a wider dtype if one is given; its type and shape are checked before there is memory for it."""
+    """Read an array, in a wider dtype if one is given."""
+    with _values(archive, name, dtype, shape) as (found_shape, read):
+        first = read(0)
+        array = np.empty(found_shape, widened or first.dtype)
+        values = array.reshape(-1)
+        for start in range(0, len(values), BLOCK):
+            block = values[start : start + BLOCK]
+            block[:] = read(len(block))
+    return array
+
+
+@contextmanager
+def _values(
+    archive: zipfile.ZipFile, name: str, dtype: type[np.generic], shape: tuple[int | None, ...]
+) -> Iterator[tuple[tuple[int, ...], Callable[[int], NDArray[Any]]]]:
+    """Give an array's shape, and what reads its next n values; type and shape are checked before."""
     member = archive.getinfo(f"{name}.npy")
     _check(member.compress_type == zipfile.ZIP_STORED, f"{name} is compressed")
     with archive.open(member) as file:
@@ -188,12 +193,7 @@ def _array(
             n_bytes *= length
         n_there = member.file_size - file.tell()
         _check(n_there == n_bytes, f"{name} has {n_there} bytes instead of {n_bytes}")
-        array = np.empty(found_shape, widened or found_dtype)
-        values = array.reshape(-1)
-        for first in range(0, len(values), BLOCK):
-            block = values[first : first + BLOCK]
-            block[:] = np.frombuffer(file.read(len(block) * found_dtype.itemsize), found_dtype)
-    return array
+        yield found_shape, lambda n: np.frombuffer(file.read(n * found_dtype.itemsize), found_dtype)
 
 
 def _check(condition: bool | np.bool_, problem: str) -> None:
