@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+
 import numpy as np
 import pytest
 
@@ -9,8 +12,10 @@ from late_interaction import (
     Document,
     EncodedDocument,
     LocalStore,
+    StoreError,
 )
 from late_interaction.filters import parse_filter
+from late_interaction.stores.local.tables import create_tables, insert, read_documents
 from tests.stores.local import SPEC, best, encoded, matrix, query
 
 
@@ -98,3 +103,39 @@ async def test_ids_by_the_thousand(store):
     assert (await store.matrices(ids))[0] == ids
     assert await store.delete(ids[:2500]) == 2500
     assert await store.count() == 500
+
+
+TEXTS = ["a\0b", '"\\\x01\x1f', "é 漢 😀 \u2028", "", "<b>'%s'</b>", "x" * 5000]
+
+
+@pytest.fixture
+def table():
+    """The tables of an index with 50 documents of odd texts."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        create_tables(connection, {"index_id": "i"})
+        for i in range(50):
+            text = TEXTS[i % len(TEXTS)]
+            insert(connection, (f"{i}{text}", text, "text", f'{{"i": {i}}}', 1), b"")
+        yield connection
+
+
+@pytest.mark.parametrize("longest", [10**9, 8000])
+def test_documents_are_read_some_at_a_time_whatever_they_hold(table, longest):
+    """As one row, which those together may be too long for."""
+    table.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, longest)
+    wanted = [*range(49, -1, -2), *range(0, 50, 2)]
+    ids = [f"{i}{TEXTS[i % len(TEXTS)]}" for i in wanted]
+    found = read_documents(table, [*ids, "unknown"])
+    assert [document.doc_id for document in found] == ids
+    assert [document.content for document in found] == [TEXTS[i % len(TEXTS)] for i in wanted]
+    assert [document.metadata for document in found] == [{"i": i} for i in wanted]
+
+
+@pytest.mark.parametrize("value", ["x'ff'", "CAST(x'ff' AS TEXT)", "7.5"])
+def test_a_damaged_document_among_others_is_named(table, value):
+    table.execute("PRAGMA writable_schema = 1")
+    table.execute("UPDATE sqlite_schema SET sql = replace(sql, 'content TEXT', 'content BLOB')")
+    table.execute("PRAGMA writable_schema = RESET")
+    table.execute(f"UPDATE documents SET content = {value} WHERE rid = 4")
+    with pytest.raises((StoreError, sqlite3.OperationalError), match=r"'3.*not text|decode to UTF-8"):
+        read_documents(table, [f"{i}{TEXTS[i % len(TEXTS)]}" for i in range(10)])

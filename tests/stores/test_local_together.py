@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import contextmanager
 
 import pytest
 
 from late_interaction import LateInteractionPipeline, LocalStore, PrecomputedEmbeddings
 from late_interaction.stores.local import store as local_store
+from late_interaction.stores.local.tables import read_state
 from tests.stores.local import DIM, SPEC, encoded, matrix, query
 
 ROWS = [{"doc_id": f"d{i}", "content": f"text {i}"} for i in range(10)]
@@ -29,6 +31,26 @@ async def test_a_search_begins_one_transaction(pipeline, monkeypatch):
     found = await pipeline.search_with_embeddings(matrix(3), 2, filter={"$not": {"x": 1}})
     assert found[0].doc_id == "d3"
     assert begun == [("BEGIN",)]
+
+
+async def test_a_search_asks_once_which_content_it_sees(pipeline, monkeypatch):
+    await pipeline.search_with_embeddings(matrix(0), 3)
+    statements = []
+    reading = pipeline.store._file.reading
+
+    @contextmanager
+    def traced():
+        with reading() as connection:
+            connection.set_trace_callback(statements.append)
+            yield connection
+
+    monkeypatch.setattr(pipeline.store._file, "reading", traced)
+    await pipeline.search_with_embeddings(matrix(0), 3)
+    assert not [each for each in statements if "'generation'" in each]
+    with pipeline.store._file.reading() as connection:
+        assert read_state(connection) is not None
+        assert connection.content is not None
+    assert connection.content is None
 
 
 async def test_what_is_written_meanwhile_is_not_half_seen(pipeline, monkeypatch):

@@ -52,16 +52,16 @@ def _read(
     connection: sqlite3.Connection, row_ids: Sequence[int]
 ) -> tuple[NDArray[np.int64], RaggedTokens] | None:
     query = (
-        "SELECT group_concat(rid), group_concat(length(packed)), "
+        "SELECT group_concat(rid || ',' || ifnull(length(packed), -1)), "
         f"CAST(group_concat(substr(packed, 1, {HEADER_BYTES}), '') AS BLOB), "
         f"CAST(group_concat(substr(packed, {HEADER_BYTES + 1}), '') AS BLOB) "
         f"FROM vectors WHERE rid IN ({', '.join('?' * len(row_ids))})"
     )
-    found, sizes, headers, rows = connection.execute(query, row_ids).fetchone()
-    if found is None:
+    numbers, headers, rows = connection.execute(query, row_ids).fetchone()
+    if numbers is None:
         return None
-    found_ids, n_bytes = (np.fromstring(numbers or "", np.int64, sep=",") for numbers in (found, sizes))
-    if len(found_ids) != len(n_bytes):
+    found_ids, n_bytes = np.fromstring(numbers, np.int64, sep=",").reshape(-1, 2).T
+    if np.any(n_bytes < 0):
         raise StoreError("a packed token matrix is damaged: it is missing.")
     return found_ids, unpack_parts(headers, n_bytes, rows)
 

@@ -23,7 +23,7 @@ from typing import Literal, NoReturn
 from late_interaction.errors import StoreError
 from late_interaction.stores.local.pairing import belong_together, count_write, log_belongs_to, read_mark
 from late_interaction.stores.local.place import Place, Standing
-from late_interaction.stores.local.tables import check_schema
+from late_interaction.stores.local.tables import Connection, check_schema
 from late_interaction.stores.local.turns import Turns
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,8 @@ logger = logging.getLogger(__name__)
 _BUSY_S = 30.0
 # SQLite's message about a damaged file may not be text.
 _SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
-_ATTEMPTS = 4
+# A reader without permission to write meets a writer that opens and closes the file all the time.
+_ATTEMPTS = 10
 _PAUSE_S = 0.02
 
 _abandoned: list[object] = []
@@ -59,7 +60,7 @@ class _Connected:
     `closings` and `epoch` are those of the `SQLiteFile` when it was opened; `wait_ms` is how long it waits for others.
     """
 
-    connection: sqlite3.Connection
+    connection: Connection
     access: _Access
     opened: Standing
     begun: Standing
@@ -72,7 +73,7 @@ class _Connected:
 class _Reading(threading.local):
     """The connection of a thread's read transaction."""
 
-    connection: sqlite3.Connection | None = None
+    connection: Connection | None = None
 
 
 class SQLiteFile:
@@ -93,7 +94,7 @@ class SQLiteFile:
     def __init__(self, path: Path, *, lock_timeout: float = 30.0, shared: bool = False) -> None:
         self.path = path
         self.folder = path.parent
-        self.on_begin: Callable[[sqlite3.Connection], None] | None = None
+        self.on_begin: Callable[[Connection], None] | None = None
         self.epoch = 0
         self._place = Place(path, shared=shared)
         self._lock_timeout = lock_timeout
@@ -131,7 +132,7 @@ class SQLiteFile:
     # --- transactions
 
     @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
+    def reading(self) -> Iterator[Connection]:
         """Give one consistent view of the file for as long as the block runs. Within another, it is that one's.
 
         Raises:
@@ -144,6 +145,7 @@ class SQLiteFile:
         held = self._begin("BEGIN")
         try:
             try:
+                held.connection.reads = True
                 self._announce(held)
                 self._reading.connection = held.connection
                 yield held.connection
@@ -156,7 +158,7 @@ class SQLiteFile:
             self._end(held)
 
     @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
+    def writing(self) -> Iterator[Connection]:
         """Make one transaction: committed when the block ends, undone when it raises.
 
         Raises:
@@ -215,7 +217,7 @@ class SQLiteFile:
                     new.unlink(missing_ok=True)
 
     @contextmanager
-    def alone(self) -> Iterator[sqlite3.Connection]:
+    def alone(self) -> Iterator[Connection]:
         """Give a connection outside of a transaction while no other process writes, as `VACUUM` needs it.
 
         Raises:
@@ -361,11 +363,12 @@ class SQLiteFile:
             timeout=_BUSY_S,
             isolation_level=None,
             check_same_thread=False,
+            factory=Connection,
         )
         try:
             # An acknowledged document survives a power cut. Encoding one costs far more than the fsync. The file is
             # not mapped into memory: one that is overwritten from outside would end the process.
-            for setting in ("synchronous = FULL", "foreign_keys = ON", "mmap_size = 0"):
+            for setting in ("synchronous = FULL", "foreign_keys = ON", "mmap_size = 0", "cache_size = -500"):
                 connection.execute(f"PRAGMA {setting}")
             state = self._look()
             return _Connected(connection, access, state, state, self._closings, self.epoch)
@@ -430,6 +433,7 @@ class SQLiteFile:
 
     def _end(self, held: _Connected) -> None:
         """Undo what is not committed, and put the connection back."""
+        held.connection.reads, held.connection.content = False, None
         try:
             if held.connection.in_transaction:
                 held.connection.execute("ROLLBACK")

@@ -58,6 +58,8 @@ from late_interaction.stores.local.tables import (
     delete_rows,
     insert,
     parse_spec,
+    read_content,
+    read_documents,
     read_property,
     read_state,
     record_change,
@@ -247,7 +249,7 @@ class LocalStore(Remade, Store):
         spec = self._spec
         if spec is None:
             return
-        if read_property(connection, "index_id") == self._index_id:
+        if read_content(connection)[0] == self._index_id:
             return
         index_id = read_state(connection).index_id
         have = self._stored_spec(connection)
@@ -432,9 +434,7 @@ class LocalStore(Remade, Store):
         """Return the stored documents in the order asked; unknown ids are left out."""
         doc_ids = check_ids(doc_ids)
         with self._file.reading() as connection:
-            rows = list(select_in(connection, f"{DOCUMENT} FROM documents", "doc_id", doc_ids))
-        found = {row[0]: to_document(row) for row in rows}
-        return [found[doc_id] for doc_id in doc_ids if doc_id in found]
+            return read_documents(connection, doc_ids)
 
     @in_thread
     def existing(self, doc_ids: Sequence[str]) -> set[str]:

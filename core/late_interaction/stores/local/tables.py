@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 BATCH = 500
 """How many rows are asked for, or held in memory, at a time."""
 
+_TOGETHER = 20
+"""How many documents are read as one row, which SQLite keeps below 1 GB."""
+
 DOCUMENT = "doc_id, content, content_type, metadata"
 """The columns that `to_document` takes."""
 
@@ -156,13 +159,42 @@ def write_property(connection: sqlite3.Connection, name: str, value: str) -> Non
     connection.execute(statement, (name, value))
 
 
+class Connection(sqlite3.Connection):
+    """A connection that asks SQLite once for what stays the same while a transaction reads.
+
+    Attributes:
+        reads: whether its transaction only reads.
+        content: what `read_content` returned in such a transaction.
+    """
+
+    reads = False
+    content: tuple[Any, ...] | None = None
+
+
+def begin_again(connection: sqlite3.Connection) -> None:
+    """Begin a transaction that reads anew: it sees the latest content."""
+    connection.execute("ROLLBACK")
+    connection.execute("BEGIN")
+    if isinstance(connection, Connection):
+        connection.content = None
+
+
+def read_content(connection: sqlite3.Connection) -> tuple[Any, ...]:
+    """Return the properties of which `State` is made, unchecked."""
+    remembered = connection.content if isinstance(connection, Connection) else None
+    content = remembered or tuple(connection.execute(_READ_STATE).fetchone())
+    if isinstance(connection, Connection) and connection.reads:
+        connection.content = content
+    return content
+
+
 def read_state(connection: sqlite3.Connection) -> State:
     """Read which content the transaction sees.
 
     Raises:
         StoreError: the file is damaged.
     """
-    index_id, generation, stamp, build = connection.execute(_READ_STATE).fetchone()
+    index_id, generation, stamp, build = read_content(connection)
     try:
         number = int(generation)
     except (TypeError, ValueError):
@@ -254,7 +286,7 @@ def _to_blob(row_ids: list[int]) -> bytes:
     return np.array(row_ids, _ROW_ID).tobytes()
 
 
-def to_document(row: tuple[Any, ...]) -> Document:
+def to_document(row: Sequence[Any]) -> Document:
     """Make a document of a row that begins with the columns `DOCUMENT`.
 
     Raises:
@@ -295,6 +327,30 @@ def select_in(
         batch = values[first : first + BATCH]
         marks = ", ".join("?" * len(batch))
         yield from connection.execute(f"SELECT {what} WHERE {key} IN ({marks})", batch)
+
+
+def read_documents(connection: sqlite3.Connection, doc_ids: Sequence[str]) -> list[Document]:
+    """Return the stored documents, those that exist, in the order asked.
+
+    Raises:
+        StoreError: one of them is damaged.
+    """
+    found: dict[str, Document] = {}
+    # SQLite puts some together in one row, since other threads get a turn before each row, and each column of it.
+    query = f"json_group_array(json_array({DOCUMENT})) FROM documents"
+    for first in range(0, len(doc_ids), _TOGETHER):
+        batch = doc_ids[first : first + _TOGETHER]
+        try:
+            rows = [
+                row for (text,) in select_in(connection, query, "doc_id", batch) for row in json.loads(text)
+            ]
+        except (
+            sqlite3.Error,
+            UnicodeDecodeError,
+        ):  # They are too long for one row, or one of them is damaged.
+            rows = list(select_in(connection, f"{DOCUMENT} FROM documents", "doc_id", batch))
+        found |= {row[0]: to_document(row) for row in rows}
+    return [found[doc_id] for doc_id in doc_ids if doc_id in found]
 
 
 def row_ids_of(connection: sqlite3.Connection, doc_ids: Sequence[str]) -> list[int]:

@@ -27,6 +27,7 @@ from late_interaction.stores.local.sqlite import ChangedMeanwhileError
 from late_interaction.stores.local.tables import (
     BATCH,
     State,
+    begin_again,
     last_row_id,
     read_changes,
     read_state,
@@ -178,8 +179,7 @@ class Views:
         with self._lock:
             state = read_state(connection)
             if self.latest is not None and self.latest.state.generation > state.generation:
-                connection.execute("ROLLBACK")
-                connection.execute("BEGIN")
+                begin_again(connection)
                 if read_state(connection).index_id != state.index_id:
                     raise ChangedMeanwhileError(
                         f"The index in {self.index_path.parent} was replaced meanwhile."
