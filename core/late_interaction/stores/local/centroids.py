@@ -133,7 +133,8 @@ class CentroidIndex:
             places.append(near)
         found = np.concatenate(values)
         centroids, numbers = np.divmod(np.concatenate(places), n_columns)
-        order = np.argsort(found + float(1 + found.max() - found.min()) * numbers)
+        spread = float(1 + found.max(initial=0) - found.min(initial=0))
+        order = np.argsort(found + spread * numbers)
         return centroids[order], numbers[order], found[order]
 
     def digest(self) -> str:

@@ -156,10 +156,9 @@ def _array(
     shape: tuple[int | None, ...],
     widened: type[np.generic] | None = None,
 ) -> NDArray[Any]:
-    """Read an array, in a wider dtype if one is given."""
+    """Read an array, in a wider dtype if one is given; it is checked before there is memory for it."""
     with _values(archive, name, dtype, shape) as (found_shape, read):
-        first = read(0)
-        array = np.empty(found_shape, widened or first.dtype)
+        array = np.empty(found_shape, widened or read(0).dtype)
         values = array.reshape(-1)
         for start in range(0, len(values), BLOCK):
             block = values[start : start + BLOCK]
@@ -171,7 +170,7 @@ def _array(
 def _values(
     archive: zipfile.ZipFile, name: str, dtype: type[np.generic], shape: tuple[int | None, ...]
 ) -> Iterator[tuple[tuple[int, ...], Callable[[int], NDArray[Any]]]]:
-    """Give an array's shape, and what reads its next n values; type and shape are checked before."""
+    """Check an array's type and shape, and give its shape and what reads its next n values."""
     member = archive.getinfo(f"{name}.npy")
     _check(member.compress_type == zipfile.ZIP_STORED, f"{name} is compressed")
     with archive.open(member) as file:
