@@ -90,7 +90,7 @@ def best_matches(query: FloatMatrix, documents: RaggedTokens) -> NDArray[np.floa
         raise ValueError(
             f"a query of shape {query.shape} does not fit documents of dim {documents.tokens.shape[1]}."
         )
-    columns = _columns(query)
+    columns = query_columns(query)
     n_columns = columns.shape[1]
     best = np.empty((len(documents), n_columns), np.float32)
     offsets, dim = documents.offsets, query.shape[1]
@@ -113,15 +113,10 @@ def best_matches(query: FloatMatrix, documents: RaggedTokens) -> NDArray[np.floa
     return best[:, : len(query)]
 
 
-def multiply(rows: FloatMatrix, query: FloatMatrix) -> FloatMatrix:
-    """Return the dot products of `rows` (m, dim) with those of `query` (n, dim), and maybe a last column of zeros."""
-    return rows @ _columns(query)
+def query_columns(query: FloatMatrix) -> FloatMatrix:
+    """Return a query (n, dim) as columns to multiply with, and one of zeros where n is 3 above a multiple of four.
 
-
-def _columns(query: FloatMatrix) -> FloatMatrix:
-    """Return a query as the columns of a matrix, with one of zeros where three are left over of a multiple of four.
-
-    OpenBLAS takes longer for those three than for four: a sixth with 31, a quarter with 15.
+    OpenBLAS takes longer for those three columns than for four: a sixth with 31, a quarter with 15.
     """
     n, dim = query.shape
     columns = np.zeros((n + (n % 4 == 3), dim), np.float32)

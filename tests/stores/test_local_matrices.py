@@ -176,7 +176,7 @@ def test_a_document_in_many_lists_counts_by_its_best_one(monkeypatch, entries):
     similarities = asked.vectors @ index.centroids.T
     expected = np.zeros(n_docs, np.float32)
     for row, weight, threshold in zip(
-        similarities, asked.weights, index._thresholds(vectors, 1000), strict=True
+        similarities, asked.weights, index._thresholds(vectors.T, 1000), strict=True
     ):
         best = np.full(n_docs, threshold)
         for c in np.flatnonzero(row >= threshold):

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.clustering import NearestCentroids
-from late_interaction.maxsim import multiply
+from late_interaction.maxsim import query_columns
 from late_interaction.stores.local.lists import BLOCK, Lists
 from late_interaction.types import FloatMatrix, QueryVectors, RaggedTokens
 
@@ -70,8 +70,9 @@ class CentroidIndex:
             (n_docs,) float32, in the order of `row_ids`.
         """
         n_docs, n_vectors = len(self.row_ids), len(query.vectors)
-        thresholds = self._thresholds(query.vectors, n_ann_tokens)
-        probed, vectors, values = self._probed(query.vectors, thresholds)
+        columns = query_columns(query.vectors)
+        thresholds = self._thresholds(columns, n_ann_tokens)[:n_vectors]
+        probed, vectors, values = self._probed(columns, thresholds)
         values = (values - thresholds[vectors]) * query.weights[vectors]
         starts = self.lists.starts[probed]
         lengths = self.lists.starts[probed + 1] - starts
@@ -98,19 +99,19 @@ class CentroidIndex:
             scores += above.sum(axis=0)
         return scores
 
-    def _thresholds(self, vectors: FloatMatrix, n_ann_tokens: int) -> NDArray[np.float32]:
-        """Return for each query vector the similarity from which on centroids are probed."""
+    def _thresholds(self, columns: FloatMatrix, n_ann_tokens: int) -> NDArray[np.float32]:
+        """Return for each of a query's columns the similarity from which on centroids are probed."""
         n_probed = round(len(self.centroids) * n_ann_tokens / max(1, self.lists.n_entries))
         n_probed = min(max(1, n_probed), len(self.centroids))
         # A sample of the centroids tells, faster than they all could be ranked.
         step = min(_SAMPLE_STEP, max(1, n_probed // _LEAST_SAMPLED))
         sample = self.centroids if n_probed == len(self.centroids) else self.centroids[::step]
         rank = max(0, len(sample) - max(1, n_probed // step))
-        thresholds: NDArray[np.float32] = np.partition(multiply(sample, vectors).T, rank, axis=1)[:, rank]
-        return thresholds[: len(vectors)]
+        thresholds: NDArray[np.float32] = np.partition((sample @ columns).T, rank, axis=1)[:, rank]
+        return thresholds
 
     def _probed(
-        self, vectors: FloatMatrix, thresholds: NDArray[np.float32]
+        self, columns: FloatMatrix, thresholds: NDArray[np.float32]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
         """Return the centroids that are probed: those whose similarity to a query vector reaches its threshold.
 
@@ -120,13 +121,12 @@ class CentroidIndex:
         Returns:
             (m,) the centroids, (m,) the query vectors, ascending, and (m,) their similarities.
         """
-        places, values, n_columns = [], [], 0
-        at_once = max(1, _SIMILARITIES // len(vectors))
+        places, values, n_columns = [], [], columns.shape[1]
+        limits = np.full(n_columns, np.inf, np.float32)
+        limits[: len(thresholds)] = thresholds - _ROUNDING
+        at_once = max(1, _SIMILARITIES // n_columns)
         for first in range(0, len(self.centroids), at_once):
-            similarities = multiply(self.centroids[first : first + at_once], vectors)
-            n_columns = similarities.shape[1]
-            limits = np.full(n_columns, np.inf, np.float32)
-            limits[: len(vectors)] = thresholds - _ROUNDING
+            similarities = self.centroids[first : first + at_once] @ columns
             near = np.flatnonzero(similarities >= limits)
             values.append(similarities.reshape(-1).take(near))
             near += first * n_columns
@@ -144,7 +144,7 @@ class CentroidIndex:
         columns: tuple[tuple[tuple[int, ...], str, Iterable[NDArray[Any]]], ...] = (
             (self.centroids.shape, "<f2", _pieces(self.centroids)),
             (bounds.shape, "<i8", _pieces(bounds)),
-            ((self.lists.n_entries,), "<i4", self.lists.entries()),
+            ((self.lists.n_entries,), "<i4", self.lists.pieces()),
             (self.row_ids.shape, "<i8", _pieces(self.row_ids)),
         )
         for shape, dtype, pieces in columns:
@@ -184,7 +184,7 @@ class CentroidIndex:
     def _pairs(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """Return the centroid and the document of each entry."""
         centroid_of = np.repeat(np.arange(len(self.centroids)), np.diff(self.lists.bounds()))
-        return centroid_of, np.concatenate([np.empty(0, np.int32), *self.lists.entries()])
+        return centroid_of, self.lists.entries()
 
     def _with_pairs(
         self,

@@ -61,7 +61,7 @@ def written_index(index: CentroidIndex, path: Path, mode: int = 0o600) -> Iterat
                 build_id=np.array(index.build_id),
                 centroids=index.centroids.astype(np.float16),
                 starts=index.lists.bounds(),
-                postings=np.concatenate([np.empty(0, np.int32), *index.lists.entries()]),
+                postings=index.lists.entries(),
                 rids=index.row_ids,
                 trained_tokens=np.int64(index.trained_tokens),
             )

@@ -93,8 +93,12 @@ class Lists:
         np.cumsum(ends, out=ends)
         return ends[self.starts]
 
-    def entries(self) -> Iterator[NDArray[np.int32]]:
-        """Yield the entries of all lists, one behind the other, in pieces."""
+    def entries(self) -> NDArray[np.int32]:
+        """Return the entries of all lists, one behind the other."""
+        return np.concatenate([np.empty(0, np.int32), *self.pieces()])
+
+    def pieces(self) -> Iterator[NDArray[np.int32]]:
+        """Yield the entries of all lists in pieces."""
         for first in range(0, len(self.firsts), BLOCK // _CHUNK):
             block = self.offsets[first : first + BLOCK // _CHUNK]
             positions = self.firsts[first : first + len(block), None] + block

@@ -23,14 +23,12 @@ from typing import Literal, NoReturn
 from late_interaction.errors import StoreError
 from late_interaction.stores.local.pairing import belong_together, count_write, log_belongs_to, read_mark
 from late_interaction.stores.local.place import Place, Standing
-from late_interaction.stores.local.tables import Connection, check_schema
+from late_interaction.stores.local.tables import SQLITE_ERRORS, Connection, check_schema
 from late_interaction.stores.local.turns import Turns
 
 logger = logging.getLogger(__name__)
 
 _BUSY_S = 30.0
-# SQLite's message about a damaged file may not be text.
-_SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 # A reader without permission to write meets a writer that opens and closes the file all the time.
 _ATTEMPTS = 10
 _PAUSE_S = 0.02
@@ -149,7 +147,7 @@ class SQLiteFile:
                 self._announce(held)
                 self._reading.connection = held.connection
                 yield held.connection
-            except _SQLITE_ERRORS as error:
+            except SQLITE_ERRORS as error:
                 self._check_same(held)
                 raise self._unusable(error) from error
             self._check_same(held, or_gone=True)
@@ -175,7 +173,7 @@ class SQLiteFile:
                 self._check_same(held)
                 held.connection.execute("COMMIT")
                 self._check_in_place(held)
-            except _SQLITE_ERRORS as error:
+            except SQLITE_ERRORS as error:
                 raise self._unusable(error) from error
             finally:
                 self._end(held)
@@ -208,7 +206,7 @@ class SQLiteFile:
                     connection.execute("COMMIT")
                 new.replace(self.path)
                 self._place.sync_folder()
-            except _SQLITE_ERRORS as error:
+            except SQLITE_ERRORS as error:
                 raise self._unusable(error) from error
             except OSError as error:
                 raise StoreError(f"The index in {self.folder} cannot be written: {error}") from error
@@ -229,7 +227,7 @@ class SQLiteFile:
             try:
                 held.connection.execute("ROLLBACK")
                 yield held.connection
-            except _SQLITE_ERRORS as error:
+            except SQLITE_ERRORS as error:
                 raise self._unusable(error) from error
             finally:
                 self._end(held)
@@ -300,7 +298,7 @@ class SQLiteFile:
                     self._last, held.epoch = held.begun, self.epoch
                     return held
                 self._retire(held)
-            except _SQLITE_ERRORS as error:
+            except SQLITE_ERRORS as error:
                 if held is not None:
                     held.connection.close()
                 code = getattr(error, "sqlite_errorcode", 0) & 0xFF

@@ -34,6 +34,9 @@ BATCH = 500
 _TOGETHER = 20
 """How many documents are read as one row, which SQLite keeps below 1 GB."""
 
+SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""What SQLite raises: its message about a damaged file, or a damaged column, may not be text."""
+
 DOCUMENT = "doc_id, content, content_type, metadata"
 """The columns that `to_document` takes."""
 
@@ -344,10 +347,7 @@ def read_documents(connection: sqlite3.Connection, doc_ids: Sequence[str]) -> li
             rows = [
                 row for (text,) in select_in(connection, query, "doc_id", batch) for row in json.loads(text)
             ]
-        except (
-            sqlite3.Error,
-            UnicodeDecodeError,
-        ):  # They are too long for one row, or one of them is damaged.
+        except SQLITE_ERRORS:  # They are too long for one row, or one of them is damaged.
             rows = list(select_in(connection, f"{DOCUMENT} FROM documents", "doc_id", batch))
         found |= {row[0]: to_document(row) for row in rows}
     return [found[doc_id] for doc_id in doc_ids if doc_id in found]
