@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from late_interaction import MissingExtraError, image_pages, load_image
@@ -39,8 +40,21 @@ def test_each_page_is_a_row(tmp_path: Path, name: str) -> None:
     assert rows[1]["image"].reference == f"{file}#page=2"
     for row, colour in zip(rows, COLOURS, strict=True):
         found = load_image(pickle.loads(pickle.dumps(row["image"])))
+        assert np.array_equal(found, load_image(row["image"].reference))
         assert found.mode == "RGB"
         assert max(abs(a - b) for a, b in zip(found.getpixel((5, 5)), colour, strict=True)) < 8
+
+
+def test_a_page_that_is_not_there_is_named(tmp_path: Path) -> None:
+    file = pages(tmp_path / "fax.tif")
+    with pytest.raises(ValueError, match=r"fax.tif: there is no page 4.$"):
+        load_image(f"{file}#page=4")
+
+
+def test_a_file_of_that_very_name_is_loaded_itself(tmp_path: Path) -> None:
+    pages(tmp_path / "fax.tif")
+    Image.new("RGB", (4, 3)).save(tmp_path / "fax.tif#page=2", "PNG")
+    assert load_image(tmp_path / "fax.tif#page=2").size == (4, 3)
 
 
 def test_a_page_of_fax_is_black_on_white(tmp_path: Path) -> None:

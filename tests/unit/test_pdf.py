@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from late_interaction import MissingExtraError, load_image, pdf_pages
+from late_interaction.images.loading import open_image
 from late_interaction.images.pdf import PageText, page_text, pdf_file
 from late_interaction.reading.files import ReadProblem, read_rows
 from tests.support import pdfs
@@ -55,6 +56,27 @@ def test_a_page_is_rendered_at_the_resolution_asked_for(
     assert np.abs(np.subtract(image.size, size)).max() <= 1
     assert image.getpixel((2, 2)) == (255, 255, 255)
     assert image.getpixel((image.width * 250 // 595, image.height * 600 // 842)) == (51, 102, 230)
+
+
+def test_a_page_is_loaded_by_its_reference(report: Path) -> None:
+    page = list(pdf_pages(report, dpi=150))[1]["image"]
+    found = load_image(page.reference)
+    assert np.array_equal(found, load_image(page))
+    assert np.array_equal(found, open_image(Path("report.pdf#page=2"), root=report.parent).image)
+
+
+def test_a_page_that_is_not_there_is_named(report: Path) -> None:
+    with pytest.raises(ValueError, match=r"report\.pdf: there is no page 4, the last one is 3.$"):
+        load_image(f"{report}#page=4")
+    with pytest.raises(ValueError, match=r"other\.pdf: cannot be read \(No such file or directory\).$"):
+        load_image(f"{report.with_name('other.pdf')}#page=1")
+    with pytest.raises(ValueError, match=r"report\.pdf#page=1 is one"):
+        load_image(report)
+
+
+def test_a_url_of_a_page_is_no_path() -> None:
+    with pytest.raises(ValueError, match="allow_urls=True"):
+        load_image("https://example.org/report.pdf#page=1")
 
 
 def test_a_rotated_page_is_upright(tmp_path: Path) -> None:

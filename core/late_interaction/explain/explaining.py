@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import re
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from late_interaction.encoders.base import Item, LateInteractionModel
@@ -15,9 +12,7 @@ from late_interaction.explain.aligning import Asked, explain
 from late_interaction.explain.explanation import Explanation
 from late_interaction.explain.notebook import results_html
 from late_interaction.explain.words import Span
-from late_interaction.images.loading import IMAGE_SUFFIXES, ImageSource, is_relative, open_image
-from late_interaction.images.pages import ImagePage
-from late_interaction.images.pdf import PdfPage
+from late_interaction.images.loading import is_relative, open_image
 from late_interaction.images.storing import IMAGE_KEY
 from late_interaction.stems import word_hits
 from late_interaction.stores.base import Store
@@ -27,7 +22,6 @@ if TYPE_CHECKING:
     from late_interaction.options import IndexSettings
     from late_interaction.pipeline import LateInteractionPipeline
 
-_PAGE = re.compile(r"(?P<path>.+)#page=(?P<page>\d+)", re.DOTALL)
 _TOLERANCE = 1e-3
 
 
@@ -104,7 +98,7 @@ async def _item(
     try:
         loaded = await asyncio.to_thread(
             open_image,
-            _opened(source, settings.image_root),
+            source,
             allow_urls=settings.allow_urls,
             fit=model.scaled_size,
             root=settings.image_root,
@@ -114,16 +108,6 @@ async def _item(
         hint = f" Its path, {source}, is from the folder that was indexed, which image_root= (--root) names."
         return None, f"The image cannot be read again: {error}{hint if is_elsewhere else ''}"
     return loaded.image, None
-
-
-def _opened(source: str, root: str | os.PathLike[str] | None) -> ImageSource:
-    """Return a page of a PDF, or of an image of several pages, for a reference to one."""
-    page = _PAGE.fullmatch(source)
-    if page is None:
-        return source
-    path = os.path.join(root or "", page["path"])  # noqa: PTH118 - as PdfPage.path is written
-    is_image = Path(path).suffix.lower() in IMAGE_SUFFIXES
-    return (ImagePage if is_image else PdfPage)(path, int(page["page"]))
 
 
 def _hits(query: str, result: SearchResult, explained: str) -> tuple[Span, ...]:

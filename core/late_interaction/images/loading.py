@@ -37,6 +37,8 @@ _OF_PAGES = ("GIF", "PNG", "TIFF", "WEBP")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _WEB_TYPES = {"GIF": "gif", "JPEG": "jpeg", "MPO": "jpeg", "PNG": "png", "WEBP": "webp"}
 _DATA_URI = re.compile(r"data:[^,;]*(?:;[^,;]*)*;base64,", re.IGNORECASE)
+_PAGE = re.compile(r"(?P<path>.+)#page=(?P<page>[1-9]\d{0,8})", re.DOTALL)
+_NOT_A_PATH = re.compile(r"(?:https?|data):", re.IGNORECASE)
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]{64,}={0,2}")  # of a text without white space at its end
 _SIDEWAYS = (5, 6, 7, 8)
 _SIGNATURES = (b"BM", b"GIF8", b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"RIFF")
@@ -95,7 +97,8 @@ def load_image(source: ImageSource, *, allow_urls: bool = False) -> Image.Image:
     Args:
         source: an image of Pillow, a path, the bytes of a file, base64 with or without `data:image/…;base64,` in
             front, or a URL. AVIF, BMP, GIF, HEIC, JPEG, PNG, TIFF and WebP are read; of an animation the first
-            picture (`image_pages` has all).
+            picture (`image_pages` has all). A path may name a page, from 1, of a PDF or of an image of several, as
+            an index stores it: "report.pdf#page=2".
         allow_urls: fetch http and https URLs. They are fetched from public addresses only, within 20 seconds, up to
             32 MB, over at most 3 redirects.
 
@@ -103,7 +106,7 @@ def load_image(source: ImageSource, *, allow_urls: bool = False) -> Image.Image:
         ValueError: it is not an image that can be read, or too large (Pillow's `Image.MAX_IMAGE_PIXELS` pixels,
             64 MB).
         TypeError: it is none of the above.
-        MissingExtraError: Pillow is not installed, or pillow-heif for HEIC.
+        MissingExtraError: Pillow is not installed, pillow-heif for HEIC, or pypdfium2 for a page of a PDF.
 
     Example:
         >>> from PIL import Image
@@ -138,13 +141,17 @@ def open_image(
         source = source.source
     if isinstance(source, ImageFile.ImageFile):  # opened by the caller, and not changed since
         return _decoded(source, "the image", fit, data=None)
+    if (page := _page(source, root)) is not None:
+        source = page
     if isinstance(source, LazyImage):
         source = source.render()
     if isinstance(source, Image.Image):
         return LoadedImage(scaled_rgb(source, factors_for(source.size, fit)), source.size)
     name, data = _read(source, allow_urls, root)
     if data.startswith(b"%PDF-"):
-        raise ValueError(f"{name} is a PDF: pdf_pages(path) makes an image of each of its pages.")
+        raise ValueError(
+            f"{name} is a PDF: pdf_pages(path) makes an image of each of its pages, and {name}#page=1 is one."
+        )
     if len(data) > MAX_BYTES:
         raise ValueError(f"{name} has {len(data):,} bytes; an image may have {MAX_BYTES:,}.")
     image = _opened(io.BytesIO(data), name)
@@ -172,7 +179,7 @@ def load_page(path: str, page: int) -> Image.Image:
     """Load a page of an image file, from 1, as `load_image` does.
 
     Raises:
-        ValueError: it is damaged, or too large.
+        ValueError: there is no such page, or it is damaged, or too large.
     """
     name = f"{path}, page {page}"
     try:
@@ -180,6 +187,8 @@ def load_page(path: str, page: int) -> Image.Image:
             image = _opened(file, name)
             try:
                 image.seek(page - 1)
+            except EOFError:
+                raise ValueError(f"{path}: there is no page {page}.") from None
             except Exception as error:
                 raise ValueError(f"{name} is damaged: {error}.") from error
             return _decoded(image, name, None, data=None, is_page=True).image
@@ -235,13 +244,32 @@ def _read(source: object, allow_urls: bool, root: str | os.PathLike[str] | None)
         raise TypeError(
             f"an image is a PIL image, a path, bytes, base64, a data URI or a URL, not a {type(source).__name__}."
         )
-    path = Path(root or "", os.path.expanduser(source))  # noqa: PTH111 – of "~a.png", no user's home, Path's would be an error
+    path = _path(source, root)
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"{path} has {path.stat().st_size:,} bytes; an image may have {MAX_BYTES:,}.")
         return str(path), path.read_bytes()
     except OSError as error:
         raise ValueError(f"the image {str(path)[:200]} cannot be read: {error.strerror}.") from None
+
+
+def _path(source: str | os.PathLike[str], root: str | os.PathLike[str] | None) -> Path:
+    return Path(root or "", os.path.expanduser(source))  # noqa: PTH111 – of "~a.png", no user's home, Path's would be an error
+
+
+def _page(source: object, root: str | os.PathLike[str] | None) -> LazyImage | None:
+    """Return the page of a file that a path such as "report.pdf#page=2" names; None for any other source."""
+    if not isinstance(source, str | os.PathLike):
+        return None
+    reference = os.fspath(source)
+    named = _PAGE.fullmatch(reference)
+    if named is None or _NOT_A_PATH.match(reference) or os.path.lexists(_path(reference, root)):
+        return None
+    from late_interaction.images.pages import ImagePage
+    from late_interaction.images.pdf import PdfPage
+
+    path = _path(named["path"], root)
+    return (ImagePage if path.suffix.lower() in IMAGE_SUFFIXES else PdfPage)(str(path), int(named["page"]))
 
 
 def encoded_part(text: str) -> str | None:
@@ -259,7 +287,7 @@ def encoded_part(text: str) -> str | None:
 
 def is_relative(reference: str) -> bool:
     """Tell whether what is stored of an image is a path that begins somewhere else."""
-    return not (os.path.isabs(reference) or re.match(r"(?:https?|data):", reference, re.IGNORECASE))  # noqa: PTH117
+    return not (os.path.isabs(reference) or _NOT_A_PATH.match(reference))  # noqa: PTH117
 
 
 def _decoded(

@@ -60,7 +60,7 @@ class PdfPage:
         """Render the page as an RGB image, on white.
 
         Raises:
-            ValueError: the page is damaged, or takes too long or too much memory.
+            ValueError: there is no such page, or it is damaged, or takes too long or too much memory.
             MissingExtraError: pypdfium2 or Pillow is not installed.
         """
         from PIL import Image
@@ -251,6 +251,7 @@ def _ask(what: str, path: str | os.PathLike[str], timeout_s: float, **details: A
             if details.get("password") is None
             else "the password is wrong",
             "unreadable": f"not a PDF that can be read ({detail})",
+            "absent": f"there is no page {details.get('page')}, the last one is {detail}",
             "damaged": f"damaged ({detail})",
             "memory": f"takes more than {MEMORY // 2**20:,} MB of memory",
         }[refused]

@@ -354,6 +354,16 @@ async def test_the_reranker_looks_at_images(red: str) -> None:
             rerank.postprocess_nodes([far], query_str="green")
 
 
+def test_the_reranker_looks_at_a_page_by_its_reference(tmp_path: Path) -> None:
+    picture("red").save(tmp_path / "fax.tif", save_all=True, append_images=[picture("green")])
+    nodes = [
+        NodeWithScore(node=ImageNode(id_=str(page), image_path=f"{tmp_path}/fax.tif#page={page}"))
+        for page in (1, 2)
+    ]
+    found = LateInteractionRerank(model=ColourModel(), top_n=2).postprocess_nodes(nodes, query_str="green")
+    assert [one.node_id for one in found] == ["2", "1"]
+
+
 def test_settings_come_with_a_pipeline(tmp_path: Path) -> None:
     with SyncPipeline(tmp_path, HashModel()) as pipeline:
         for option in ({"store_images": "full"}, {"allow_urls": True}, {"packing": "float32"}):
