@@ -60,10 +60,14 @@ def table(title: str, *headings: str) -> Table:
     return made
 
 
+def sampled(n_texts: int, n: int) -> list[int]:
+    """Return the positions of the `n` texts that are measured, of so many."""
+    return np.random.default_rng(0).choice(n_texts, min(n, n_texts), replace=False).tolist()
+
+
 def sample(n: int) -> list[str]:
     texts = list(collection("cranfield").documents.values())
-    chosen = np.random.default_rng(0).choice(len(texts), min(n, len(texts)), replace=False)
-    return [texts[i] for i in chosen]
+    return [texts[i] for i in sampled(len(texts), n)]
 
 
 def padding(model: ColBERTModel) -> None:
@@ -234,10 +238,10 @@ def compare(cache: Path, n: int, rounds: int, peers: bool, quick: bool) -> None:
     """Print the documents per CPU second of each library, dtype and backend, and nDCG@10 of all that it encodes."""
     judged = collection("cranfield")
     texts = list(judged.documents.values())
-    chosen = np.random.default_rng(0).choice(len(texts), min(n, len(texts)), replace=False)
+    chosen = sampled(len(texts), n)
     cache.mkdir(parents=True, exist_ok=True)
     job = cache.resolve() / "job.json"
-    work = {"documents": texts, "queries": list(judged.queries.values()), "sample": chosen.tolist()}
+    work = {"documents": texts, "queries": list(judged.queries.values()), "sample": chosen}
     job.write_text(json.dumps(work))
     left_out = {} if peers else dict.fromkeys(PEERS, "needs --peers")
     running = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,4 @@ class EightBits(FastPlaid):
 
 
 if __name__ == "__main__":
-    eight = "--eight" in sys.argv
-    if eight:
-        sys.argv.remove("--eight")
-    main(EightBits if eight else FastPlaid)
+    main(FastPlaid, EightBits)

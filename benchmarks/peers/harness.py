@@ -120,8 +120,10 @@ def measure(
     }
 
 
-def main(kind: type[Peer]) -> None:
+def main(kind: type[Peer], eight_bits: type[Peer] | None = None) -> None:
     """Do as the command line says: build into FOLDER/index, or search there, and print JSON on the last line.
+
+    `eight_bits` is the peer with 8 bits a value, where it has a second way; `--eight` asks for it.
 
     The exact top k of each query are kept in the file of tokens' name with `.truth.npy`, so that a process that
     searches has no document in memory but those of its index.
@@ -133,9 +135,12 @@ def main(kind: type[Peer]) -> None:
     parser.add_argument("--documents", type=int)
     parser.add_argument("--queries", type=int, default=100)
     parser.add_argument("--limit", type=float, default=20.0, help="CPU seconds of searches at one setting")
+    if eight_bits is not None:
+        parser.add_argument("--eight", action="store_const", dest="kind", const=eight_bits)
+    parser.set_defaults(kind=kind)
     arguments = parser.parse_args()
     index, record = arguments.folder / "index", arguments.folder / BUILT
-    peer = kind()
+    peer: Peer = arguments.kind()
     if arguments.what == "build":
         index.mkdir(parents=True)
         documents, _ = load(arguments.tokens, arguments.documents)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -79,7 +78,4 @@ class EightBits(NextPlaid):
 
 
 if __name__ == "__main__":
-    eight = "--eight" in sys.argv
-    if eight:
-        sys.argv.remove("--eight")
-    main(EightBits if eight else NextPlaid)
+    main(NextPlaid, EightBits)

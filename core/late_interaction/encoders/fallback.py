@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from late_interaction.encoders.checkpoint import (
-    LIBRARIES,
     backbone_of,
     module_entries,
     own_code,
+    own_module,
     read_json,
 )
 from late_interaction.encoders.colpali_families import FAMILIES, projection_width, visual_family
@@ -34,8 +34,8 @@ def why_sentence_transformers(folder: Path, base: Path | None = None) -> str | N
         kinds = [entry["type"].rpartition(".")[2] for entry in entries]
         if kinds[0] != "Transformer":
             return f"its modules begin with a {kinds[0]}"
-        if foreign := [entry["type"] for entry in entries if not entry["type"].startswith(LIBRARIES)]:
-            return f"it has a module of its own, {foreign[0]}"
+        if own := own_module(folder):
+            return f"it has code of its own for {own}"
         if _is_visual(base or backbone_of(folder)) or _is_visual(backbone_of(folder)):
             return _why_not_colpali(folder, base)
         return None
