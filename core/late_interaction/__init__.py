@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         StoreWriteError,
     )
     from late_interaction.folders import ReadOptions
-    from late_interaction.images.loading import load_image
+    from late_interaction.images.opening import load_image
     from late_interaction.images.pages import image_pages
     from late_interaction.images.pdf import pdf_pages
     from late_interaction.options import IndexOptions, RowOptions, SearchOptions, WriteOptions
@@ -68,7 +68,7 @@ _HOMES = {
     "late_interaction.encoders.colbert": ("ColBERTModel",),
     "late_interaction.encoders.colpali": ("ColPaliModel",),
     "late_interaction.folders": ("ReadOptions",),
-    "late_interaction.images.loading": ("load_image",),
+    "late_interaction.images.opening": ("load_image",),
     "late_interaction.encoders.precomputed": ("PrecomputedEmbeddings",),
     "late_interaction.encoders.projection": ("ProjectedModel", "fit_projection"),
     "late_interaction.errors": (

@@ -31,7 +31,8 @@ from late_interaction.encoders.base import (
     warn_of_documents_without_token,
 )
 from late_interaction.errors import DocumentError, RowFailure, StoreError, StoreWriteError
-from late_interaction.images.loading import LazyImage, open_image
+from late_interaction.images.loading import LazyImage
+from late_interaction.images.opening import open_image
 from late_interaction.images.pdf_process import allow_workers
 from late_interaction.images.reading_ahead import ReadAhead
 from late_interaction.images.storing import describe_image, fit_for, image_reference, stored_image

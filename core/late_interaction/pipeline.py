@@ -27,7 +27,7 @@ from late_interaction.errors import IndexMismatchError, IndexNotFoundError, Stor
 from late_interaction.explain.explaining import FoundBy, explain_document
 from late_interaction.filters import Filter, parse_filter
 from late_interaction.folders import FolderSync, ReadOptions, as_paths
-from late_interaction.images.loading import load_image
+from late_interaction.images.opening import load_image
 from late_interaction.indexing import IndexingRun
 from late_interaction.lifecycle import FirstUse
 from late_interaction.metadata import MetadataChange

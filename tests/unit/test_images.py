@@ -23,7 +23,7 @@ from late_interaction import load_image
 from late_interaction.errors import MissingExtraError
 from late_interaction.images import fetching, large, storing
 from late_interaction.images import loading as images
-from late_interaction.images.loading import open_image
+from late_interaction.images.opening import open_image
 from late_interaction.images.storing import describe_image, image_reference, stored_image
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -248,7 +248,7 @@ def test_the_memory_of_a_large_image_is_that_of_what_the_model_sees(
     settings = {"TIFF": {"compression": "tiff_deflate"}, "WEBP": {"method": 0}, "PNG": {"compress_level": 1}}
     Image.linear_gradient("L").resize((6000, 6000)).convert(mode).save(file, kind, **settings.get(kind, {}))
     code = (
-        "import resource, sys; from late_interaction.images.loading import open_image; from PIL import Image; "
+        "import resource, sys; from late_interaction.images.opening import open_image; from PIL import Image; "
         "peak = lambda whose: resource.getrusage(whose).ru_maxrss // 1024; "
         "open_image(Image.new('RGB', (9, 9))); before = peak(resource.RUSAGE_SELF); "
         "open_image(sys.argv[1], fit=lambda _: (400, 400)); "

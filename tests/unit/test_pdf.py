@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from late_interaction import MissingExtraError, load_image, pdf_pages
-from late_interaction.images.loading import open_image
+from late_interaction.images.opening import open_image
 from late_interaction.images.pdf import PageText, page_text, pdf_file
 from late_interaction.reading.files import ReadProblem, read_rows
 from tests.support import pdfs

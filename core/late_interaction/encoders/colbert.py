@@ -9,7 +9,6 @@ import math
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, get_args
 
@@ -31,10 +30,11 @@ from late_interaction.encoders.markers import pylate_markers, with_markers
 from late_interaction.encoders.pickled import converted
 from late_interaction.encoders.replicas import Replicas, check_devices
 from late_interaction.encoders.soundness import load_error, require_safetensors, require_sound
-from late_interaction.encoders.tokenizing import with_memory
+from late_interaction.encoders.tokenizing import shared, with_memory
 from late_interaction.encoders.torch_runtime import (
     check_attention,
     computing_dtype,
+    cpu_threads,
     device_or_best,
     dtype_name,
     finite_rows,
@@ -42,6 +42,7 @@ from late_interaction.encoders.torch_runtime import (
     is_cpu,
     model_id,
     require_packages,
+    take_share,
 )
 from late_interaction.encoders.windows import (
     CHARACTERS_AHEAD,
@@ -66,6 +67,10 @@ logger = logging.getLogger(__name__)
 _OPENVINO = ("openvino_model.*", "openvino/openvino_model.*")
 BATCH_TOKENS = 16_384
 BATCH_TOKENS_CPU = 2048
+MOST_AT_ONCE = 8
+"""Most batches that a CPU computes at a time, as each takes memory."""
+LEAST_AT_ONCE = 512
+"""Fewest tokens of a batch, where there is one for each core."""
 
 
 class ColBERTModel(Remade, LateInteractionModel):
@@ -95,7 +100,8 @@ class ColBERTModel(Remade, LateInteractionModel):
             CPU; on other devices the checkpoint's own. Vectors come out as float32 whatever it is.
         batch_tokens: most tokens in a forward pass, padding included; texts of like length go together. A text
             that is longer goes alone. It bounds the memory, whatever the texts. None is 2,048 on a CPU, where more
-            take longer, and 16,384 elsewhere.
+            take longer, and 16,384 elsewhere. On a CPU as many passes are made at a time as torch has threads there
+            (`torch.set_num_threads`), at most 8.
         batch_size: most texts in a forward pass, however short; None for as many as `batch_tokens` allows.
         query_length: most tokens of a query, markers included, and with query expansion the number to which
             every query is filled up. None is the checkpoint's own.
@@ -193,7 +199,7 @@ class ColBERTModel(Remade, LateInteractionModel):
         self.long_documents: LongDocuments = long_documents
         self.max_document_tokens = max_document_tokens
         # A fast tokenizer cannot be used by two threads at a time ("Already borrowed").
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._pid = os.getpid()
         folder = find_checkpoint(
             self.model_name, revision, _OPENVINO if backend == "openvino" else (), pickled=allow_pickle
@@ -262,7 +268,8 @@ class ColBERTModel(Remade, LateInteractionModel):
         self._remote_code: str | None = None
         if brings_code(folder) or (self.family != "plain" and own_code(folder)):
             self._remote_code = code_hash(folder) if trust_remote_code else "not run"
-        self._copy_to_devices()
+        self._on_cores = backend == "torch" and len(self._devices) < 2 and is_cpu(self.device)
+        self._copy_encoder()
 
     def _use(self, encoder: MultiVectorEncoder) -> None:
         """Encode with it from now on."""
@@ -272,13 +279,26 @@ class ColBERTModel(Remade, LateInteractionModel):
         self._tokenizer = encoder.tokenizer
         if not hasattr(self._tokenizer, "remember"):
             self._tokenizer = self._transformer.processor = with_memory(self._tokenizer)
+            shared(self._tokenizer, self._lock)  # The copies of the encoder have it, too.
         self._overheads = {role: self._overhead(role) for role in get_args(Role)}
         self.protected_tokens = self._count_leading_special_tokens()
 
-    def _copy_to_devices(self) -> None:
-        """Put copies of the encoder on the devices behind the first one; each has a tokenizer of its own."""
-        copies = [copy.deepcopy(self._encoder).to(device) for device in self._devices[1:]]
-        self._replicas = Replicas([self._encoder, *copies])
+    def _copy_encoder(self) -> None:
+        """Put copies of the encoder on the devices behind the first one, or on a CPU beside it, with its weights.
+
+        They share the tokenizer, which remembers a text's tokens. One core computes a batch in less time than two
+        compute half of it each.
+        """
+        devices = self._devices[1:]
+        if self._on_cores:
+            devices = [self.device] * (min(cpu_threads(), MOST_AT_ONCE) - 1)
+        weights = [*self._encoder.parameters(), *self._encoder.buffers()] if self._on_cores else []
+
+        def copied(device: str) -> MultiVectorEncoder:
+            kept = {id(part): part for part in (self._tokenizer, *weights)}
+            return copy.deepcopy(self._encoder, kept).to(device)
+
+        self._replicas = Replicas([self._encoder, *map(copied, devices)])
 
     def __repr__(self) -> str:
         return f"ColBERTModel({self.model_name!r}, dim={self.dim}, device={self.device!r})"
@@ -361,7 +381,7 @@ class ColBERTModel(Remade, LateInteractionModel):
         vars(earlier).update(changes)
         if unmarked:
             earlier._use(self._unmarked)  # noqa: SLF001 - one of us
-            earlier._copy_to_devices()  # noqa: SLF001
+            earlier._copy_encoder()  # noqa: SLF001
         return earlier
 
     def _computing_in(self, dtype: str) -> Self:
@@ -554,24 +574,26 @@ class ColBERTModel(Remade, LateInteractionModel):
         """Encode texts that are read at once, in batches; a matrix may be empty."""
         guard_fork(self._pid)
         lengths, budget = self._lengths(texts, role), self.batch_tokens
-        if len(self._replicas) > 1:  # A batch for each device, if there are not more.
-            budget = min(budget, -(-sum(lengths) // len(self._replicas)))
+        at_once = min(len(self._replicas), cpu_threads()) if self._on_cores else len(self._replicas)
+        if at_once > 1:  # A batch for each, if there are not more.
+            least = LEAST_AT_ONCE if self._on_cores else 1
+            budget = min(budget, max(least, -(-sum(lengths) // at_once)))
         batches = list(token_batches(lengths, budget, self.batch_size))
 
         def compute(encoder: MultiVectorEncoder, batch: list[int]) -> list[FloatMatrix]:
             encode = encoder.encode_query if role == "query" else encoder.encode_document
-            # The copies on other devices have tokenizers of their own.
-            with self._lock if encoder is self._encoder else nullcontext():
-                encoded = encode(
-                    [texts[position] for position in batch],
-                    batch_size=len(batch),
-                    show_progress_bar=False,
-                    convert_to_numpy=True,
-                )
+            encoded = encode(
+                [texts[position] for position in batch],
+                batch_size=len(batch),
+                show_progress_bar=False,
+                convert_to_numpy=True,
+            )
             return [finite_rows(matrix, self.model_name, self.dtype) for matrix in encoded]
 
         matrices: dict[int, FloatMatrix] = {}
-        for batch, rows in zip(batches, self._replicas.map(compute, batches), strict=True):
+        begin = partial(take_share, at_once) if self._on_cores else None
+        computed = self._replicas.map(compute, batches, at_once, begin)
+        for batch, rows in zip(batches, computed, strict=True):
             matrices.update(zip(batch, rows, strict=True))
         return [matrices[position] for position in range(len(texts))]
 

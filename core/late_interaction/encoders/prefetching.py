@@ -13,7 +13,11 @@ R = TypeVar("R")
 
 
 def prefetched(
-    prepare: Callable[[T], R], items: Iterable[T], num_workers: int, n_ahead: int | None = None
+    prepare: Callable[[T], R],
+    items: Iterable[T],
+    num_workers: int,
+    n_ahead: int | None = None,
+    begin: Callable[[], None] | None = None,
 ) -> Generator[R, None, None]:
     """Yield `prepare(item)` of each item, in order; threads prepare the next ones while the caller works on one.
 
@@ -29,6 +33,7 @@ def prefetched(
         num_workers: how many threads prepare.
         n_ahead: most items that are prepared, or being prepared, beside the one that the caller has. None is
             `num_workers`.
+        begin: what each thread does first.
     """
     remaining = iter(items)
     n_ahead = num_workers if n_ahead is None else n_ahead
@@ -37,7 +42,7 @@ def prefetched(
         yield from map(prepare, first)
         return
     under_way: deque[Future[R]] = deque()
-    executor = ThreadPoolExecutor(num_workers, thread_name_prefix="late-interaction-prefetch")
+    executor = ThreadPoolExecutor(num_workers, "late-interaction-prefetch", initializer=begin)
     try:
         for item in chain(first, remaining):
             under_way.append(executor.submit(prepare, item))

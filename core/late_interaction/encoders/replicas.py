@@ -1,4 +1,4 @@
-"""Whole copies of a model, one on each device: a batch goes to whichever is free."""
+"""Copies of a model, on several devices or on the cores of a CPU: a batch goes to whichever is free."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Replicas:
 
     def __init__(self, models: Sequence[Any]) -> None:
         self._models = list(models)
-        self._idle = list(models)
+        self._idle = list(models)[::-1]  # The first one is taken first.
         self._waiting: list[tuple[int, int]] = []
         self._numbers = itertools.count()
         self._changed = threading.Condition()
@@ -79,17 +79,31 @@ class Replicas:
                 self._idle.append(model)
                 self._changed.notify_all()
 
-    def map(self, compute: Callable[[Any, T], R], batches: Iterable[T]) -> Iterator[R]:
-        """Yield `compute(copy, batch)` of each batch, in order; as many are computed at a time as there are copies."""
+    def map(
+        self,
+        compute: Callable[[Any, T], R],
+        batches: Iterable[T],
+        at_once: int | None = None,
+        begin: Callable[[], None] | None = None,
+    ) -> Iterator[R]:
+        """Yield `compute(copy, batch)` of each batch, in order.
+
+        Args:
+            compute: called from several threads at a time.
+            batches: what is computed.
+            at_once: most batches that are computed at a time; None for as many as there are copies.
+            begin: what each of these threads does first.
+        """
         caller = next(self._numbers)
+        at_once = len(self) if at_once is None else min(at_once, len(self))
 
         def on_a_free_one(batch: T) -> R:
             with self.free(caller) as model:
                 return compute(model, batch)
 
-        if len(self) == 1:
+        if at_once == 1:
             return map(on_a_free_one, batches)
-        return prefetched(on_a_free_one, batches, len(self), 2 * len(self))
+        return prefetched(on_a_free_one, batches, at_once, 2 * at_once, begin)
 
 
 def ready_for(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -99,9 +100,14 @@ def with_memory(tokenizer: PreTrainedTokenizerBase) -> Any:
     return remembering
 
 
-def shared(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Let several threads call a tokenizer, one after the other; a fast one would fail ("Already borrowed")."""
-    lock, kind = threading.RLock(), type(tokenizer)
+def shared(tokenizer: PreTrainedTokenizerBase, lock: AbstractContextManager[object] | None = None) -> None:
+    """Let several threads call a tokenizer, one after the other; a fast one would fail ("Already borrowed").
+
+    Args:
+        tokenizer: the tokenizer, which is changed.
+        lock: what a thread holds meanwhile, a `threading.RLock`; None for a new one.
+    """
+    lock, kind = lock or threading.RLock(), type(tokenizer)
 
     def call(self: Any, *args: Any, **options: Any) -> BatchEncoding:
         with lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import threading
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -56,6 +57,9 @@ def require_packages(feature: str, extra: str = "colbert") -> None:
             continue  # A build that does not say which version it is.
         if not needed.specifier.contains(installed, prereleases=True):
             raise MissingExtraError(feature, extra, f"{needed.name}{needed.specifier}", installed)
+
+
+_SETTING_THREADS = threading.Lock()
 
 
 def dtype_name(dtype: str | torch.dtype | None) -> str | None:
@@ -213,6 +217,27 @@ def is_cpu(device: str) -> bool:
     import torch
 
     return bool(torch.device(device).type == "cpu")
+
+
+def cpu_threads() -> int:
+    """Return how many threads a computation of torch's uses on the CPU, as this thread asks for it."""
+    import torch
+
+    with _SETTING_THREADS:
+        return int(torch.get_num_threads())
+
+
+def take_share(n_workers: int) -> None:
+    """Let this thread, one of so many that compute at a time, use its share of torch's threads on the CPU."""
+    import torch
+
+    with _SETTING_THREADS:
+        n = torch.get_num_threads()
+        torch.set_num_threads(max(1, n // n_workers))
+        # A thread begins with the number that was set last, in whichever thread, so it is set back in another one.
+        restoring = threading.Thread(target=torch.set_num_threads, args=(n,))
+        restoring.start()
+        restoring.join()
 
 
 def model_id(model_name: str) -> str:

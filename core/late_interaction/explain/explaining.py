@@ -12,7 +12,8 @@ from late_interaction.explain.aligning import Asked, explain
 from late_interaction.explain.explanation import Explanation
 from late_interaction.explain.notebook import results_html
 from late_interaction.explain.words import Span
-from late_interaction.images.loading import is_relative, open_image
+from late_interaction.images.loading import is_relative
+from late_interaction.images.opening import open_image
 from late_interaction.images.storing import IMAGE_KEY
 from late_interaction.stems import word_hits
 from late_interaction.stores.base import Store

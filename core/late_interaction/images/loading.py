@@ -37,8 +37,7 @@ _OF_PAGES = ("GIF", "PNG", "TIFF", "WEBP")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _WEB_TYPES = {"GIF": "gif", "JPEG": "jpeg", "MPO": "jpeg", "PNG": "png", "WEBP": "webp"}
 _DATA_URI = re.compile(r"data:[^,;]*(?:;[^,;]*)*;base64,", re.IGNORECASE)
-_PAGE = re.compile(r"(?P<path>.+)#page=(?P<page>[1-9]\d{0,8})", re.DOTALL)
-_NOT_A_PATH = re.compile(r"(?:https?|data):", re.IGNORECASE)
+NOT_A_PATH = re.compile(r"(?:https?|data):", re.IGNORECASE)
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]{64,}={0,2}")  # of a text without white space at its end
 _SIDEWAYS = (5, 6, 7, 8)
 _SIGNATURES = (b"BM", b"GIF8", b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"RIFF")
@@ -91,49 +90,14 @@ class LoadedImage:
     media_type: str | None = None
 
 
-def load_image(source: ImageSource, *, allow_urls: bool = False) -> Image.Image:
-    """Load an image, upright (by its EXIF orientation) and in RGB, transparent parts on white.
-
-    Args:
-        source: an image of Pillow, a path, the bytes of a file, base64 with or without `data:image/…;base64,` in
-            front, or a URL. AVIF, BMP, GIF, HEIC, JPEG, PNG, TIFF and WebP are read; of an animation the first
-            picture (`image_pages` has all). A path may name a page, from 1, of a PDF or of an image of several, as
-            an index stores it: "report.pdf#page=2".
-        allow_urls: fetch http and https URLs. They are fetched from public addresses only, within 20 seconds, up to
-            32 MB, over at most 3 redirects.
-
-    Raises:
-        ValueError: it is not an image that can be read, or too large (Pillow's `Image.MAX_IMAGE_PIXELS` pixels,
-            64 MB).
-        TypeError: it is none of the above.
-        MissingExtraError: Pillow is not installed, pillow-heif for HEIC, or pypdfium2 for a page of a PDF.
-
-    Example:
-        >>> from PIL import Image
-        >>> load_image(Image.new("L", (640, 480))).mode
-        'RGB'
-        >>> load_image("data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAACAkQBADs=").size
-        (1, 1)
-    """
-    return open_image(source, allow_urls=allow_urls).image
-
-
-def open_image(
+def read_image(
     source: ImageSource,
     *,
     allow_urls: bool = False,
     fit: Fit | None = None,
     root: str | os.PathLike[str] | None = None,
 ) -> LoadedImage:
-    """Load an image as `load_image` does, with the file that it was in.
-
-    Args:
-        source: as for `load_image`.
-        allow_urls: as for `load_image`.
-        fit: shrink an image that is far larger than the model looks at while it is decoded, so that it takes less
-            memory. At least twice the model's width and height are left for the model's own scaling.
-        root: where relative paths begin; None is the working directory.
-    """
+    """Load an image as `open_image` (opening.py) does, but not a page that a path names."""
     _check_pillow()
     from PIL import Image, ImageFile
 
@@ -141,8 +105,6 @@ def open_image(
         source = source.source
     if isinstance(source, ImageFile.ImageFile):  # opened by the caller, and not changed since
         return _decoded(source, "the image", fit, data=None)
-    if (page := _page(source, root)) is not None:
-        source = page
     if isinstance(source, LazyImage):
         source = source.render()
     if isinstance(source, Image.Image):
@@ -244,7 +206,7 @@ def _read(source: object, allow_urls: bool, root: str | os.PathLike[str] | None)
         raise TypeError(
             f"an image is a PIL image, a path, bytes, base64, a data URI or a URL, not a {type(source).__name__}."
         )
-    path = _path(source, root)
+    path = path_from(source, root)
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"{path} has {path.stat().st_size:,} bytes; an image may have {MAX_BYTES:,}.")
@@ -253,23 +215,9 @@ def _read(source: object, allow_urls: bool, root: str | os.PathLike[str] | None)
         raise ValueError(f"the image {str(path)[:200]} cannot be read: {error.strerror}.") from None
 
 
-def _path(source: str | os.PathLike[str], root: str | os.PathLike[str] | None) -> Path:
+def path_from(source: str | os.PathLike[str], root: str | os.PathLike[str] | None) -> Path:
+    """Return a path, which begins at `root` where it is relative, and may begin with "~"."""
     return Path(root or "", os.path.expanduser(source))  # noqa: PTH111 – of "~a.png", no user's home, Path's would be an error
-
-
-def _page(source: object, root: str | os.PathLike[str] | None) -> LazyImage | None:
-    """Return the page of a file that a path such as "report.pdf#page=2" names; None for any other source."""
-    if not isinstance(source, str | os.PathLike):
-        return None
-    reference = os.fspath(source)
-    named = _PAGE.fullmatch(reference)
-    if named is None or _NOT_A_PATH.match(reference) or os.path.lexists(_path(reference, root)):
-        return None
-    from late_interaction.images.pages import ImagePage
-    from late_interaction.images.pdf import PdfPage
-
-    path = _path(named["path"], root)
-    return (ImagePage if path.suffix.lower() in IMAGE_SUFFIXES else PdfPage)(str(path), int(named["page"]))
 
 
 def encoded_part(text: str) -> str | None:
@@ -287,7 +235,7 @@ def encoded_part(text: str) -> str | None:
 
 def is_relative(reference: str) -> bool:
     """Tell whether what is stored of an image is a path that begins somewhere else."""
-    return not (os.path.isabs(reference) or _NOT_A_PATH.match(reference))  # noqa: PTH117
+    return not (os.path.isabs(reference) or NOT_A_PATH.match(reference))  # noqa: PTH117
 
 
 def _decoded(

@@ -1,15 +1,19 @@
-"""`devices=`: a whole copy of a text encoder on each, the vectors of one, and batches at the same time."""
+"""Batches at the same time, on several devices or the cores of a CPU, and the vectors of one after the other."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from late_interaction import ColBERTModel
+from late_interaction.encoders.torch_runtime import take_share
 from tests.unit.text_encoders.models import TEXTS
 
 
@@ -51,6 +55,77 @@ def test_each_device_has_a_whole_copy_and_computes_beside_the_other(
         monkeypatch.setattr(encoder, "encode_document", watched)
     assert len(model.encode_documents(TEXTS[:2])) == 2
     assert len(used) == 2
+
+
+@pytest.fixture
+def two_cores() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def threads_of_a_new_thread() -> int:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(torch.get_num_threads).result()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("two_cores")
+@pytest.mark.parametrize("family", ["stanford", "pylate", "multi-vector", "plain"])
+def test_each_core_computes_a_batch_with_the_same_weights_and_tokens(
+    folders: dict[str, Path], models: dict[str, ColBERTModel], monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    model = ColBERTModel(folders[family], device="cpu", batch_tokens=64)
+    first, second = model._replicas._models
+    assert [part.data_ptr() for part in first.parameters()] == [
+        part.data_ptr() for part in second.parameters()
+    ]
+    assert first.tokenizer is second.tokenizer
+    together, threads = threading.Barrier(2, timeout=30), dict[int, int]()
+    for encoder in (first, second):
+        encode = encoder.encode_document
+
+        def watched(*args: Any, encoder: Any = encoder, encode: Any = encode, **options: Any) -> Any:
+            if id(encoder) not in threads:
+                threads[id(encoder)] = torch.get_num_threads()
+                together.wait()  # Both are at work, or this never ends.
+            return encode(*args, **options)
+
+        monkeypatch.setattr(encoder, "encode_document", watched)
+    texts = [*TEXTS, " ".join(TEXTS) * 20, *TEXTS]
+    found = model.encode_documents(texts)
+    assert list(threads.values()) == [1, 1]
+    assert (torch.get_num_threads(), threads_of_a_new_thread()) == (2, 2)
+    assert_same(found, models[family].encode_documents(texts))
+    assert_same(model.encode_queries(texts), models[family].encode_queries(texts))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("two_cores")
+def test_where_torch_is_to_use_one_thread_nothing_is_computed_in_another(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, used = ColBERTModel(folders["stanford"], device="cpu", batch_tokens=64), set[int]()
+    torch.set_num_threads(1)
+    for encoder in model._replicas._models:
+        encode = encoder.encode_document
+
+        def watched(*args: Any, encode: Any = encode, **options: Any) -> Any:
+            used.add(threading.get_ident())
+            return encode(*args, **options)
+
+        monkeypatch.setattr(encoder, "encode_document", watched)
+    model.encode_documents([*TEXTS, *TEXTS])
+    assert used == {threading.get_ident()}
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_a_share_of_the_threads_is_taken_by_one_thread_alone() -> None:
+    torch.set_num_threads(6)
+    with ThreadPoolExecutor(1, initializer=take_share, initargs=(2,)) as pool:
+        assert pool.submit(torch.get_num_threads).result() == 3
+    assert (torch.get_num_threads(), threads_of_a_new_thread()) == (6, 6)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import pickle
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,15 +102,15 @@ def test_a_forward_pass_keeps_to_the_budget(
     models: dict[str, ColBERTModel], monkeypatch: pytest.MonkeyPatch, family: str
 ) -> None:
     model, passes = models[family], []
-    preprocess = model._encoder.preprocess
 
-    def noting(*args: Any, **kwargs: Any) -> Any:
+    def noting(preprocess: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         features = preprocess(*args, **kwargs)
         ids, bounds = features["input_ids"], features.get("cu_seq_lens_q")
         passes.append((len(ids) if bounds is None else len(bounds) - 1, ids.numel()))
         return features
 
-    monkeypatch.setattr(model._encoder, "preprocess", noting)
+    for encoder in model._replicas._models:
+        monkeypatch.setattr(encoder, "preprocess", partial(noting, encoder.preprocess))
     monkeypatch.setattr(model, "batch_tokens", 40)
     texts = ["cat " * n for n in (1, 2, 14, 3, 8, 8, 8)]
     model.encode_documents(texts)
