@@ -44,7 +44,7 @@ class Replicas:
     and none of them has to wait when the first is done.
 
     Args:
-        models: what computes, one for each device; it is used by one thread at a time.
+        models: what computes, one for each device or core; it is used by one thread at a time.
     """
 
     def __init__(self, models: Sequence[Any]) -> None:

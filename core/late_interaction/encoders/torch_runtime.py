@@ -31,6 +31,8 @@ ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_at
 _CPUINFO = Path("/proc/cpuinfo")
 _TORCH_ASKS = {"amx_bf16": "_is_amx_tile_supported", "avx512_bf16": "_is_avx512_bf16_supported"}
 """Flags of processors, and the functions of `torch.cpu` that tell them since torch 2.6."""
+_SETTING_THREADS = threading.Lock()
+"""Held while torch's number of threads, which is one of the process, is another one for a moment."""
 
 
 def require_packages(feature: str, extra: str = "colbert") -> None:
@@ -57,9 +59,6 @@ def require_packages(feature: str, extra: str = "colbert") -> None:
             continue  # A build that does not say which version it is.
         if not needed.specifier.contains(installed, prereleases=True):
             raise MissingExtraError(feature, extra, f"{needed.name}{needed.specifier}", installed)
-
-
-_SETTING_THREADS = threading.Lock()
 
 
 def dtype_name(dtype: str | torch.dtype | None) -> str | None:
