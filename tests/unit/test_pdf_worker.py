@@ -138,9 +138,9 @@ def test_a_small_file_that_says_it_has_a_million_pages(tmp_path: Path) -> None:
     assert values["pages"] <= 1000
 
 
-def test_a_page_that_is_not_there_is_damaged(report: Path) -> None:
-    [(values, data)] = ask(request("text", report, 9))
-    assert values["refused"] == "damaged"
+def test_a_page_that_is_not_there_is_absent_and_the_last_one_is_named(report: Path) -> None:
+    [(about, _), (values, data)] = ask(request("about", report), request("text", report, 9))
+    assert (values["refused"], values["detail"]) == ("absent", str(about["pages"]))
     assert data == b""
 
 
