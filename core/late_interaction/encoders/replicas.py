@@ -91,11 +91,11 @@ class Replicas:
         Args:
             compute: called from several threads at a time.
             batches: what is computed.
-            at_once: most batches that are computed at a time; None for as many as there are copies.
+            at_once: most batches that are computed at a time, no more than there are copies; None for as many.
             begin: what each of these threads does first.
         """
         caller = next(self._numbers)
-        at_once = len(self) if at_once is None else min(at_once, len(self))
+        at_once = at_once or len(self)
 
         def on_a_free_one(batch: T) -> R:
             with self.free(caller) as model:

@@ -30,6 +30,8 @@ HEIF_SUFFIXES = (".heic", ".heif")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", *HEIF_SUFFIXES, ".avif")
 MAX_BYTES = 64 * 1024 * 1024
 """Most bytes of a file that is opened as an image."""
+NOT_A_PATH = re.compile(r"(?:https?|data):", re.IGNORECASE)
+"""How a URL begins, and an image that is itself the text."""
 
 # The formats that Pillow may open: some of its others run programs, or are seldom looked after.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP", "HEIF", "AVIF")
@@ -37,7 +39,6 @@ _OF_PAGES = ("GIF", "PNG", "TIFF", "WEBP")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _WEB_TYPES = {"GIF": "gif", "JPEG": "jpeg", "MPO": "jpeg", "PNG": "png", "WEBP": "webp"}
 _DATA_URI = re.compile(r"data:[^,;]*(?:;[^,;]*)*;base64,", re.IGNORECASE)
-NOT_A_PATH = re.compile(r"(?:https?|data):", re.IGNORECASE)
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]{64,}={0,2}")  # of a text without white space at its end
 _SIDEWAYS = (5, 6, 7, 8)
 _SIGNATURES = (b"BM", b"GIF8", b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"RIFF")
@@ -91,11 +92,7 @@ class LoadedImage:
 
 
 def read_image(
-    source: ImageSource,
-    *,
-    allow_urls: bool = False,
-    fit: Fit | None = None,
-    root: str | os.PathLike[str] | None = None,
+    source: ImageSource, allow_urls: bool, fit: Fit | None, root: str | os.PathLike[str] | None
 ) -> LoadedImage:
     """Load an image as `open_image` (opening.py) does, but not a page that a path names."""
     _check_pillow()

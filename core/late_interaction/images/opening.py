@@ -69,7 +69,7 @@ def open_image(
         root: where relative paths begin; None is the working directory.
     """
     page = _page(source, root)
-    return read_image(source if page is None else page, allow_urls=allow_urls, fit=fit, root=root)
+    return read_image(source if page is None else page, allow_urls, fit, root)
 
 
 def _page(source: object, root: str | os.PathLike[str] | None) -> LazyImage | None:

@@ -99,8 +99,8 @@ def _answer(pdfium: Any, files: _Files, request: dict[str, Any]) -> tuple[dict[s
     document = files.open(request["path"], request.get("password"))
     if request["what"] == "about":
         return _about(document), b""
-    if request["page"] > (pages := _page_count(document)):
-        raise _Refused("absent", str(pages))
+    if request["page"] > len(document):
+        raise _Refused("absent", str(_page_count(document)))
     page = document[request["page"] - 1]
     try:
         if request["what"] == "text":
