@@ -6,12 +6,14 @@ per query vector). No document is padded: a document whose best match is negativ
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.cores import product
 from late_interaction.types import FloatMatrix, QueryVectors, RaggedTokens
 
 _TILE_VALUES = 2048 * 128
@@ -106,7 +108,7 @@ def best_matches(query: FloatMatrix, documents: RaggedTokens) -> NDArray[np.floa
             np.copyto(widened[: len(tile)], tile)
             tile = widened[: len(tile)]
         similarities = products[: len(tile)]
-        np.matmul(tile, columns, out=similarities)
+        product(tile, columns, similarities)
         if documents.scales is not None:
             similarities *= documents.scales[start:stop, None]
         np.maximum.reduceat(similarities, offsets[first:last] - start, axis=0, out=best[first:last])
@@ -133,9 +135,8 @@ def token_alignment(query: FloatMatrix, document: FloatMatrix) -> TokenAlignment
 
 def _tiles(offsets: NDArray[np.int64], n_tokens: int) -> Iterator[tuple[int, int]]:
     """Yield ranges of whole documents of at most `n_tokens` tokens; a longer document is a tile of its own."""
-    first, n_docs = 0, len(offsets) - 1
-    while first < n_docs:
-        last = int(np.searchsorted(offsets, offsets[first] + n_tokens, side="right")) - 1
-        last = max(last, first + 1)
+    bounds, first = offsets.tolist(), 0
+    while first < len(bounds) - 1:
+        last = max(first + 1, bisect_right(bounds, bounds[first] + n_tokens) - 1)
         yield first, last
         first = last

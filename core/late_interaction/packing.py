@@ -138,8 +138,8 @@ def unpack_parts(headers: bytes, sizes: NDArray[np.int64], rows: bytes) -> Ragge
             raise StoreError("a packed token matrix is damaged: a value is not one of a unit vector.")
         return RaggedTokens(values.reshape(-1, width), offsets)
     codes = np.frombuffer(rows, np.int8).reshape(-1, row_bytes)
-    scales = np.ascontiguousarray(codes[:, : _SCALE.itemsize]).view(_SCALE)[:, 0]
-    if not np.all((scales >= 0) & (scales <= _LARGEST / 127)):
+    scales: NDArray[np.float32] = np.ndarray(len(codes), _SCALE, rows, strides=(row_bytes,)).copy()
+    if not (scales.min() >= 0 and scales.max() <= _LARGEST / 127):
         raise StoreError("a packed token matrix is damaged: a scale is not one of a unit vector.")
     return RaggedTokens(codes[:, _SCALE.itemsize :], offsets, scales)
 

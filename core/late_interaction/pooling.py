@@ -203,6 +203,15 @@ def _cosine_distances(matrix: FloatMatrix) -> NDArray[np.float64]:
 
 def _merged_up_to(distance: float, matrix: FloatMatrix) -> NDArray[np.intp]:
     """Return the cluster of each row, from 0 on, by average linkage up to a cosine distance."""
+    near = 1 - matrix @ matrix.T <= distance
+    np.fill_diagonal(near, val=True)
+    first = near.argmax(axis=1)
+    # Where rows near each other are all near the same ones, those are the clusters, and no tree is needed.
+    if np.array_equal(near, first[:, None] == first):
+        is_first = first == np.arange(len(first))
+        clusters: NDArray[np.intp] = (np.cumsum(is_first) - 1)[first]
+        return clusters
+
     from scipy.cluster.hierarchy import linkage
 
     tree = linkage(_cosine_distances(matrix), "average")

@@ -291,7 +291,8 @@ async def rank_ids(store: Store, query: QueryVectors, doc_ids: Sequence[str]) ->
 
 def _best_first(scores: Mapping[str, float]) -> list[tuple[str, float]]:
     """Return ids and scores, the best first; of equal ones by id, so that pages of a search fit together."""
-    return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
+    ordered = sorted((-score, doc_id) for doc_id, score in scores.items())
+    return [(doc_id, -score) for score, doc_id in ordered]
 
 
 def may_reach_top_k(

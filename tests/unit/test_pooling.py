@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from late_interaction.pooling import POOLING_ALGORITHM, pool_document, pool_query
+from late_interaction.pooling import POOLING_ALGORITHM, pool_document, pool_query, pool_query_grouped
 from late_interaction.types import FloatMatrix
 
 no_deadline = settings(deadline=None)  # the first call imports scipy
@@ -156,6 +156,21 @@ def test_distance_0_keeps_every_token_of_a_query(matrix: FloatMatrix) -> None:
 @given(token_matrices())
 def test_distance_2_merges_a_whole_query(matrix: FloatMatrix) -> None:
     np.testing.assert_array_equal(pool_query(matrix, 2).weights, [len(matrix)])
+
+
+@pytest.mark.slow
+@no_deadline
+@given(seeds, st.integers(2, 32), st.sampled_from([0.01, 0.1, 0.3]), st.sampled_from([0.003, 0.03, 0.3]))
+def test_a_query_is_merged_by_average_linkage(seed: int, n: int, spread: float, distance: float) -> None:
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import squareform
+
+    rng = np.random.default_rng(seed)
+    matrix = unit(rng.standard_normal((n, 8))[rng.integers(0, n, n)] + spread * rng.standard_normal((n, 8)))
+    _, groups = pool_query_grouped(matrix, distance)
+    apart = squareform(np.maximum(1 - matrix @ matrix.T, 0), checks=False)
+    expected = fcluster(linkage(apart, "average"), distance, criterion="distance")
+    np.testing.assert_array_equal(groups[:, None] == groups, expected[:, None] == expected)
 
 
 def test_a_query_merges_what_is_near_and_nothing_else() -> None:

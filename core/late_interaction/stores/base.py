@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.candidates import Scaling
+from late_interaction.cores import side_by_side
 from late_interaction.errors import StoreError
 from late_interaction.filters import Filter, check_parsed
 from late_interaction.maxsim import query_maxsim
@@ -225,7 +226,7 @@ class Store(ABC):
             The ids that are in the index, and (n,) scores.
         """
         there, documents = await self.matrices(doc_ids)
-        return there, await asyncio.to_thread(query_maxsim, query, documents)
+        return there, await asyncio.to_thread(side_by_side()(query_maxsim), query, documents)
 
     @abstractmethod
     async def documents(self, doc_ids: Sequence[str]) -> list[Document]:

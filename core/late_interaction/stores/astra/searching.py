@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.cores import side_by_side
 from late_interaction.filters import Filter
 from late_interaction.maxsim import query_maxsim
 from late_interaction.packing import unpack_many
@@ -144,6 +145,7 @@ async def score_all(reader: Reader, query: QueryVectors, filter: Filter | None) 
     return Candidates([doc_ids[i] for i in order], joined[order], np.ones(len(order), bool), -math.inf, None)
 
 
+@side_by_side()
 def score_rows(query: QueryVectors, rows: Sequence[Row]) -> tuple[list[str], NDArray[np.float32]]:
     """Return the ids of rows that were read with their packed matrices, none of them blank, and their exact scores."""
     if not rows:

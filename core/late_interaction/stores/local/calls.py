@@ -46,7 +46,7 @@ class Together:
         _here.reads = self
         coroutine = work()
         try:
-            with self.file.reading():
+            with self.file.computing():
                 try:
                     coroutine.send(None)
                 except StopIteration as end:

@@ -9,6 +9,7 @@ similarity of the last centroid probed is imputed (Lee et al., "Rethinking the r
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.clustering import NearestCentroids
+from late_interaction.cores import product
 from late_interaction.maxsim import query_columns
 from late_interaction.stores.local.lists import BLOCK, Lists
 from late_interaction.types import FloatMatrix, QueryVectors, RaggedTokens
@@ -77,23 +79,24 @@ class CentroidIndex:
         starts = self.lists.starts[probed]
         lengths = self.lists.starts[probed + 1] - starts
         ends = np.cumsum(lengths)
-        shifts = starts - (ends - lengths)
         together = max(1, min(_ENTRIES // n_ann_tokens, _PLACES // max(1, n_docs), n_vectors))
+        # Of each chunk of a list: which one it is, where its documents stand in `above`, and what is written there.
+        list_of = np.repeat(np.arange(len(probed)), lengths)
+        chunks = (starts - (ends - lengths)).take(list_of)
+        chunks += np.arange(len(chunks))
+        rows = (vectors % together * n_docs).take(list_of)
+        rows += self.lists.firsts.take(chunks)
+        values = values.take(list_of)
+        groups = np.searchsorted(vectors.take(list_of), range(0, n_vectors + together, together)).tolist()
         above = np.empty((together, n_docs), np.float32)
         scores = np.full(n_docs, thresholds @ query.weights, np.float32)
         # Several query vectors at a time: each call does much, so that a thread seldom waits for its turn.
-        for first in range(0, n_vectors, together):
-            begin, end = np.searchsorted(vectors, (first, first + together)).tolist()
-            chunk_of = np.repeat(np.arange(begin, end), lengths[begin:end])
-            if not len(chunk_of):
-                continue
-            chunks = shifts.take(chunk_of)
-            chunks += np.arange(ends[end - 1] - len(chunks), ends[end - 1])
-            rows = (vectors.take(chunk_of) - first) * n_docs
-            rows += self.lists.firsts.take(chunks)
-            places = np.add(self.lists.offsets.take(chunks, axis=0), rows[:, None], dtype=np.int64)
+        for begin, end in itertools.pairwise(groups):
+            places = np.add(
+                self.lists.offsets.take(chunks[begin:end], axis=0), rows[begin:end, None], dtype=np.int64
+            )
             written = np.empty(places.shape, np.float32)
-            written[:] = values.take(chunk_of)[:, None]
+            written[:] = values[begin:end, None]
             above[:] = 0
             above.reshape(-1)[places.reshape(-1)] = written.reshape(-1)
             scores += above.sum(axis=0)
@@ -107,7 +110,7 @@ class CentroidIndex:
         step = min(_SAMPLE_STEP, max(1, n_probed // _LEAST_SAMPLED))
         sample = self.centroids if n_probed == len(self.centroids) else self.centroids[::step]
         rank = max(0, len(sample) - max(1, n_probed // step))
-        thresholds: NDArray[np.float32] = np.partition((sample @ columns).T, rank, axis=1)[:, rank]
+        thresholds: NDArray[np.float32] = np.partition(product(sample, columns).T, rank, axis=1)[:, rank]
         return thresholds
 
     def _probed(
@@ -126,7 +129,7 @@ class CentroidIndex:
         limits[: len(thresholds)] = thresholds - _ROUNDING
         at_once = max(1, _SIMILARITIES // n_columns)
         for first in range(0, len(self.centroids), at_once):
-            similarities = self.centroids[first : first + at_once] @ columns
+            similarities = product(self.centroids[first : first + at_once], columns)
             near = np.flatnonzero(similarities >= limits)
             values.append(similarities.reshape(-1).take(near))
             near += first * n_columns

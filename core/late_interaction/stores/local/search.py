@@ -46,7 +46,8 @@ def find_candidates(
         parts.append(_best_n(view.indexed, *_score(connection, query, view.indexed, indexed), n, exact=True))
     elif view.index is not None:
         scores = view.index.approximate(query, n_ann_tokens)
-        scores[~indexed] = -np.inf
+        if n_indexed < len(scores):
+            scores[~indexed] = -np.inf
         parts.append(_best_n(view.indexed, None, scores, n, exact=False))
     doc_ids = [doc_id for part in parts for doc_id in part[0]]
     scores, exact = (np.concatenate([part[i] for part in parts]) for i in (1, 2))

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NoReturn
 
+from late_interaction.cores import n_cores, side_by_side
 from late_interaction.errors import StoreError
 from late_interaction.stores.local.pairing import belong_together, count_write, log_belongs_to, read_mark
 from late_interaction.stores.local.place import Place, Standing
@@ -103,6 +104,7 @@ class SQLiteFile:
         self._free: list[_Connected] = []
         self._reading = _Reading()
         self._guard = threading.Lock()
+        self._computing = threading.BoundedSemaphore(1 + n_cores())
         self._turns = Turns(self.path.with_name("write.lock"), self._place, self._lock_timeout)
         self._closings = 0
         self._checked: Standing | None = None
@@ -154,6 +156,16 @@ class SQLiteFile:
         finally:
             self._reading.connection = None
             self._end(held)
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Do `reading` in a block that computes much, in no more threads at a time than the cores can serve.
+
+        More would keep each other from running Python: on two cores, eight at a time did two thirds of what three did.
+        """
+        self._check_process()
+        with self._computing, side_by_side(), self.reading():
+            yield
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
