@@ -212,7 +212,8 @@ def measure_opened(folder: Path, path: Path) -> dict[str, str | int]:
     with tempfile.TemporaryDirectory() as small, SyncPipeline(small, model, doc_pool_factor=1) as pipeline:
         in_one_thread(pipeline)
         pipeline.index_embeddings([{"doc_id": "a", "content": "a"}], [queries[0]])
-        pipeline.search_with_embeddings(queries[0])  # What is imported now is not counted below.
+        for query in queries:
+            pipeline.search_with_embeddings(query)  # What is imported now is not counted below.
     before = own_memory()
     with SyncPipeline(folder, model, doc_pool_factor=1) as pipeline:
         in_one_thread(pipeline)
