@@ -3,7 +3,8 @@
 OpenBLAS, which NumPy brings, computes a product by one thread for each core, and these spin while they wait for each
 other. A search that is alone is a little faster for it. Searches side by side are slowed down: on two cores, four
 threads did two thirds of what they do with one core each (docs/speed.md). What is small OpenBLAS leaves to the thread
-that asks. So a search that is not alone has its products computed in small pieces, by one call of NumPy.
+that asks. So a search that is not alone, and pooling, have their products computed in small pieces, by one call of
+NumPy.
 """
 
 from __future__ import annotations
@@ -62,18 +63,21 @@ def side_by_side() -> Iterator[None]:
             _searches.share = _searches.share and _searches.n > 0
 
 
-def product(rows: FloatMatrix, columns: FloatMatrix, out: FloatMatrix | None = None) -> FloatMatrix:
+def product(
+    rows: FloatMatrix, columns: FloatMatrix, out: FloatMatrix | None = None, *, one_core: bool = False
+) -> FloatMatrix:
     """Return `rows @ columns`, on one core while searches share them.
 
     Args:
         rows: (n, dim) float32.
         columns: (dim, m) float32.
         out: (n, m) float32, where the product is written; None for a new one.
+        one_core: compute on one core in any case.
     """
     (n, dim), n_columns = rows.shape, columns.shape[1]
     if out is None:
         out = np.empty((n, n_columns), np.float32)
-    piece = _SMALL // (dim * n_columns) // _ROWS * _ROWS if _searches.share else 0
+    piece = _SMALL // (dim * n_columns) // _ROWS * _ROWS if one_core or _searches.share else 0
     whole = n - n % piece if piece else 0
     if whole:
         np.matmul(

@@ -20,6 +20,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from late_interaction.cores import product
 from late_interaction.types import FloatMatrix, QueryVectors
 
 POOLING_ALGORITHM = "ward-unit-mean-1"
@@ -197,7 +198,9 @@ def _cosine_distances(matrix: FloatMatrix) -> NDArray[np.float64]:
     """Return `1 − cosine` of unit rows for each pair i < j, in scipy's condensed form, never negative."""
     from scipy.spatial.distance import squareform
 
-    distances: NDArray[np.float64] = squareform((1 - matrix @ matrix.T).astype(np.float64), checks=False)
+    # So small a product takes as long on all cores, and these have something else to do.
+    similarities = product(matrix, matrix.T, one_core=True)
+    distances: NDArray[np.float64] = squareform((1 - similarities).astype(np.float64), checks=False)
     return np.maximum(distances, 0, out=distances)
 
 

@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from late_interaction import PrecomputedEmbeddings, SyncPipeline
 from late_interaction.cores import n_cores, product, side_by_side
+from late_interaction.pooling import pool_document
 from late_interaction.stores.local import store as local_store
 
 rng = np.random.default_rng(0)
@@ -146,3 +147,12 @@ def test_searches_of_a_folder_are_few_at_a_time_and_share_the_cores(
     for results in found:
         assert [result.doc_id for result in results] == [result.doc_id for result in alone]
         assert [result.score for result in results] == pytest.approx([result.score for result in alone])
+
+
+@pytest.mark.usefixtures("two_blas_threads")
+def test_a_document_is_pooled_on_one_core(products: list[int]):
+    matrix = rng.normal(size=(150, 128)).astype(np.float32)
+    matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
+    assert len(pool_document(matrix, 2)) == 75
+    assert products
+    assert max(products) <= 1 << 18
