@@ -77,8 +77,10 @@ def product(
     (n, dim), n_columns = rows.shape, columns.shape[1]
     if out is None:
         out = np.empty((n, n_columns), np.float32)
-    piece = _SMALL // (dim * n_columns) // _ROWS * _ROWS if one_core or _searches.share else 0
-    whole = n - n % piece if piece else 0
+    whole = 0
+    if one_core or _searches.share:
+        piece = _SMALL // max(1, dim * n_columns) // _ROWS * _ROWS
+        whole = n - n % piece if piece else 0
     if whole:
         np.matmul(
             rows[:whole].reshape(-1, piece, dim), columns, out=out[:whole].reshape(-1, piece, n_columns)

@@ -53,6 +53,7 @@ def products(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         (2048, 128, 28),
         (999, 96, 7),
         (500, 1024, 64),
+        (9, 128, 0),
     ],
 )
 def test_a_product_is_the_same_alone_and_beside_others(n: int, dim: int, n_columns: int):
