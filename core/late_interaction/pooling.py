@@ -112,7 +112,7 @@ def _cluster(tokens: FloatMatrix, n_clusters: int) -> tuple[FloatMatrix, NDArray
     from scipy.cluster.hierarchy import linkage
 
     order = _canonical_order(tokens)
-    tree = linkage(np.sqrt(2 * _cosine_distances(tokens[order])), "ward")
+    tree = linkage(np.sqrt(2 * _condensed(_cosine_distances(tokens[order]))), "ward")
     # By the number of merges: cut at a height, where merges can tie, it may give fewer clusters.
     means, _, groups = _cluster_means(tokens, order, _merged(tree, len(tokens) - n_clusters))
     return means, groups
@@ -194,19 +194,24 @@ def _canonical_order(matrix: FloatMatrix) -> NDArray[np.intp]:
     return np.argsort(rows.view(f"V{rows.itemsize * rows.shape[1]}").ravel(), kind="stable")
 
 
-def _cosine_distances(matrix: FloatMatrix) -> NDArray[np.float64]:
-    """Return `1 − cosine` of unit rows for each pair i < j, in scipy's condensed form, never negative."""
+def _cosine_distances(matrix: FloatMatrix) -> FloatMatrix:
+    """Return (n, n) float32: `1 − cosine` of unit rows."""
+    # So small a product takes as long on all cores, and these have something else to do.
+    return 1 - product(matrix, matrix.T, one_core=True)
+
+
+def _condensed(distances: FloatMatrix) -> NDArray[np.float64]:
+    """Return distances for each pair i < j, in scipy's condensed form, never negative."""
     from scipy.spatial.distance import squareform
 
-    # So small a product takes as long on all cores, and these have something else to do.
-    similarities = product(matrix, matrix.T, one_core=True)
-    distances: NDArray[np.float64] = squareform((1 - similarities).astype(np.float64), checks=False)
-    return np.maximum(distances, 0, out=distances)
+    condensed: NDArray[np.float64] = squareform(distances.astype(np.float64), checks=False)
+    return np.maximum(condensed, 0, out=condensed)
 
 
 def _merged_up_to(distance: float, matrix: FloatMatrix) -> NDArray[np.intp]:
     """Return the cluster of each row, from 0 on, by average linkage up to a cosine distance."""
-    near = 1 - matrix @ matrix.T <= distance
+    distances = _cosine_distances(matrix)
+    near = distances <= distance
     np.fill_diagonal(near, val=True)
     first = near.argmax(axis=1)
     # Where rows near each other are all near the same ones, those are the clusters, and no tree is needed.
@@ -217,7 +222,7 @@ def _merged_up_to(distance: float, matrix: FloatMatrix) -> NDArray[np.intp]:
 
     from scipy.cluster.hierarchy import linkage
 
-    tree = linkage(_cosine_distances(matrix), "average")
+    tree = linkage(_condensed(distances), "average")
     return _merged(tree, int(np.searchsorted(tree[:, 2], distance, side="right")))
 
 

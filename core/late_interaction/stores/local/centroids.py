@@ -78,16 +78,16 @@ class CentroidIndex:
         values = (values - thresholds[vectors]) * query.weights[vectors]
         starts = self.lists.starts[probed]
         lengths = self.lists.starts[probed + 1] - starts
-        ends = np.cumsum(lengths)
+        bounds = np.append(0, np.cumsum(lengths))
         together = max(1, min(_ENTRIES // n_ann_tokens, _PLACES // max(1, n_docs), n_vectors))
         # Of each chunk of a list: which one it is, where its documents stand in `above`, and what is written there.
         list_of = np.repeat(np.arange(len(probed)), lengths)
-        chunks = (starts - (ends - lengths)).take(list_of)
+        chunks = (starts - bounds[:-1]).take(list_of)
         chunks += np.arange(len(chunks))
         rows = (vectors % together * n_docs).take(list_of)
         rows += self.lists.firsts.take(chunks)
         values = values.take(list_of)
-        groups = np.searchsorted(vectors.take(list_of), range(0, n_vectors + together, together)).tolist()
+        groups = bounds[np.searchsorted(vectors, range(0, n_vectors + together, together))].tolist()
         above = np.empty((together, n_docs), np.float32)
         scores = np.full(n_docs, thresholds @ query.weights, np.float32)
         # Several query vectors at a time: each call does much, so that a thread seldom waits for its turn.
