@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -13,7 +13,7 @@ from langchain_lateint._names import UsualNames
 from langchain_lateint._operations import Ids, Operation
 from langchain_lateint._relevance import RelevanceFn
 from langchain_lateint.embeddings import Model
-from late_interaction import LateInteractionPipeline, LocalStore, RowOptions
+from late_interaction import LateInteractionPipeline, LocalStore, RowOptions, Store
 from late_interaction.adapting import check_flag
 
 T = TypeVar("T")
@@ -37,12 +37,8 @@ class UsualWays(UsualNames):
             IndexNotFoundError: there is no such index.
             IndexMismatchError: it was built with another model, pooling or packing.
         """
-        store: Self = _made(cls, _existing(embedding, collection_name, kwargs))
-        try:
-            store._pipeline.initialize()
-        except BaseException:
-            store.close()
-            raise
+        making = _existing(embedding, collection_name, kwargs)
+        store: Self = made(cls, making, lambda store: store.pipeline.initialize())
         return store
 
     @classmethod
@@ -50,12 +46,10 @@ class UsualWays(UsualNames):
         cls, embedding: Model | None = None, *, collection_name: str | None = None, **kwargs: Any
     ) -> Self:
         """Await `from_existing_index` on any event loop."""
-        store: Self = await asyncio.to_thread(_made, cls, _existing(embedding, collection_name, kwargs))
-        try:
-            await store._pipeline.arun(LateInteractionPipeline.initialize)
-        except BaseException:
-            await store.aclose()
-            raise
+        making = _existing(embedding, collection_name, kwargs)
+        store: Self = await amade(
+            cls, making, lambda store: store.pipeline.arun(LateInteractionPipeline.initialize)
+        )
         return store
 
     @classmethod
@@ -90,13 +84,9 @@ class UsualWays(UsualNames):
             ids: an id for each text, or "content".
             kwargs: as for the class and for `add_texts`.
         """
-        making, adding = divided(embedding, kwargs)
-        store: Self = _made(cls, making)
-        try:
-            store.add_embeddings(text_embeddings, metadatas=metadatas, ids=ids, **adding)
-        except BaseException:
-            store.close()
-            raise
+        making, adding = divided(embedding, ids, kwargs)
+        given = {"metadatas": metadatas, "ids": ids, **adding}
+        store: Self = made(cls, making, lambda store: store.add_embeddings(text_embeddings, **given))
         return store
 
     @classmethod
@@ -109,13 +99,9 @@ class UsualWays(UsualNames):
         **kwargs: Any,
     ) -> Self:
         """Await `from_embeddings` on any event loop."""
-        making, adding = divided(embedding, kwargs)
-        store: Self = await asyncio.to_thread(_made, cls, making)
-        try:
-            await store.aadd_embeddings(text_embeddings, metadatas=metadatas, ids=ids, **adding)
-        except BaseException:
-            await store.aclose()
-            raise
+        making, adding = divided(embedding, ids, kwargs)
+        given = {"metadatas": metadatas, "ids": ids, **adding}
+        store: Self = await amade(cls, making, lambda store: store.aadd_embeddings(text_embeddings, **given))
         return store
 
     @classmethod
@@ -160,7 +146,13 @@ class UsualWays(UsualNames):
         )
 
     def save_local(self, folder_path: str | Path, index_name: str | None = None) -> None:
-        """Copy the index into a folder, as FAISS does. Each write is saved already where the index is."""
+        """Copy the index into a folder, as FAISS does: what the folder held before is gone.
+
+        Each write is saved already where the index is.
+
+        Raises:
+            IndexMismatchError: the folder has an index that was built with other settings.
+        """
         self._pipeline.run(_saving(folder_path, index_name))
 
     async def asave_local(self, folder_path: str | Path, index_name: str | None = None) -> None:
@@ -189,10 +181,14 @@ class UsualWays(UsualNames):
         return copied
 
 
-def divided(embedding: Model | None, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the arguments for the class, the model among them, and those for `add_texts`."""
+def divided(
+    embedding: Model | None, ids: Ids, kwargs: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the arguments for the class, the model among them, and those for `add_texts`; `on_error` is in both."""
     adding = {name: kwargs[name] for name in RowOptions.__annotations__ if name in kwargs}
-    making = {name: value for name, value in kwargs.items() if name not in adding}
+    making = {name: value for name, value in kwargs.items() if name not in adding or name == "on_error"}
+    if isinstance(ids, str):  # "content"
+        making["ids"] = ids
     if (model := one_of("embedding", embedding, "model", kwargs.get("model"))) is not None:
         making["model"] = model
     return making, adding
@@ -209,8 +205,26 @@ def one_of(name: str, value: T | None, other_name: str, other: T | None) -> T | 
     return other if value is None else value
 
 
-def _made(cls: Any, kwargs: dict[str, Any]) -> Any:
-    return cls(**kwargs)
+def made(cls: Any, making: dict[str, Any], fill: Callable[[Any], object]) -> Any:
+    """Return a store made with these arguments, and filled; if that fails, it is closed."""
+    store = cls(**making)
+    try:
+        fill(store)
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+async def amade(cls: Any, making: dict[str, Any], fill: Callable[[Any], Awaitable[object]]) -> Any:
+    """Do `made`; in a thread, because a model that is given by its name is loaded here."""
+    store = await asyncio.to_thread(lambda: cls(**making))
+    try:
+        await fill(store)
+    except BaseException:
+        await store.aclose()
+        raise
+    return store
 
 
 def _existing(embedding: Model | None, collection_name: str | None, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -225,10 +239,21 @@ def _saving(folder_path: str | Path, index_name: str | None) -> Operation[None]:
         if target.location != pipeline.store.location:
             try:
                 await pipeline.copy_to(target)
+                await _delete_others(target, pipeline.store)
             finally:
                 await target.close()
 
     return save
+
+
+async def _delete_others(target: LocalStore, source: Store) -> None:
+    """Delete what the source has not."""
+    if await target.count() == await source.count():
+        return
+    async for batch in target.scan():
+        doc_ids = [item.document.doc_id for item in batch]
+        kept = await source.existing(doc_ids)
+        await target.delete([doc_id for doc_id in doc_ids if doc_id not in kept])
 
 
 def _merging(target: object) -> Operation[None]:

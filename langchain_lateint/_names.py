@@ -291,9 +291,10 @@ def _texts_and_vectors(
         if len(pairs) != len(texts):
             raise TypeError("add_embeddings takes texts and embeddings, or pairs of a text and its vectors.")
         texts, embeddings = [text for text, _ in pairs], [vectors for _, vectors in pairs]
-    if any(isinstance(one, Mapping) for one in embeddings):
+    vectors = list(embeddings)
+    if any(isinstance(one, Mapping) for one in vectors):
         raise TypeError("embeddings are vectors, not mappings: give metadatas=… by its name.")
-    return texts, embeddings
+    return texts, vectors
 
 
 def _captions(
@@ -301,6 +302,7 @@ def _captions(
 ) -> tuple[list[str], list[dict[str, Any]]]:
     if isinstance(uris, str | bytes):
         raise TypeError(f"uris must be a list, not a bare {type(uris).__name__}.")
+    uris = list(uris)
     given = [{} for _ in uris] if metadatas is None else [dict(one or {}) for one in metadatas]
     if len(given) != len(uris):
         raise ValueError(f"there are {len(uris)} images, but {len(given)} metadatas.")

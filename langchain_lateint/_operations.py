@@ -36,6 +36,7 @@ from late_interaction.adapting import (
     FloatMatrix,
     OnError,
     Query,
+    check_doc_id,
     check_mmr,
     check_names,
     check_not_negative,
@@ -62,6 +63,8 @@ _OPTIONS = tuple(name for name in SearchOptions.__annotations__ if name != "filt
 _RESULTS = ("with_scores", "explain")
 SEARCH_ARGUMENTS = ("k", "filter", *_OPTIONS, *_RESULTS, "score_threshold", "fetch_k", "lambda_mult")
 """What a retriever's `search_kwargs` may hold."""
+MODE_TYPES = ("hybrid", "lexical")
+"""The search types that are "similarity" with this `mode`."""
 
 
 # --- writing
@@ -228,7 +231,7 @@ def copy_operation(other: SyncPipeline) -> Operation[int]:
 
 def get_operation(ids: Sequence[str]) -> Operation[list[Document]]:
     """Check ids, and return the operation that gets their documents."""
-    unique = list(dict.fromkeys(_listed("ids", ids)))
+    unique = list(dict.fromkeys(map(check_doc_id, _listed("ids", ids))))
 
     async def get(pipeline: LateInteractionPipeline) -> list[Document]:
         return all_to_langchain(await pipeline.get_documents(unique))
@@ -304,7 +307,7 @@ def of_search_type(search_type: str, options: Mapping[str, Any]) -> tuple[str, d
     Raises:
         ValueError: the arguments have another mode.
     """
-    if search_type not in ("hybrid", "lexical"):
+    if search_type not in MODE_TYPES:
         return search_type, dict(options)
     if options.get("mode", search_type) != search_type:
         raise ValueError(f"search_type={search_type!r} and mode={options['mode']!r} exclude each other.")

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
-from langchain_core.documents import Document
-from langchain_core.vectorstores import VectorStoreRetriever
 from pydantic import ConfigDict, Field, model_validator
 from typing_extensions import override
 
 from langchain_lateint._operations import of_search_type
+from langchain_lateint._retrieving import SearchRetriever
 from langchain_lateint.vectorstores import LateInteractionVectorStore
 
 _THRESHOLD = "similarity_score_threshold"
 _FIELDS = ("k", "filter", "score_threshold", "with_scores", "explain")
 
 
-class LateInteractionRetriever(VectorStoreRetriever):
+class LateInteractionRetriever(SearchRetriever):
     """Retrieves the documents of a store with the highest MaxSim for a query.
 
     >>> from langchain_lateint import LateInteractionRetriever, LateInteractionVectorStore
@@ -39,11 +37,12 @@ class LateInteractionRetriever(VectorStoreRetriever):
         vectorstore: where to search.
         k: how many documents.
         filter: only documents whose metadata match.
-        score_threshold: only documents with at least this relevance, from 0 to 1.
+        score_threshold: only documents with at least this relevance, from 0 to 1: "similarity" is then
+            "similarity_score_threshold".
         with_scores: put the raw MaxSim under "score" and the document's id under "id" into the metadata.
         explain: put the words that answered the query under "matched" into the metadata (see the store's searches).
-        search_type: "similarity", "mmr" or "similarity_score_threshold", as for `VectorStoreRetriever`; "hybrid" and
-            "lexical" are "similarity" with this `mode` in `search_kwargs`.
+        search_type: "similarity", "mmr" or "similarity_score_threshold", as for `VectorStoreRetriever`, "hybrid" or
+            "lexical".
         search_kwargs: further arguments of the search, such as `fetch_k` and `lambda_mult` for "mmr".
     """
 
@@ -60,44 +59,37 @@ class LateInteractionRetriever(VectorStoreRetriever):
     @classmethod
     @override
     def validate_search_type(cls, values: dict[str, Any]) -> Any:
-        """Check the search type; `search_kwargs` may also hold the retriever's own fields, as for other stores."""
+        """Check the search type; `search_kwargs` may also hold the retriever's own fields, as for other stores.
+
+        LangChain makes a configured retriever of all fields of another: one at its default counts as not given.
+        """
         values = {**values, "search_kwargs": dict(values.get("search_kwargs") or {})}
         for name in _FIELDS:
             if name in values["search_kwargs"]:
-                if values.get(name) is not None:
+                if values.get(name) not in (None, cls.model_fields[name].default):
                     raise ValueError(f"{name} is given twice, once of it in search_kwargs: give one.")
                 values[name] = values["search_kwargs"].pop(name)
-        if isinstance(values.get("search_type"), str):
-            kind, values["search_kwargs"] = of_search_type(values["search_type"], values["search_kwargs"])
-            values["search_type"] = kind
-        if values.get("score_threshold") is not None and values.get("search_type", _THRESHOLD) != _THRESHOLD:
-            raise ValueError(f"a score_threshold goes with search_type={_THRESHOLD!r}.")
-        if values.get("score_threshold") is None and values.get("search_type") == _THRESHOLD:
-            raise ValueError(f"search_type={_THRESHOLD!r} needs a score_threshold.")
-        if values.get("score_threshold") is not None:
-            values["search_type"] = _THRESHOLD
-        if values.get("search_type", "similarity") not in cls.allowed_search_types:
+        search_type, threshold = values.get("search_type", "similarity"), values.get("score_threshold")
+        if search_type not in cls.allowed_search_types:
             raise ValueError(f"search_type is one of {', '.join(cls.allowed_search_types)}.")
+        of_search_type(search_type, values["search_kwargs"])  # which checks them
+        if threshold is not None and search_type not in ("similarity", _THRESHOLD):
+            raise ValueError(f"a score_threshold goes with search_type={_THRESHOLD!r}.")
+        if threshold is None and search_type == _THRESHOLD:
+            raise ValueError(f"search_type={_THRESHOLD!r} needs a score_threshold.")
         store = values.get("vectorstore")
         if values.get("tags") is None and isinstance(store, LateInteractionVectorStore):
             values["tags"] = store._get_retriever_tags()  # noqa: SLF001 - as LangChain's as_retriever does
         return values
 
     @override
-    def _get_relevant_documents(
-        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any
-    ) -> list[Document]:
-        return super()._get_relevant_documents(query, run_manager=run_manager, **self._search(kwargs))
-
-    @override
-    async def _aget_relevant_documents(
-        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any
-    ) -> list[Document]:
-        return await super()._aget_relevant_documents(query, run_manager=run_manager, **self._search(kwargs))
-
-    def _search(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Return the arguments of one search: those of the call, or else the retriever's own."""
+    def _asked(self, kwargs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         own = {name: getattr(self, name) for name in _FIELDS}
         given = {name: value for name, value in kwargs.items() if value is not None}
-        arguments = {**own, **given}
-        return {name: value for name, value in arguments.items() if value is not None and value is not False}
+        search_type, arguments = super()._asked({**own, **given})
+        arguments = {
+            name: value for name, value in arguments.items() if value is not None and value is not False
+        }
+        if search_type == "similarity" and "score_threshold" in arguments:
+            search_type = _THRESHOLD
+        return search_type, arguments

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
@@ -14,7 +13,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStoreRetriever
 from typing_extensions import override
 
-from langchain_lateint._making import UsualWays, divided, one_of
+from langchain_lateint._making import UsualWays, amade, divided, made, one_of
 from langchain_lateint._operations import (
     SEARCH_ARGUMENTS,
     Filter,
@@ -30,6 +29,7 @@ from langchain_lateint._operations import (
     update_operation,
 )
 from langchain_lateint._relevance import RelevanceFn, scale_function
+from langchain_lateint._retrieving import SearchRetriever
 from langchain_lateint.embeddings import EmbeddingsModel, Model, as_model
 from late_interaction import IndexedIds, IndexOptions, SyncPipeline
 from late_interaction.adapting import AstraPlace, OnError, place_of, shown
@@ -216,9 +216,9 @@ class LateInteractionVectorStore(UsualWays):
         if twice := kwargs.keys() & search_kwargs.keys():
             raise TypeError(f"{', '.join(sorted(twice))} is given twice, once of it in search_kwargs.")
         search_kwargs.update(kwargs)
-        if "search_type" in fields:
-            fields["search_type"], search_kwargs = of_search_type(fields["search_type"], search_kwargs)
-        return super().as_retriever(**fields, search_kwargs=search_kwargs)
+        of_search_type(fields.get("search_type", "similarity"), search_kwargs)  # which checks them
+        tags = fields.pop("tags", None) or self._get_retriever_tags()
+        return SearchRetriever(vectorstore=self, tags=tags, search_kwargs=search_kwargs, **fields)
 
     # --- copying
 
@@ -432,13 +432,9 @@ class LateInteractionVectorStore(UsualWays):
             ids: an id for each text, or "content".
             kwargs: as for the class and for `add_texts`.
         """
-        making, adding = divided(embedding, kwargs)
-        store = cls(**making)
-        try:
-            store.add_texts(texts, metadatas, ids=ids, **adding)
-        except BaseException:
-            store.close()
-            raise
+        making, adding = divided(embedding, ids, kwargs)
+        given = {"metadatas": metadatas, "ids": ids, **adding}
+        store: Self = made(cls, making, lambda store: store.add_texts(texts, **given))
         return store
 
     @override
@@ -452,14 +448,9 @@ class LateInteractionVectorStore(UsualWays):
         **kwargs: Any,
     ) -> Self:
         """Await `from_texts` on any event loop."""
-        making, adding = divided(embedding, kwargs)
-        # In a thread, because a model that is given by its name is loaded here.
-        store = await asyncio.to_thread(lambda: cls(**making))
-        try:
-            await store.aadd_texts(texts, metadatas, ids=ids, **adding)
-        except BaseException:
-            await store.aclose()
-            raise
+        making, adding = divided(embedding, ids, kwargs)
+        given = {"metadatas": metadatas, "ids": ids, **adding}
+        store: Self = await amade(cls, making, lambda store: store.aadd_texts(texts, **given))
         return store
 
     @override
@@ -472,7 +463,10 @@ class LateInteractionVectorStore(UsualWays):
         **kwargs: Any,
     ) -> Self:
         """Make a store and add documents to it; the other arguments are those of `from_texts`."""
-        return cls.from_texts(embedding=embedding, **parts_of(documents, ids), **kwargs)
+        making, adding = divided(embedding, ids, kwargs)
+        given = {**parts_of(documents, ids), **adding}
+        store: Self = made(cls, making, lambda store: store.add_texts(**given))
+        return store
 
     @override
     @classmethod
@@ -484,4 +478,7 @@ class LateInteractionVectorStore(UsualWays):
         **kwargs: Any,
     ) -> Self:
         """Await `from_documents` on any event loop."""
-        return await cls.afrom_texts(embedding=embedding, **parts_of(documents, ids), **kwargs)
+        making, adding = divided(embedding, ids, kwargs)
+        given = {**parts_of(documents, ids), **adding}
+        store: Self = await amade(cls, making, lambda store: store.aadd_texts(**given))
+        return store

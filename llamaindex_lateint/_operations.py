@@ -10,7 +10,8 @@ from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters
 
 from late_interaction import Document, IndexedIds, LateInteractionPipeline, RowOptions
-from late_interaction.adapting import BadRow, Encodable, StoreImages
+from late_interaction.adapting import BadRow, Encodable, StoreImages, check_doc_id
+from llamaindex_lateint.filters import of_documents
 from llamaindex_lateint.nodes import PARENT, encodable_node, hash_of, node_of, with_ids_by_content
 from llamaindex_lateint.querying import Selection
 
@@ -69,14 +70,16 @@ def _are_empty(filters: MetadataFilters | MetadataFilter) -> bool:
 
 
 async def delete_document(pipeline: LateInteractionPipeline, ref_doc_id: str) -> None:
-    await pipeline.delete_documents({PARENT: {"$eq": ref_doc_id}})
+    ref_doc_id = check_doc_id(ref_doc_id)
+    await pipeline.delete_documents(of_documents([ref_doc_id]))
     for document in await pipeline.get_documents([ref_doc_id]):
         if PARENT not in document.metadata:
             await pipeline.delete_documents([ref_doc_id])
 
 
 async def document_hash(pipeline: LateInteractionPipeline, ref_doc_id: str) -> str | None:
-    for document in await pipeline.find({PARENT: {"$eq": ref_doc_id}}, limit=1):
+    ref_doc_id = check_doc_id(ref_doc_id)
+    for document in await pipeline.find(of_documents([ref_doc_id]), limit=1):
         source = node_of(document).source_node
         return None if source is None else source.hash
     for document in await pipeline.get_documents([ref_doc_id]):

@@ -15,11 +15,14 @@ datetimes or strings of ISO 8601. Upper and lower case are told apart by `str.ca
 
 The core's filters treat lists differently (`$eq` also finds an element), so the pushed part may find a document too
 many, never one too few, and `matches` decides.
+
+The ids of documents are texts, also where they look like dates: those are compared letter by letter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llama_index.core.vector_stores.types import (
@@ -31,6 +34,7 @@ from llama_index.core.vector_stores.types import (
 
 from late_interaction import FilterError
 from late_interaction.filters import And, Filter, Or, in_order, parse_filter, same
+from late_interaction.metadata import instant
 from llamaindex_lateint.nodes import IMAGE_NAMES, PARENT, PARENT_NAMES, is_node, stored_key
 
 _TAKES_A_LIST = (FilterOperator.IN, FilterOperator.NIN, FilterOperator.ANY, FilterOperator.ALL)
@@ -41,6 +45,8 @@ _ORDER = {
     FilterOperator.LT: "$lt",
     FilterOperator.LTE: "$lte",
 }
+_MOST_PUSHED = 100
+"""Values of one `ANY` or `ALL` that are pushed down: each is a condition, of which the core takes 1,000."""
 _PUSHED = {
     FilterOperator.EQ: "$eq",
     **_ORDER,
@@ -97,6 +103,17 @@ def push_down(filters: MetadataFilters | MetadataFilter) -> Filter | None:
     return And(pushed)
 
 
+def of_documents(ref_doc_ids: Sequence[str]) -> dict[str, Any]:
+    """Return a filter in the core's language that finds the nodes of these documents, by their sources' ids."""
+    among: dict[str, Any] = {PARENT: {"$in": list(ref_doc_ids)}}
+    dates = [one for one in ref_doc_ids if instant(one) is not None]
+    if not dates:
+        return among
+    # `$in` compares dates as instants, of which two ids may be one; `$like` compares texts.
+    others = [one for one in ref_doc_ids if instant(one) is None]
+    return among | {"$or": [{PARENT: {"$in": others}}, *({PARENT: {"$like": one}} for one in dates)]}
+
+
 def matches(filters: MetadataFilters | MetadataFilter, metadata: Mapping[str, Any]) -> bool:
     """Return whether a document with these stored metadata matches.
 
@@ -105,7 +122,9 @@ def matches(filters: MetadataFilters | MetadataFilter, metadata: Mapping[str, An
         metadata: as `nodes.encodable_node` stores them.
     """
     if isinstance(filters, MetadataFilter):
-        return _holds(filters.operator, filters.value, _find(metadata, filters.key))
+        by_parent = filters.key in PARENT_NAMES and stored_key(filters.key) not in metadata
+        equal = operator.eq if by_parent else same
+        return _holds(filters.operator, filters.value, _find(metadata, filters.key), equal)
     found = (matches(one, metadata) for one in filters.filters)
     if not filters.filters:
         return True
@@ -131,9 +150,11 @@ def _push_one(filter: MetadataFilter) -> Filter | None:
 
 
 def _push_condition(name: str, op: FilterOperator, value: Any) -> Filter:
-    if op in (FilterOperator.ANY, FilterOperator.ALL) and value:
-        combined = "$or" if op == FilterOperator.ANY else "$and"
-        spec: dict[str, Any] = {combined: [{name: {"$contains": one}} for one in value]}
+    spec: dict[str, Any]
+    if op == FilterOperator.ALL and value:
+        spec = {"$and": [{name: {"$contains": one}} for one in value[:_MOST_PUSHED]]}
+    elif op == FilterOperator.ANY and 0 < len(value) <= _MOST_PUSHED:
+        spec = {"$or": [{name: {"$contains": one}} for one in value]}
     else:
         spec = {name: {_PUSHED[op]: value} if op in _PUSHED else {"$exists": True}}
     parsed = parse_filter(spec)
@@ -150,16 +171,16 @@ def _find(metadata: Mapping[str, Any], key: str) -> Any:
     return metadata.get(PARENT) if key in PARENT_NAMES else None
 
 
-def _holds(op: FilterOperator, value: Any, found: Any) -> bool:
+def _holds(op: FilterOperator, value: Any, found: Any, equal: Callable[[Any, Any], bool]) -> bool:
     match op:
         case FilterOperator.IS_EMPTY:
             return found is None or found in ("", [])
         case _ if found is None:
             return op in (FilterOperator.NE, FilterOperator.NIN)
         case FilterOperator.EQ | FilterOperator.NE:
-            return same(found, value) == (op == FilterOperator.EQ)
+            return equal(found, value) == (op == FilterOperator.EQ)
         case FilterOperator.IN | FilterOperator.NIN:
-            return any(same(found, one) for one in value) == (op == FilterOperator.IN)
+            return any(equal(found, one) for one in value) == (op == FilterOperator.IN)
         case FilterOperator.CONTAINS:
             return _contains(found, value)
         case FilterOperator.ANY:

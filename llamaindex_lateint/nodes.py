@@ -9,10 +9,11 @@ stores them, under "image" and "thumbnail". A node's own metadata of these names
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llama_index.core.constants import DATA_KEY, TYPE_KEY
 from llama_index.core.schema import (
@@ -40,9 +41,6 @@ from late_interaction.adapting import (
     is_blank,
 )
 from late_interaction.metadata import check_metadata, dumps, loads, plain_value
-
-if TYPE_CHECKING:
-    pass
 
 PARENT = "ref_doc_id"
 """The metadata field with the id of a node's parent document; nodes without a parent lack it."""
@@ -105,17 +103,28 @@ def encoded_text(document: Document) -> str | None:
 def with_ids_by_content(nodes: Sequence[BaseNode]) -> list[BaseNode]:
     """Return copies of nodes whose ids are made of their content and metadata, so that each run gives the same ids.
 
+    The id of a node's source counts too, unless it is random, as LlamaIndex makes them: another in each run.
     Relationships among the nodes have the new ids. A node that cannot be stored keeps its id.
     """
     ids: dict[str, str] = {}
     for node in nodes:
         try:
+            metadata = {stored_key(key): value for key, value in node.metadata.items()}
+            if node.ref_doc_id is not None and not _is_random(node.ref_doc_id):
+                metadata[PARENT] = node.ref_doc_id
             ids[node.node_id] = content_id(
-                node.get_content(MetadataMode.NONE), node.metadata, image_source(node)
+                node.get_content(MetadataMode.NONE), metadata, image_source(node)
             )
         except (TypeError, ValueError):  # It is refused when it is stored, and its reason is told there.
             ids[node.node_id] = node.node_id
     return [_renamed(node, ids) for node in nodes]
+
+
+def _is_random(doc_id: str) -> bool:
+    try:
+        return uuid.UUID(doc_id).version == 4
+    except ValueError:
+        return False
 
 
 def _renamed(node: BaseNode, ids: Mapping[str, str]) -> BaseNode:

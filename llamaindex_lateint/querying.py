@@ -35,9 +35,9 @@ from late_interaction.adapting import (
 from late_interaction.explain import check_explains, matched_parts
 from late_interaction.filters import And, Filter, parse_filter
 from late_interaction.filters import matches as matches_core
-from llamaindex_lateint.filters import check_filters, matches, push_down
+from llamaindex_lateint.filters import check_filters, matches, of_documents, push_down
 from llamaindex_lateint.no_embedding import QueryEmbedding
-from llamaindex_lateint.nodes import PARENT, encoded_text
+from llamaindex_lateint.nodes import encoded_text
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -185,7 +185,7 @@ class Search:
         if not is_mmr and (mmr_threshold, mmr_prefetch_k, query.mmr_threshold) != (None, None, None):
             raise ValueError("mmr_threshold and mmr_prefetch_k are for the query mode 'mmr'.")
         doc_ids = id_list("doc_ids", query.doc_ids)
-        parents = None if doc_ids is None else {PARENT: {"$in": doc_ids}}
+        parents = None if doc_ids is None else of_documents(doc_ids)
         # LlamaIndex gives an empty list where it has no ids to give.
         node_ids = _both(query.node_ids or None, _both(node_ids, id_list("ids", options.pop("ids", None))))
         selection = Selection.of(query.filters, node_ids, parents, options.pop("filter", None))

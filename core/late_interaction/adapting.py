@@ -19,7 +19,7 @@ from late_interaction.maxsim import maxsim
 from late_interaction.options import BATCH_SIZE, FilterSpec, Mode, OnError, check_names
 from late_interaction.pipeline import Query
 from late_interaction.ranking import check_mmr, diversify, filled, mmr, relevance, relevances
-from late_interaction.rows import BadRow, Encodable, content_id
+from late_interaction.rows import BadRow, Encodable, check_doc_id, content_id
 from late_interaction.stores.opening import AstraPlace, open_store, place_of
 from late_interaction.types import DocId, FloatMatrix
 from late_interaction.validation import (
@@ -51,6 +51,7 @@ __all__ = [
     "PipelineHolder",
     "Query",
     "StoreImages",
+    "check_doc_id",
     "check_flag",
     "check_matrix",
     "check_mmr",

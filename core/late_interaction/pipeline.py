@@ -509,7 +509,7 @@ class LateInteractionPipeline(Remade):
         else:
             matrices = await self.encode_queries(queries)
         encode_s = (time.perf_counter() - started) / max(1, len(matrices))
-        plan = SearchPlan.of(k, options, (await self._opened()).scaling)
+        plan = SearchPlan.of(k, {**options, "ids": asked.ids}, (await self._opened()).scaling)
         searches = map(self._search, matrices, repeat(plan), repeat(encode_s), texts)
         return list(await asyncio.gather(*searches))
 
@@ -521,11 +521,12 @@ class LateInteractionPipeline(Remade):
 
         A search by words needs them (`mode="hybrid"`, "lexical"). Others find by them documents with a rare word.
         """
-        SearchPlan.of(k, options, self.store.scaling)  # What is wrong is said before anything is opened.
+        # What is wrong is said before anything is opened.
+        asked = SearchPlan.of(k, options, self.store.scaling)
         if text is not None:
             check_texts([text], "query")
         checked = check_matrix(matrix, self.model.dim)
-        plan = SearchPlan.of(k, options, (await self._opened()).scaling)
+        plan = SearchPlan.of(k, {**options, "ids": asked.ids}, (await self._opened()).scaling)
         return await self._search(checked, plan, words=text)
 
     async def _search(

@@ -98,6 +98,20 @@ def test_a_configurable_retriever(filled: LateInteractionVectorStore) -> None:
     assert set(ids(found)) == {"a", "c"}
 
 
+def test_each_field_of_a_retriever_may_be_configured_or_set(filled: LateInteractionVectorStore) -> None:
+    base = LateInteractionRetriever(vectorstore=filled)
+    arguments = base.configurable_fields(search_kwargs=ConfigurableField(id="x"))
+    assert len(arguments.with_config(configurable={"x": {"k": 1}}).invoke("apple")) == 1
+    threshold = base.configurable_fields(score_threshold=ConfigurableField(id="x"))
+    assert ids(threshold.with_config(configurable={"x": 0.95}).invoke("red apple")) == ["a"]
+    near = LateInteractionRetriever(vectorstore=filled, score_threshold=0.95)
+    without = near.configurable_fields(score_threshold=ConfigurableField(id="x"))
+    assert len(without.with_config(configurable={"x": None}).invoke("red apple")) == 4
+    assert ids(base.model_copy(update={"score_threshold": 0.95}).invoke("red apple")) == ["a"]
+    base.score_threshold = 0.95
+    assert ids(base.invoke("red apple")) == ["a"]
+
+
 # --- what a result carries
 
 

@@ -28,6 +28,25 @@ from tests.support.models import HashModel
 # --- making one
 
 
+async def test_what_is_made_with_documents_goes_on_as_it_began(tmp_path: Path) -> None:
+    async def check(store: LateInteractionVectorStore) -> None:
+        with store:
+            before = len(store.search_by_metadata())
+            assert store.add_texts(["same", "bad\ud800"])[:1] == store.add_texts(["same"])
+            store.add_documents([Document("same")])
+            assert len(store.search_by_metadata()) == before + 1
+
+    made, place = LateInteractionVectorStore, {"ids": "content", "on_error": "skip"}
+    first = [Document("first", id="a")]
+    await check(made.from_texts([], HashModel(), path=tmp_path / "1", **place))
+    await check(await made.afrom_texts([], HashModel(), path=tmp_path / "2", **place))
+    await check(made.from_documents(first, HashModel(), path=tmp_path / "3", **place))
+    await check(await made.afrom_documents(first, HashModel(), path=tmp_path / "4", **place))
+    pairs = [("first", np.ones((1, HashModel().dim), np.float32))]
+    await check(made.from_embeddings(pairs, HashModel(), path=tmp_path / "5", **place))
+    await check(await made.afrom_embeddings(iter(pairs), HashModel(), path=tmp_path / "6", **place))
+
+
 async def test_from_texts_and_documents(tmp_path: Path) -> None:
     documents = [Document("one", id="a", metadata={"n": 1}), Document("two", id="b")]
     made = [

@@ -198,6 +198,23 @@ async def test_saving_loading_and_merging_as_faiss_does(tmp_path: Path) -> None:
             assert ids(loaded.similarity_search("sea", 1)) == ["d"]
 
 
+async def test_what_is_saved_again_is_what_there_is(tmp_path: Path) -> None:
+    with in_folder(tmp_path / "here") as store, in_folder(tmp_path / "other") as other:
+        store.add_texts(TEXTS, ids=IDS)
+        store.save_local(tmp_path / "saved")
+        store.delete(IDS[:2])
+        store.save_local(tmp_path / "saved")
+        other.add_texts(["another"], ids=["z"])
+        await other.asave_local(tmp_path / "saved", "named")
+        await store.asave_local(tmp_path / "saved", "named")
+        other.save_local(tmp_path / "third")
+    for name, expected in ((None, IDS[2:]), ("named", IDS[2:])):
+        with LateInteractionVectorStore.load_local(
+            tmp_path / "saved", HashModel(), name, doc_pool_factor=1
+        ) as saved:
+            assert ids(saved.search_by_metadata()) == expected
+
+
 def test_a_copy_is_another_store_on_the_same_index(tmp_path: Path) -> None:
     with in_folder(tmp_path, relevance_score_fn=lambda score: 0.25) as store:
         store.add_texts(["one"])

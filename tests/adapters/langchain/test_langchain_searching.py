@@ -216,3 +216,14 @@ def test_mmr_of_an_empty_store_and_wrong_arguments(store: LateInteractionVectorS
     assert store.max_marginal_relevance_search("apple") == []
     with pytest.raises(ValueError, match="lambda_mult"):
         store.max_marginal_relevance_search("apple", lambda_mult=2)
+
+
+async def test_ids_and_vectors_may_be_any_iterable(filled: LateInteractionVectorStore) -> None:
+    """What is iterated twice is empty the second time."""
+    assert ids(filled.similarity_search("apple", ids=map(str, ["b"]))) == ["b"]
+    assert ids(await filled.asimilarity_search("apple", ids=(one for one in "bc"))) != []
+    assert ids(filled.max_marginal_relevance_search("apple", ids=iter(["b"]))) == ["b"]
+    assert ids(filled.get_by_ids(iter(["b", "b"]))) == ["b"]  # type: ignore[arg-type]
+    vectors = np.eye(2, filled.pipeline.model.dim, dtype=np.float32)
+    filled.add_embeddings(iter(["e", "f"]), (row for row in vectors), ids=["5", "6"])  # type: ignore[arg-type]
+    assert ids(filled.get_by_ids([5, "5"])) == ["5"]  # type: ignore[list-item]

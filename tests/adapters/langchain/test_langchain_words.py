@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.runnables import ConfigurableField
 
 from langchain_lateint import LateInteractionRetriever, LateInteractionVectorStore
+from tests.adapters.langchain.texts import ids
 from tests.support.models import HashModel
 
 TEXTS = {
@@ -60,7 +62,7 @@ def test_relevance_is_from_0_to_1(words: LateInteractionVectorStore, options: di
 @pytest.mark.parametrize("search_type", ["hybrid", "lexical"])
 async def test_search_types_of_words(words: LateInteractionVectorStore, search_type: str) -> None:
     retriever = words.as_retriever(search_type=search_type, k=1)
-    assert retriever.search_kwargs["mode"] == search_type
+    assert retriever.search_type == search_type
     own = LateInteractionRetriever(vectorstore=words, search_type=search_type, k=1)
     for one in (retriever, own):
         assert [document.id for document in one.invoke("cinnamon")] == ["pie"]
@@ -69,6 +71,26 @@ async def test_search_types_of_words(words: LateInteractionVectorStore, search_t
     assert (await words.asearch("cinnamon", search_type, k=1))[0].id == "pie"
     with pytest.raises(ValueError, match="exclude each other"):
         words.as_retriever(search_type=search_type, mode="late")
+
+
+@pytest.mark.parametrize("kind", [LateInteractionRetriever, LateInteractionVectorStore.as_retriever])
+async def test_a_search_type_is_the_one_that_was_configured_last(
+    words: LateInteractionVectorStore, kind: Any
+) -> None:
+    def retriever(search_type: str) -> Any:
+        if kind is LateInteractionRetriever:
+            return kind(vectorstore=words, search_type=search_type)
+        return kind(words, search_type=search_type)
+
+    for first in ("lexical", "hybrid", "similarity"):
+        changing = retriever(first).configurable_fields(search_type=ConfigurableField(id="st"))
+        for then in ("similarity", "lexical", "hybrid", "mmr"):
+            asked = changing.with_config(configurable={"st": then})
+            expected = ids(words.search("tides", then))
+            assert ids(asked.invoke("tides")) == ids(await asked.ainvoke("tides")) == expected
+    assert ids(words.search("tides", "lexical")) != ids(words.search("tides", "similarity"))
+    one_call = retriever("hybrid").invoke("tides", mode="lexical")
+    assert ids(one_call) == ids(words.search("tides", "lexical"))
 
 
 def test_explanations_tell_of_words(words: LateInteractionVectorStore) -> None:

@@ -326,3 +326,15 @@ def test_a_value_that_an_operator_cannot_use_is_refused(
     ):
         with pytest.raises(FilterError, match=message):
             call()
+
+
+async def test_a_list_of_values_may_be_longer_than_a_filter_of_the_core(
+    store: LateInteractionVectorStore,
+) -> None:
+    tagged = {"a": ["g1", "g7"], "b": ["g1499"], "c": ["other"], "d": [f"g{i}" for i in range(1500)]}
+    store.add([TextNode(id_=one, text="a tree", metadata={"tags": tags}) for one, tags in tagged.items()])
+    for op, expected in (("any", ["a", "b", "d"]), ("all", ["d"])):
+        filters = as_filters(where("tags", op, [f"g{i}" for i in range(1500)]))
+        assert [node.node_id for node in store.get_nodes(filters=filters)] == expected
+        found = await store.aquery(VectorStoreQuery(query_str="a tree", similarity_top_k=4, filters=filters))
+        assert sorted(found.ids or ()) == expected

@@ -166,6 +166,19 @@ async def test_ids_by_content_double_nothing(make_store: Any) -> None:
     assert plain.add([TextNode(text="one")]) != first
 
 
+def test_ids_by_content_tell_documents_apart_that_have_ids_of_their_own(make_store: Any) -> None:
+    store = make_store(ids="content")
+    contracts = [Document(text="All rights reserved.", id_=one) for one in ("contract-A", "contract-B")]
+    for _ in range(2):
+        index = store.as_index()
+        for contract in contracts:
+            index.insert(contract)
+    assert {node.ref_doc_id for node in store.get_nodes()} == {"contract-A", "contract-B"}
+    assert store.as_index().refresh_ref_docs(contracts) == [False, False]
+    store.delete("contract-B")
+    assert [node.ref_doc_id for node in store.get_nodes()] == ["contract-A"]
+
+
 def test_an_outage_half_way_says_which_nodes_were_written(tmp_path: Any) -> None:
     with SyncPipeline(FailsAtItsThirdWrite(tmp_path), HashModel()) as pipeline:
         store = LateInteractionVectorStore(pipeline, batch_size=2)
@@ -187,6 +200,34 @@ async def test_delete_goes_by_the_parent(store: LateInteractionVectorStore) -> N
     assert ids(await store.aget_nodes()) == ["forest", "None"]
     store.delete("None")  # A node without a parent is a document of its own.
     assert ids(store.get_nodes()) == ["forest"]
+
+
+async def test_nothing_is_deleted_where_the_id_is_none(store: LateInteractionVectorStore) -> None:
+    store.add(trees())
+    for wrong in (None, ""):
+        with pytest.raises((TypeError, ValueError), match="a doc_id"):
+            store.delete(wrong)  # type: ignore[arg-type]
+        with pytest.raises((TypeError, ValueError), match="a doc_id"):
+            await store.adelete(wrong)  # type: ignore[arg-type]
+    assert ids(store.get_nodes()) == WORDS
+
+
+async def test_ids_of_documents_are_texts_also_where_they_look_like_dates(
+    store: LateInteractionVectorStore,
+) -> None:
+    days = ["2024-05-01", "2024-05-01T00:00:00", "2024-05-01T02:00:00+02:00", "2024-05-01T00:00:00Z"]
+    documents = [Document(id_=day, text=f"note of {day}") for day in [*days, "other"]]
+    assert store.as_index().refresh_ref_docs(documents) == [True] * 5
+    assert store.as_index().refresh_ref_docs(documents) == [False] * 5
+    assert {node.ref_doc_id for node in store.get_nodes()} == {*days, "other"}
+    for wanted in ([days[0]], days[1:3], [days[3], "other"]):
+        found = await store.aquery(ask("note", 9, doc_ids=wanted))
+        assert {node.ref_doc_id for node in found.nodes or ()} == {*wanted}
+    by_key = where("ref_doc_id", days[1])
+    assert [node.ref_doc_id for node in store.get_nodes(filters=by_key)] == [days[1]]
+    store.delete(days[0])
+    await store.adelete(days[2])
+    assert {node.ref_doc_id for node in store.get_nodes()} == {days[1], days[3], "other"}
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
