@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 import weakref
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import repeat
 from pathlib import Path
 from types import TracebackType
@@ -49,6 +49,7 @@ from late_interaction.planning import SearchPlan
 from late_interaction.pooling import POOLING_ALGORITHM
 from late_interaction.reading.finding import find
 from late_interaction.recipes import Remade
+from late_interaction.row_fields import check_changed, check_filter_of_change, warn_of_filter
 from late_interaction.rows import Row, as_row, check_doc_id, check_doc_ids
 from late_interaction.sampling import QuerySampler
 from late_interaction.searching import search
@@ -497,6 +498,7 @@ class LateInteractionPipeline(Remade):
         self, queries: Sequence[Query], k: int = 10, **options: Unpack[SearchOptions]
     ) -> list[SearchResults]:
         """Do `search` for several queries: they are encoded together, and searched `concurrency` at a time."""
+        queries = _listed(queries)
         asked = SearchPlan.of(
             k, options, self.store.scaling
         )  # What is wrong is said before anything is encoded.
@@ -545,6 +547,8 @@ class LateInteractionPipeline(Remade):
                     store, matrix, plan, query_pool_distance=distance, encode_s=encode_s, text=text or words
                 )
             )
+        if not results:
+            await warn_of_filter(store, plan.filter)
         return results.found_by(FoundBy(self, matrix, text))
 
     async def explain(self, query: Query, doc_id: DocId, *, text: str | None = None) -> Explanation:
@@ -581,17 +585,13 @@ class LateInteractionPipeline(Remade):
         Raises:
             ValueError: a query is empty, or an image that cannot be read or that the model does not encode.
         """
-        items = await self._query_items(queries)
+        items = await self._query_items(_listed(queries))
         matrices, shares = await encode_checked(self.model, items, "query")
         warn_of_cut_queries(self.model, shares)
         return matrices
 
     async def _query_items(self, queries: Sequence[Query]) -> Sequence[Item]:
         """Return the queries with their images loaded."""
-        if isinstance(queries, str | bytes):
-            raise TypeError(
-                f"pass a list of queries, not a bare {type(queries).__name__}: [{shown(queries)}]."
-            )
         if all(isinstance(query, str) for query in queries):
             return cast("Sequence[str]", queries)
         if not self.model.supports_images:
@@ -637,7 +637,11 @@ class LateInteractionPipeline(Remade):
         if limit is not None:
             limit = check_not_negative("limit", limit)
         offset = check_not_negative("offset", offset)
-        return await (await self._opened()).find(parsed, limit=limit, offset=offset)
+        store = await self._opened()
+        found = await store.find(parsed, limit=limit, offset=offset)
+        if not found:
+            await warn_of_filter(store, parsed)
+        return found
 
     async def count(self, filter: FilterSpec | None = None) -> int:
         """Return how many documents there are (that match)."""
@@ -687,7 +691,9 @@ class LateInteractionPipeline(Remade):
             Of a `doc_id`, whether there is such a document; of a `filter`, how many matched.
 
         Raises:
-            ValueError: a value has no plain form, there is nothing to do, or not one of `doc_id` and `filter` is given.
+            ValueError: a value has no plain form, there is nothing to do, or not one of `doc_id` and `filter` is given;
+                or `metadata` has `content` or another field of a row that is no metadata.
+            FilterError: the filter takes such a field for metadata.
         """
         change = MetadataChange.of(metadata, remove, replace)
         if (doc_id is None) == (filter is None):
@@ -697,7 +703,11 @@ class LateInteractionPipeline(Remade):
             raise ValueError(
                 'An empty filter would change every document; if that is meant: {"$content": {"$exists": True}}.'
             )
-        return await (await self._opened()).update_metadata(selection, change)
+        store = await self._opened()
+        await check_changed(store, change.values)
+        if isinstance(selection, Filter):
+            await check_filter_of_change(store, selection)
+        return await store.update_metadata(selection, change)
 
     async def delete_document(self, doc_id: DocId) -> bool:
         """Delete one document; return False where there is none of this id."""
@@ -712,6 +722,7 @@ class LateInteractionPipeline(Remade):
 
         Raises:
             ValueError: the filter is empty; `clear` deletes everything.
+            FilterError: it takes `doc_id` or another field of a row for metadata, and so matches what is not meant.
         """
         if isinstance(selection, Mapping | Filter):
             matching = parse_filter(selection)
@@ -719,7 +730,9 @@ class LateInteractionPipeline(Remade):
                 raise ValueError(
                     "An empty filter would delete every document: call clear() if that is meant."
                 )
-            return await (await self._opened()).delete(matching)
+            store = await self._opened()
+            await check_filter_of_change(store, matching)
+            return await store.delete(matching)
         checked = check_doc_ids(selection)
         return await (await self._opened()).delete(checked)
 
@@ -727,3 +740,15 @@ class LateInteractionPipeline(Remade):
         """Return the places in flight of the running event loop, `concurrency` of them."""
         loop = asyncio.get_running_loop()
         return self._semaphores.setdefault(loop, asyncio.Semaphore(self.settings.concurrency))
+
+
+def _listed(queries: Iterable[Query]) -> list[Query]:
+    """Return the queries as a list; refuse what gives its letters, its keys or its columns."""
+    if isinstance(queries, str | bytes):
+        raise TypeError(f"pass a list of queries, not a bare {type(queries).__name__}: [{shown(queries)}].")
+    if isinstance(queries, Mapping) or hasattr(queries, "columns"):
+        raise TypeError(
+            f"pass a list of queries, not a {type(queries).__name__}, which would give its keys: such as "
+            "list(queries.values())."
+        )
+    return list(queries)

@@ -21,6 +21,7 @@ from late_interaction.stores.base import Store
 from late_interaction.stores.opening import Place, open_store
 from late_interaction.sync import SyncPipeline
 from late_interaction.types import IndexSpec
+from late_interaction.validation import shown
 
 DEFAULT_MODEL = "answerdotai/answerai-colbert-small-v1"
 """The model of a new index that is given none."""
@@ -69,6 +70,10 @@ def open(  # noqa: A001 - as other packages that open files of their own call it
     for name in _OF_THE_INDEX:
         if name in options and options[name] is None:  # type: ignore[literal-required]
             del options[name]  # type: ignore[misc]
+    if not isinstance(model, str | os.PathLike | LateInteractionModel | None):
+        raise TypeError(
+            f"model must be a model's name, its folder or a LateInteractionModel, not {shown(model)}."
+        )
     portal = shared_portal.acquire()
     try:
         spec = portal.run(_spec, db, base_table_name)

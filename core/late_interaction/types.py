@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, SupportsIndex, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -287,6 +287,16 @@ class SearchResults(list[SearchResult]):
     def __init__(self, results: Sequence[SearchResult] = (), stats: SearchStats | None = None) -> None:
         super().__init__(results)
         self.stats = stats if stats is not None else SearchStats()
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> SearchResult: ...
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> SearchResult | Self:
+        """Return a result, or some of them with the same stats."""
+        if isinstance(index, slice):
+            return type(self)(super().__getitem__(index), self.stats)
+        return super().__getitem__(index)
 
     def found_by(self, search: Found) -> Self:
         """Give each result the search that explains it; returns these results."""

@@ -8,11 +8,13 @@ import threading
 import uuid
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from late_interaction import (
     Document,
     EncodedDocument,
+    FilterError,
     IndexMismatchError,
     IndexSpec,
     LateInteractionPipeline,
@@ -68,6 +70,57 @@ async def test_deleting(pipeline):
     assert await pipeline.count() == 0
     await pipeline.index_documents(ROWS)
     assert await pipeline.count() == 3
+
+
+async def test_a_row_has_fields_that_are_no_metadata(pipeline, caplog):
+    """A field that is missing everywhere would satisfy each negation."""
+    await pipeline.index_documents(ROWS)
+    for change in (
+        pipeline.delete_documents({"doc_id": {"$nin": ["cats", "dogs"]}}),
+        pipeline.delete_documents({"$and": [{"year": 2003}, {"content": {"$ne": "x"}}]}),
+        pipeline.update_metadata(filter={"$not": {"doc_id": "cats"}}, metadata={"archived": True}),
+    ):
+        with pytest.raises(FilterError, match=r"no document has (doc_id|content) there.*Nothing was changed"):
+            await change
+    for name in ("content", "doc_id", "content_type"):
+        with pytest.raises(ValueError, match=f"{name} of a document is no metadata"):
+            await pipeline.update_metadata("cats", {name: "new", "year": 1})
+    assert await pipeline.count() == 3
+    assert await pipeline.count({"archived": True}) == 0
+    assert await pipeline.delete_documents({"doc_id": "cats"}) == 0
+    for asked in (pipeline.search("cats", filter={"doc_id": "cats"}), pipeline.find({"doc_id": "cats"})):
+        assert await asked == []
+        assert "no document has doc_id there" in caplog.text
+        caplog.clear()
+
+
+async def test_metadata_of_such_a_name_are_metadata(pipeline, caplog):
+    """LangChain's ParentDocumentRetriever keeps the id of the parent there."""
+    item = EncodedDocument(
+        Document("a", "text", metadata={"doc_id": "parent"}), HashModel().encode_documents(["a"])[0]
+    )
+    await pipeline.initialize()
+    await pipeline.store.upsert([item])
+    await pipeline.index_documents(ROWS)
+    assert [d.doc_id for d in await pipeline.find({"doc_id": "parent"})] == ["a"]
+    assert await pipeline.update_metadata("a", {"doc_id": "other"})
+    assert await pipeline.search("cats", filter={"doc_id": "parent"}) == []
+    assert caplog.text == ""
+    assert await pipeline.delete_documents({"doc_id": {"$ne": "other"}}) == 3
+
+
+async def test_queries_are_a_list(pipeline):
+    await pipeline.index_documents(ROWS)
+    for wrong in ({"q1": "cats"}, pd.DataFrame({"query": ["cats"]}), "cats"):
+        with pytest.raises(TypeError, match="pass a list of queries, not a"):
+            await pipeline.search_many(wrong)
+        with pytest.raises(TypeError, match="pass a list of queries, not a"):
+            await pipeline.encode_queries(wrong)
+    found = await pipeline.search_many(query for query in ("cats", "tea"))
+    assert [ids(one)[0] for one in found] == ["cats", "tea"]
+    assert found[0][:1].stats is found[0].stats
+    assert [result.doc_id for result in found[0][:1]] == ["cats"]
+    assert found[0][-1] == list(found[0])[-1]
 
 
 async def test_drop_and_begin_again(pipeline):

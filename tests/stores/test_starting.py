@@ -56,6 +56,40 @@ def test_nothing_is_made_before_the_first_use(tmp_path: Path) -> None:
     index.close()
 
 
+@pytest.mark.parametrize("place", ["", "  ", "Astra:foo", "http://localhost/x", ":memory:", "sqlite:///x"])
+def test_what_is_no_folder_is_refused(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="folder"):
+        late_interaction.open(place, HashModel())
+    assert list(tmp_path.iterdir()) == []
+    if place.strip():
+        (tmp_path / place.partition("/")[0]).mkdir()
+    with late_interaction.open(Path("a:b"), HashModel()) as index:
+        assert index.add(["one"]).failures == []
+
+
+def test_the_folder_that_messages_show_opens_the_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with late_interaction.open(tmp_path, HashModel(), "notes") as index:
+        index.add(["hello world"])
+    shown = str(tmp_path / "notes")
+    monkeypatch.chdir(tmp_path / "notes")
+    for place in (shown, Path(shown), "."):
+        with late_interaction.open(place, HashModel()) as index:
+            assert index.count() == 1
+            assert shown in repr(index)
+    with pytest.raises(ValueError, match="is an index itself"):
+        late_interaction.open(shown, HashModel(), "another")
+
+
+def test_arguments_of_the_wrong_kind_are_named(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="a LateInteractionModel, not"):
+        late_interaction.open(tmp_path, HashModel)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="the name of an index, must be a str, not 5"):
+        late_interaction.open(tmp_path, HashModel(), 5)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("none", [{}, {"doc_pool_factor": None, "packing": None}])
 def test_an_index_is_opened_as_it_was_built(tmp_path: Path, none: Any) -> None:
     options: Any = {"doc_pool_factor": 3, "packing": "float16"}

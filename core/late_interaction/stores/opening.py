@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from late_interaction.stores.base import Store
+from late_interaction.stores.local.place import INDEX_FILE
 from late_interaction.types import CandidatesBy
+from late_interaction.validation import shown
 
 if TYPE_CHECKING:
     from astrapy import AsyncDatabase, Database
@@ -18,6 +21,7 @@ DEFAULT_NAME = "late_interaction"
 """The name of an index that is given none."""
 ASTRA = "astra:"
 """What begins a place in the database that the environment names, as in "astra:my_index"."""
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:|:memory:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,8 @@ def open_store(
         TypeError: it is not a place.
         StoreError: it is on Astra, and neither the place nor the environment says where.
     """
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"base_table_name, the name of an index, must be a str, not {shown(name)}.")
     if isinstance(where, Store):
         if name is not None:
             raise ValueError("a Store has a name of its own: leave base_table_name out.")
@@ -105,6 +111,8 @@ def open_store(
             raise ValueError(f"{where!r} names the index already: leave the other name out.")
         name = where.removeprefix(ASTRA)
         where = AstraPlace()
+    if isinstance(where, str | Path):
+        where, name = _folder(where, name)
     name = DEFAULT_NAME if name is None else name
     if isinstance(where, str | Path):
         from late_interaction.stores.local.store import LocalStore
@@ -152,6 +160,30 @@ def open_store(
     raise TypeError(
         f"db must be a folder (str or Path), {ASTRA}NAME, an astrapy database or a Store, not {type(where).__name__}."
     )
+
+
+def _folder(where: str | Path, name: str | None) -> tuple[Path, str | None]:
+    """Return the folder and the name of an index; the folder of the index itself, as messages show it, is known.
+
+    Raises:
+        ValueError: it is blank or an address, or the index would lie within another one.
+    """
+    folder = Path(where)
+    if not str(where).strip():
+        raise ValueError("the folder of an index is needed, and its name is empty; the current one is '.'.")
+    if isinstance(where, str) and _ADDRESS.match(where) and not folder.exists():
+        raise ValueError(
+            f"{where!r} looks like an address, and no folder is called so: an index is in a folder, or in the database "
+            f"that the environment names, as {ASTRA}NAME. For a new folder of this name give a Path."
+        )
+    if not (folder / INDEX_FILE).is_file():
+        return folder, name
+    if name not in (None, folder.name):
+        raise ValueError(
+            f"{folder} is an index itself, and {name!r} would lie within it: give the folder above, {folder.parent}."
+        )
+    folder = folder.absolute()
+    return folder.parent, folder.name
 
 
 def copy_target(where: Place, source: Store) -> Store:

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from late_interaction.errors import StoreError
 
+INDEX_FILE = "documents.sqlite3"
+"""The file that makes a folder an index."""
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:

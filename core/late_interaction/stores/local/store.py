@@ -46,6 +46,7 @@ from late_interaction.stores.local.filters import matching
 from late_interaction.stores.local.in_step import InStep
 from late_interaction.stores.local.limits import Limits
 from late_interaction.stores.local.matrices import read_by_id
+from late_interaction.stores.local.place import INDEX_FILE
 from late_interaction.stores.local.rows import metadata_to_json, prepare
 from late_interaction.stores.local.scaling import folder_scaling
 from late_interaction.stores.local.search import find_candidates, score_documents
@@ -152,7 +153,7 @@ class LocalStore(Remade, Store):
             raise TypeError(f"limits must be Limits(…), not {shown(limits)}.")
         self.name = name
         self.folder = Path(path).expanduser().absolute() / name
-        self._file = SQLiteFile(self.folder / "documents.sqlite3", lock_timeout=lock_timeout, shared=shared)
+        self._file = SQLiteFile(self.folder / INDEX_FILE, lock_timeout=lock_timeout, shared=shared)
         self._file.on_begin = weak_method(self._attach)
         self._writer = WriterThread()
         self._index_id: str | None = None
