@@ -1,8 +1,10 @@
 """Rankings as files, two rankings beside each other, and the figure."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from late_interaction import LateInteractionError, MissingExtraError
@@ -98,6 +100,15 @@ def test_compare_counts_a_query_without_results_as_zero() -> None:
     qrels = {"q1": {"a": 1}, "q2": {"a": 1}}
     found = compare({"q1": {"a": 1.0}}, {"q1": {"a": 1.0}, "q2": {"a": 1.0}}, qrels)
     assert found.by_query == {"q2": -1, "q1": 0}
+
+
+def test_one_query_scores_of_numpy_and_no_query() -> None:
+    qrels = {"q1": {"a": 1}}
+    found = compare({"q1": {"a": np.float32(2)}}, {"q1": {"b": 1.0, "a": 0.5}}, qrels)  # type: ignore[dict-item]
+    assert (found.wins, found.losses, found.p_value) == (1, 0, 1.0)
+    for wrong in (evaluate, partial(compare, {})):
+        with pytest.raises(ValueError, match="no judged query"):
+            wrong({}, {})
 
 
 @pytest.mark.slow

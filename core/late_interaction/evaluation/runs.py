@@ -39,9 +39,10 @@ class Comparison:
 
 
 def compare(run: Run, other: Run, qrels: Qrels) -> Comparison:
-    """Compare two rankings of the same queries.
+    """Compare two rankings of the same queries; of one query, the p-value is 1.
 
     Raises:
+        ValueError: no query is judged.
         MissingExtraError: the `eval` extra is not installed.
 
     Example:
@@ -56,18 +57,21 @@ def compare(run: Run, other: Run, qrels: Qrels) -> Comparison:
     values, others = evaluate_queries(run, qrels), evaluate_queries(other, qrels)
     by_query = {query_id: values[query_id]["ndcg@10"] - others[query_id]["ndcg@10"] for query_id in qrels}
     differences = np.array(list(by_query.values()))
-    tested = permutation_test(
-        (differences,),
-        np.mean,
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=_RESAMPLES,
-        batch=1000,
-        rng=np.random.default_rng(0),
-    )
+    p_value = 1.0
+    if len(differences) > 1:
+        tested = permutation_test(
+            (differences,),
+            np.mean,
+            permutation_type="samples",
+            vectorized=True,
+            n_resamples=_RESAMPLES,
+            batch=1000,
+            rng=np.random.default_rng(0),
+        )
+        p_value = float(tested.pvalue)
     return Comparison(
         fmean(differences),
-        float(tested.pvalue),
+        p_value,
         int((differences > _EQUAL).sum()),
         int((differences < -_EQUAL).sum()),
         dict(sorted(by_query.items(), key=lambda item: item[1])),
