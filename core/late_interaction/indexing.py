@@ -192,7 +192,7 @@ class IndexingRun:
             if pending is not None:
                 doc_id = pending.document.doc_id
                 self._accepted.append((number, doc_id))
-                batch.pop(doc_id, None)  # so that the last one takes the last place too
+                pending.before = batch.pop(doc_id, None)  # so that the last one takes the last place too
                 batch[doc_id] = pending
         end = self._n_rows
         if self._options.skip_existing:
@@ -204,18 +204,17 @@ class IndexingRun:
         self, batch: _Batch, before: asyncio.Task[None] | None, bar: tqdm[None]
     ) -> None:
         """Encode a batch; begin to write it once the one `before` it is written."""
-        encoding = asyncio.ensure_future(self._encode(batch.rows))
+        encoding = asyncio.ensure_future(self._encoded(batch.rows))
         try:
             if before is not None:
                 await before
             started = time.perf_counter()
             with self._waits.of("encoder"):
-                await encoding
-            for pending in batch.rows:
+                encoded = await encoding
+            for pending in encoded:
                 self._truncated.pop(pending.document.doc_id, None)  # of an earlier row with this id
                 if pending.unread != 0:
                     self._truncated[pending.document.doc_id] = pending.unread
-            encoded = [pending for pending in batch.rows if pending.matrix is not None]
             with self._waits.of("writing"):
                 await self._wait_for_write()
         finally:
@@ -333,6 +332,16 @@ class IndexingRun:
                 raise ValueError(f"it is an image, and {self._model.model_name} encodes text.")
             if pending.image is None:
                 raise ValueError("it is of content type 'image', and there is no 'image' to encode.")
+
+    async def _encoded(self, rows: Sequence[Pending]) -> list[Pending]:
+        """Encode rows, and return them in their order; the row before it of the same id comes in place of a bad one."""
+        encoded: list[Pending] = []
+        while rows:
+            await self._encode(rows)
+            encoded += [pending for pending in rows if pending.number not in self._failures]
+            failed = [pending for pending in rows if pending.number in self._failures]
+            rows = [pending.before for pending in failed if pending.before is not None]
+        return sorted(encoded, key=lambda pending: pending.number)
 
     async def _encode(self, rows: Sequence[Pending]) -> None:
         """Give those rows their matrices that can be encoded, in as many calls at a time as the model does."""

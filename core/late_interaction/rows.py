@@ -68,6 +68,7 @@ class Pending:
         item: what to encode: the text, or the image once it is read; None once it is not needed.
         matrix: (n_tokens, dim) float32, once there is one.
         unread: how much of it the model did not read, as `unread_shares` says.
+        before: the row of the same id that it replaces, in the same batch.
     """
 
     number: int
@@ -77,6 +78,7 @@ class Pending:
     item: Item | None = None
     matrix: FloatMatrix | None = None
     unread: float | None = 0.0
+    before: Pending | None = None
 
     @property
     def is_blank(self) -> bool:

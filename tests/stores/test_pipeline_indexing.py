@@ -90,6 +90,22 @@ async def test_where_an_id_comes_twice_the_last_row_wins_and_is_encoded_once(pip
     assert await pipeline.count() == 2
 
 
+@pytest.mark.parametrize("batch_size", [1, 8])
+async def test_where_the_last_row_of_an_id_cannot_be_encoded_the_one_before_it_is_there(pipeline, batch_size):
+    texts = [("n", "first"), ("n", "good"), ("m", "other"), ("n", "unencodable"), ("n", "unencodable too")]
+    rows = [{"doc_id": doc_id, "content": text} for doc_id, text in texts]
+    indexed = await pipeline.index_documents(rows, batch_size=batch_size, on_error="skip")
+    assert indexed == ["n", "n", "m"]
+    assert [(failure.row, failure.doc_id) for failure in indexed.failures] == [(3, "n"), (4, "n")]
+    assert [(d.doc_id, d.content) for d in await pipeline.find()] == [("n", "good"), ("m", "other")]
+    assert (await pipeline.search("good"))[0].doc_id == "n"
+    await pipeline.clear()
+    with pytest.raises(DocumentError) as caught:
+        await pipeline.index_documents(rows[3:], batch_size=batch_size)
+    assert caught.value.indexed == []
+    assert await pipeline.count() == 0
+
+
 async def test_a_document_that_shrinks_keeps_no_old_vector(pipeline):
     await pipeline.index_document({"doc_id": "a", "content": "one two three four five six"})
     await pipeline.index_document({"doc_id": "a", "content": "seven"})
