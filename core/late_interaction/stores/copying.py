@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -46,7 +47,7 @@ async def copy_index(
         IndexMismatchError: the target exists and was built with other settings.
         ValueError: source and target are the same.
     """
-    if source.location == target.location:
+    if _are_same(source, target):
         raise ValueError(f"The index {source.location} would be copied onto itself.")
     spec = await source.spec()
     if spec is None:
@@ -84,6 +85,16 @@ async def copy_index(
     if failures:
         raise DocumentError(failures, copied)
     return written
+
+
+def _are_same(source: Store, target: Store) -> bool:
+    """Return whether both are in one place: of folders, by whatever paths."""
+    if source.location == target.location:
+        return True
+    try:
+        return Path(source.location).samefile(target.location)
+    except OSError:  # One of them is no folder, or is not there yet.
+        return False
 
 
 async def verify_copy(source: Store, target: Store, *, sample: int = 50) -> None:
