@@ -13,9 +13,12 @@ from collections.abc import (
     Iterable,
     Iterator,
     Mapping,
+    Sequence,
 )
 from contextlib import contextmanager
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar, cast
+
+import numpy as np
 
 from late_interaction.rows import Row, row_text
 from late_interaction.validation import shown
@@ -124,16 +127,28 @@ async def batches(items: Items[T], size: int) -> AsyncGenerator[list[T], None]:
 
 
 async def each(items: Items[T]) -> AsyncGenerator[T, None]:
-    """Yield the items of an iterable or an async iterable.
+    """Yield the items of an iterable or an async iterable; copies, where it is not known to hold them all.
 
     Raises:
         TypeError: it is neither, or a str, bytes or a mapping, which would be taken for its letters or keys.
     """
     if isinstance(items, AsyncIterable):
         async for item in items:
-            yield item
+            yield copied(item)
     elif isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
         raise TypeError(f"pass a list of rows or another iterable, not {shown(items)}.")
     else:
+        holds_them = isinstance(items, Sequence | np.ndarray)
         for item in items:
-            yield item
+            yield item if holds_them else copied(item)
+
+
+def copied(item: T) -> T:
+    """Return a row or a matrix as it is now: an iterator may fill the same dict or array for each of its items."""
+    if isinstance(item, Mapping):
+        return cast("T", dict(item))
+    if isinstance(item, np.ndarray):
+        return cast("T", item.copy())
+    if hasattr(type(item), "__array__") and callable(clone := getattr(item, "clone", None)):  # of torch
+        return cast("T", clone())
+    return item
