@@ -120,6 +120,7 @@ class IndexingRun:
         Raises:
             DocumentError: some rows failed; its `.indexed` says which are in the index.
             StoreError: the store failed; its `.indexed` says what was written.
+            Exception: what the rows or the model raised, with `.indexed` likewise and a note.
             ValueError: there are more rows than matrices, or fewer.
         """
         if self._options.on_error == "raise":
@@ -139,19 +140,40 @@ class IndexingRun:
 
     @asynccontextmanager
     async def _writes(self) -> AsyncIterator[None]:
-        """Wait for the write under way, however the block ends; a store's error then says what was written."""
+        """Wait for the write under way, however the block ends; an error then says what was written."""
         try:
-            yield
+            try:
+                yield
+            except Exception:
+                await self._wait_for_write()
+                raise
             await self._wait_for_write()
-        except StoreError as error:
-            error.indexed = self._indexed(self._n_written)
+        except DocumentError:
+            raise
+        except Exception as error:
+            indexed = self._indexed(self._n_written)
             if isinstance(error, StoreWriteError):
                 written = set(error.written)
-                error.indexed += [doc_id for _, doc_id in self._being_written() if doc_id in written]
+                indexed += [doc_id for _, doc_id in self._being_written() if doc_id in written]
+            self._tell(error, indexed)
             raise
         finally:
             if self._writing is not None:
                 await asyncio.wait([self._writing])
+
+    def _tell(self, error: Exception, indexed: IndexedIds) -> None:
+        """Add to an error which rows are in the index, and to one that is not the store's a note that says so."""
+        vars(error)["indexed"] = indexed
+        if isinstance(error, StoreError) or not self._n_rows:
+            return
+        bad = self._sorted_failures()
+        failed = f"{len(bad)} could not be indexed, the first of them {bad[0]} " if bad else ""
+        last = f", up to doc_id {indexed[-1]!r:.80}" if indexed else ""
+        error.add_note(
+            f"{len(indexed)} rows of this call are in the index{last} (see .indexed of this error). {failed}Index all "
+            "again: rows with a doc_id are replaced, or left alone with skip_existing=True. Or go on with row "
+            f"{self._n_written}, counted from 0."
+        )
 
     async def _add_all(
         self, each_batch: AsyncGenerator[list[Any], None], bar: tqdm[None], *, with_matrices: bool = False
@@ -221,9 +243,11 @@ class IndexingRun:
             await _end([encoding])
         if self._failures and self._options.on_error == "raise":
             raise self._error(self._indexed(self._n_written))
+        self._n_being_written = batch.end
         if encoded:
             self._writing = asyncio.ensure_future(self._write(encoded))
-            self._n_being_written = batch.end
+        else:
+            self._n_written = batch.end
         self._pace.took(batch.n_rows, time.perf_counter() - started)
         bar.set_postfix_str(str(self._waits), refresh=False)
         bar.update(batch.n_rows)
@@ -239,8 +263,8 @@ class IndexingRun:
         warn_of_documents_without_token(self._model, self._without_token, self._n_rows)
         try:
             await self._store.optimize(show_progress=self._options.show_progress)
-        except StoreError as error:
-            error.indexed = doc_ids
+        except Exception as error:
+            self._tell(error, doc_ids)
             raise
         if self._failures and self._options.on_error != "skip":
             raise self._error(doc_ids)

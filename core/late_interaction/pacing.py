@@ -101,27 +101,40 @@ class Pace:
 
 
 async def paced_batches(rows: Rows, pace: Pace) -> AsyncGenerator[list[Row], None]:
-    """Yield the rows in lists of the pace's size, or shorter ones behind 500,000 characters. No row is taken ahead."""
+    """Yield the rows in lists of the pace's size, or shorter ones behind 500,000 characters. No row is taken ahead.
+
+    An error of the rows comes behind those that were taken before it.
+    """
     batch: list[Row] = []
     characters = 0
-    async for row in each(rows):
-        batch.append(row)
-        characters += len(row_text(row))
-        if len(batch) >= pace.size or characters >= _CHARACTERS:
+    try:
+        async for row in each(rows):
+            batch.append(row)
+            characters += len(row_text(row))
+            if len(batch) >= pace.size or characters >= _CHARACTERS:
+                yield batch
+                batch, characters = [], 0
+    except Exception:
+        if batch:
             yield batch
-            batch, characters = [], 0
+        raise
     if batch:
         yield batch
 
 
 async def batches(items: Items[T], size: int) -> AsyncGenerator[list[T], None]:
-    """Yield lists of `size` items, the last one shorter; no item is taken ahead."""
+    """Yield lists of `size` items, the last one shorter; no item is taken ahead, and an error comes behind them."""
     batch: list[T] = []
-    async for item in each(items):
-        batch.append(item)
-        if len(batch) == size:
+    try:
+        async for item in each(items):
+            batch.append(item)
+            if len(batch) == size:
+                yield batch
+                batch = []
+    except Exception:
+        if batch:
             yield batch
-            batch = []
+        raise
     if batch:
         yield batch
 
