@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from late_interaction.pacing import copied
+from late_interaction.pacing import check_no_table, copied
 
 T = TypeVar("T")
 
@@ -29,7 +29,12 @@ class Feeds:
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
 
     def feed(self, value: Any) -> Any:
-        """Return the value, or a feed in place of an iterable that the caller's thread is to advance."""
+        """Return the value, or a feed in place of an iterable that the caller's thread is to advance.
+
+        Raises:
+            TypeError: it is a DataFrame, as for `each`.
+        """
+        check_no_table(value)
         if isinstance(value, Sequence | Mapping | AsyncIterable | np.ndarray) or not isinstance(
             value, Iterable
         ):

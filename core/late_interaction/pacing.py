@@ -143,8 +143,10 @@ async def each(items: Items[T]) -> AsyncGenerator[T, None]:
     """Yield the items of an iterable or an async iterable; copies, where it is not known to hold them all.
 
     Raises:
-        TypeError: it is neither, or a str, bytes or a mapping, which would be taken for its letters or keys.
+        TypeError: it is neither, or a str, bytes, a mapping or a DataFrame, which would be taken for its letters, keys
+            or columns.
     """
+    check_no_table(items)
     if isinstance(items, AsyncIterable):
         async for item in items:
             yield copied(item)
@@ -154,6 +156,19 @@ async def each(items: Items[T]) -> AsyncGenerator[T, None]:
         holds_them = isinstance(items, Sequence | np.ndarray)
         for item in items:
             yield item if holds_them else copied(item)
+
+
+def check_no_table(items: object) -> None:
+    """Check that it is no DataFrame of pandas, polars or their like, which iterates over its columns.
+
+    Raises:
+        TypeError: it is one; the message says how its rows are had.
+    """
+    if hasattr(items, "columns") and (hasattr(items, "iloc") or hasattr(items, "to_dict")):
+        rows = "df.to_dicts()" if hasattr(items, "to_dicts") else 'df.to_dict("records")'
+        raise TypeError(
+            f"pass the rows of a {type(items).__name__}, which gives its columns: {rows} has them."
+        )
 
 
 def copied(item: T) -> T:

@@ -1,7 +1,7 @@
 """SyncPipeline: rows from generators, which run in the caller's thread."""
 
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,39 @@ def test_a_generator_may_fill_one_dict_and_one_array_for_all(tmp_path: Path) -> 
                 assert pipeline.search_with_embeddings(unit[i : i + 1], k=1)[0].doc_id == str(i)
             pipeline.clear()
         assert pipeline.index_embeddings(list(rows()), torch.eye(8)[:, None]) == ["7"] * 8
+
+
+class Table:
+    """What a DataFrame has that tells what it is; it iterates over its columns."""
+
+    columns = ("doc_id", "content")
+
+    def to_dict(self, orient: str = "dict") -> object:
+        return [] if orient == "records" else {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+
+class Polars(Table):
+    def to_dicts(self) -> list[dict[str, Any]]:
+        return []
+
+
+@pytest.mark.parametrize(("table", "rows"), [(Table(), r'to_dict\("records"\)'), (Polars(), r"to_dicts\(\)")])
+def test_a_table_is_refused_and_its_rows_are_named(pipeline: SyncPipeline, table: Any, rows: str) -> None:
+    calls: list[Callable[[Any], object]] = [
+        pipeline.add,
+        pipeline.index_documents,
+        pipeline.sync,
+        lambda table: pipeline.run(lambda inner: inner.add(table)),
+        lambda table: pipeline.run(lambda inner: inner.index_documents(table, on_error="raise")),
+        lambda table: pipeline.run(lambda inner: inner.sync(table)),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError, match=rows):
+            call(table)
+    assert pipeline.count() == 0
 
 
 def test_an_error_of_the_generator_comes_through(pipeline: SyncPipeline) -> None:
