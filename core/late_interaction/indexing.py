@@ -167,10 +167,10 @@ class IndexingRun:
         if isinstance(error, StoreError) or not self._n_rows:
             return
         bad = self._sorted_failures()
-        failed = f"{len(bad)} could not be indexed, the first of them {bad[0]} " if bad else ""
+        failed = f"Rows that failed: {len(bad)}, the first of them {bad[0]} " if bad else ""
         last = f", up to doc_id {indexed[-1]!r:.80}" if indexed else ""
         error.add_note(
-            f"{len(indexed)} rows of this call are in the index{last} (see .indexed of this error). {failed}Index all "
+            f"Rows of this call in the index: {len(indexed)}{last} (see .indexed of this error). {failed}Index all "
             "again: rows with a doc_id are replaced, or left alone with skip_existing=True. Or go on with row "
             f"{self._n_written}, counted from 0."
         )

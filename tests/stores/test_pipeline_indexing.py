@@ -251,8 +251,8 @@ async def test_an_error_of_the_rows_comes_behind_the_rows_before_it_and_says_wha
     there = [document.doc_id for document in await pipeline.find()]
     assert vars(caught.value)["indexed"] == there == ["0", "1", "3", "4", "5", "6"]
     [note] = caught.value.__notes__
-    assert "6 rows of this call are in the index" in note
-    assert "1 could not be indexed, the first of them row 2" in note
+    assert "Rows of this call in the index: 6" in note
+    assert "Rows that failed: 1, the first of them row 2" in note
     assert "up to doc_id '6'" in note
     assert "go on with row 7" in note
     with pytest.raises(TypeError, match="pass a list of rows") as wrong:
