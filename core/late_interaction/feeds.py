@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
+import numpy as np
+
+from late_interaction.pacing import check_no_table, copied
+
 T = TypeVar("T")
 
 
@@ -25,8 +29,15 @@ class Feeds:
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
 
     def feed(self, value: Any) -> Any:
-        """Return the value, or a feed in place of an iterable that the caller's thread is to advance."""
-        if isinstance(value, Sequence | Mapping | AsyncIterable) or not isinstance(value, Iterable):
+        """Return the value, or a feed in place of an iterable that the caller's thread is to advance.
+
+        Raises:
+            TypeError: it is a DataFrame, as for `each`.
+        """
+        check_no_table(value)
+        if isinstance(value, Sequence | Mapping | AsyncIterable | np.ndarray) or not isinstance(
+            value, Iterable
+        ):
             return value
         if isinstance(value, Sized):
             return _SizedFeed(iter(value), self._batch_size, self._requests, len(value))
@@ -63,7 +74,7 @@ class _Request:
     def take(self) -> _Batch[Any]:
         taken: list[Any] = []
         try:
-            taken.extend(islice(self.items, self.size))
+            taken.extend(map(copied, islice(self.items, self.size)))
         except Exception as error:  # noqa: BLE001 - the pipeline raises it, after the items before it
             return _Batch(taken, error)
         return _Batch(taken)

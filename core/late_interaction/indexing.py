@@ -120,6 +120,7 @@ class IndexingRun:
         Raises:
             DocumentError: some rows failed; its `.indexed` says which are in the index.
             StoreError: the store failed; its `.indexed` says what was written.
+            Exception: what the rows or the model raised, with `.indexed` likewise and a note.
             ValueError: there are more rows than matrices, or fewer.
         """
         if self._options.on_error == "raise":
@@ -139,19 +140,40 @@ class IndexingRun:
 
     @asynccontextmanager
     async def _writes(self) -> AsyncIterator[None]:
-        """Wait for the write under way, however the block ends; a store's error then says what was written."""
+        """Wait for the write under way, however the block ends; an error then says what was written."""
         try:
-            yield
+            try:
+                yield
+            except Exception:
+                await self._wait_for_write()
+                raise
             await self._wait_for_write()
-        except StoreError as error:
-            error.indexed = self._indexed(self._n_written)
+        except DocumentError:
+            raise
+        except Exception as error:
+            indexed = self._indexed(self._n_written)
             if isinstance(error, StoreWriteError):
                 written = set(error.written)
-                error.indexed += [doc_id for _, doc_id in self._being_written() if doc_id in written]
+                indexed += [doc_id for _, doc_id in self._being_written() if doc_id in written]
+            self._tell(error, indexed)
             raise
         finally:
             if self._writing is not None:
                 await asyncio.wait([self._writing])
+
+    def _tell(self, error: Exception, indexed: IndexedIds) -> None:
+        """Add to an error which rows are in the index, and to one that is not the store's a note that says so."""
+        vars(error)["indexed"] = indexed
+        if isinstance(error, StoreError) or not self._n_rows:
+            return
+        bad = self._sorted_failures()
+        failed = f"Rows that failed: {len(bad)}, the first of them {bad[0]} " if bad else ""
+        last = f", up to doc_id {indexed[-1]!r:.80}" if indexed else ""
+        error.add_note(
+            f"Rows of this call in the index: {len(indexed)}{last} (see .indexed of this error). {failed}Index all "
+            "again: rows with a doc_id are replaced, or left alone with skip_existing=True. Or go on with row "
+            f"{self._n_written}, counted from 0."
+        )
 
     async def _add_all(
         self, each_batch: AsyncGenerator[list[Any], None], bar: tqdm[None], *, with_matrices: bool = False
@@ -192,7 +214,7 @@ class IndexingRun:
             if pending is not None:
                 doc_id = pending.document.doc_id
                 self._accepted.append((number, doc_id))
-                batch.pop(doc_id, None)  # so that the last one takes the last place too
+                pending.before = batch.pop(doc_id, None)  # so that the last one takes the last place too
                 batch[doc_id] = pending
         end = self._n_rows
         if self._options.skip_existing:
@@ -204,27 +226,28 @@ class IndexingRun:
         self, batch: _Batch, before: asyncio.Task[None] | None, bar: tqdm[None]
     ) -> None:
         """Encode a batch; begin to write it once the one `before` it is written."""
-        encoding = asyncio.ensure_future(self._encode(batch.rows))
+        encoding = asyncio.ensure_future(self._encoded(batch.rows))
         try:
             if before is not None:
                 await before
             started = time.perf_counter()
             with self._waits.of("encoder"):
-                await encoding
-            for pending in batch.rows:
+                encoded = await encoding
+            for pending in encoded:
                 self._truncated.pop(pending.document.doc_id, None)  # of an earlier row with this id
                 if pending.unread != 0:
                     self._truncated[pending.document.doc_id] = pending.unread
-            encoded = [pending for pending in batch.rows if pending.matrix is not None]
             with self._waits.of("writing"):
                 await self._wait_for_write()
         finally:
             await _end([encoding])
         if self._failures and self._options.on_error == "raise":
             raise self._error(self._indexed(self._n_written))
+        self._n_being_written = batch.end
         if encoded:
             self._writing = asyncio.ensure_future(self._write(encoded))
-            self._n_being_written = batch.end
+        else:
+            self._n_written = batch.end
         self._pace.took(batch.n_rows, time.perf_counter() - started)
         bar.set_postfix_str(str(self._waits), refresh=False)
         bar.update(batch.n_rows)
@@ -240,8 +263,8 @@ class IndexingRun:
         warn_of_documents_without_token(self._model, self._without_token, self._n_rows)
         try:
             await self._store.optimize(show_progress=self._options.show_progress)
-        except StoreError as error:
-            error.indexed = doc_ids
+        except Exception as error:
+            self._tell(error, doc_ids)
             raise
         if self._failures and self._options.on_error != "skip":
             raise self._error(doc_ids)
@@ -333,6 +356,16 @@ class IndexingRun:
                 raise ValueError(f"it is an image, and {self._model.model_name} encodes text.")
             if pending.image is None:
                 raise ValueError("it is of content type 'image', and there is no 'image' to encode.")
+
+    async def _encoded(self, rows: Sequence[Pending]) -> list[Pending]:
+        """Encode rows, and return them in their order; the row before it of the same id comes in place of a bad one."""
+        encoded: list[Pending] = []
+        while rows:
+            await self._encode(rows)
+            encoded += [pending for pending in rows if pending.number not in self._failures]
+            failed = [pending for pending in rows if pending.number in self._failures]
+            rows = [pending.before for pending in failed if pending.before is not None]
+        return sorted(encoded, key=lambda pending: pending.number)
 
     async def _encode(self, rows: Sequence[Pending]) -> None:
         """Give those rows their matrices that can be encoded, in as many calls at a time as the model does."""

@@ -13,9 +13,12 @@ from collections.abc import (
     Iterable,
     Iterator,
     Mapping,
+    Sequence,
 )
 from contextlib import contextmanager
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar, cast
+
+import numpy as np
 
 from late_interaction.rows import Row, row_text
 from late_interaction.validation import shown
@@ -98,42 +101,82 @@ class Pace:
 
 
 async def paced_batches(rows: Rows, pace: Pace) -> AsyncGenerator[list[Row], None]:
-    """Yield the rows in lists of the pace's size, or shorter ones behind 500,000 characters. No row is taken ahead."""
+    """Yield the rows in lists of the pace's size, or shorter ones behind 500,000 characters. No row is taken ahead.
+
+    An error of the rows comes behind those that were taken before it.
+    """
     batch: list[Row] = []
     characters = 0
-    async for row in each(rows):
-        batch.append(row)
-        characters += len(row_text(row))
-        if len(batch) >= pace.size or characters >= _CHARACTERS:
+    try:
+        async for row in each(rows):
+            batch.append(row)
+            characters += len(row_text(row))
+            if len(batch) >= pace.size or characters >= _CHARACTERS:
+                yield batch
+                batch, characters = [], 0
+    except Exception:
+        if batch:
             yield batch
-            batch, characters = [], 0
+        raise
     if batch:
         yield batch
 
 
 async def batches(items: Items[T], size: int) -> AsyncGenerator[list[T], None]:
-    """Yield lists of `size` items, the last one shorter; no item is taken ahead."""
+    """Yield lists of `size` items, the last one shorter; no item is taken ahead, and an error comes behind them."""
     batch: list[T] = []
-    async for item in each(items):
-        batch.append(item)
-        if len(batch) == size:
+    try:
+        async for item in each(items):
+            batch.append(item)
+            if len(batch) == size:
+                yield batch
+                batch = []
+    except Exception:
+        if batch:
             yield batch
-            batch = []
+        raise
     if batch:
         yield batch
 
 
 async def each(items: Items[T]) -> AsyncGenerator[T, None]:
-    """Yield the items of an iterable or an async iterable.
+    """Yield the items of an iterable or an async iterable; copies, where it is not known to hold them all.
 
     Raises:
-        TypeError: it is neither, or a str, bytes or a mapping, which would be taken for its letters or keys.
+        TypeError: it is neither, or a str, bytes, a mapping or a DataFrame, which would be taken for its letters, keys
+            or columns.
     """
+    check_no_table(items)
     if isinstance(items, AsyncIterable):
         async for item in items:
-            yield item
+            yield copied(item)
     elif isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
         raise TypeError(f"pass a list of rows or another iterable, not {shown(items)}.")
     else:
+        holds_them = isinstance(items, Sequence | np.ndarray)
         for item in items:
-            yield item
+            yield item if holds_them else copied(item)
+
+
+def check_no_table(items: object) -> None:
+    """Check that it is no DataFrame of pandas, polars or their like, which iterates over its columns.
+
+    Raises:
+        TypeError: it is one; the message says how its rows are had.
+    """
+    if hasattr(items, "columns") and (hasattr(items, "iloc") or hasattr(items, "to_dict")):
+        rows = "df.to_dicts()" if hasattr(items, "to_dicts") else 'df.to_dict("records")'
+        raise TypeError(
+            f"pass the rows of a {type(items).__name__}, which gives its columns: {rows} has them."
+        )
+
+
+def copied(item: T) -> T:
+    """Return a row or a matrix as it is now: an iterator may fill the same dict or array for each of its items."""
+    if isinstance(item, Mapping):
+        return cast("T", dict(item))
+    if isinstance(item, np.ndarray):
+        return cast("T", item.copy())
+    if hasattr(type(item), "__array__") and callable(clone := getattr(item, "clone", None)):  # of torch
+        return cast("T", clone())
+    return item

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
+import os
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
-from numbers import Integral
-from typing import Any, TypeAlias
+from numbers import Integral, Number
+from typing import Any, TypeAlias, cast
+
+import numpy as np
 
 from late_interaction.encoders.base import Item
-from late_interaction.images.loading import ImageSource
+from late_interaction.images.loading import ImageSource, LazyImage, NamedImage
 from late_interaction.images.storing import IMAGE_KEY, image_reference
 from late_interaction.metadata import check_metadata, dumps, plain_value
 from late_interaction.options import IdsOf
@@ -68,6 +72,7 @@ class Pending:
         item: what to encode: the text, or the image once it is read; None once it is not needed.
         matrix: (n_tokens, dim) float32, once there is one.
         unread: how much of it the model did not read, as `unread_shares` says.
+        before: the row of the same id that it replaces, in the same batch.
     """
 
     number: int
@@ -77,6 +82,7 @@ class Pending:
     item: Item | None = None
     matrix: FloatMatrix | None = None
     unread: float | None = 0.0
+    before: Pending | None = None
 
     @property
     def is_blank(self) -> bool:
@@ -96,8 +102,8 @@ def check_row(row: Row, number: int = 0, ids: IdsOf = "random") -> Pending:
 
     A row is `{"content": str, "image"?: PIL image | path | bytes | str, "doc_id"?: str | UUID | int, …metadata}`.
     Without `doc_id` it gets one by `ids` (see `RowOptions`). With `image` the content may be missing, and the image is
-    encoded. Every other key is metadata, whose values take their plain form (see `late_interaction.metadata`). A
-    content that is blank is stored, and no search finds it.
+    encoded; one that is None, or NaN or NA as a DataFrame has it, is none. Every other key is metadata, whose values
+    take their plain form (see `late_interaction.metadata`). A content that is blank is stored, and no search finds it.
 
     A `Document` may have metadata of any name, and is stored unchanged. One of content type "image" is encoded by
     what its metadata have under "image" (a path, a URL or a data URI, as `store_images` leaves them there), or else by
@@ -120,7 +126,7 @@ def check_row(row: Row, number: int = 0, ids: IdsOf = "random") -> Pending:
         raise ValueError(row.reason)  # noqa: TRY004 - not of its type
     if not isinstance(row, Mapping):
         raise TypeError(f"a row is a mapping with a 'content', or a Document, not a {type(row).__name__}.")
-    image = row.get("image")
+    image = None if _is_missing(row.get("image")) else _check_image(row["image"])
     if "content" not in row and image is None:
         raise ValueError(f"there is no 'content' and no 'image'; the row has {_names(row)}.")
     content_type = row.get("content_type", "text" if image is None else "image")
@@ -131,7 +137,7 @@ def check_row(row: Row, number: int = 0, ids: IdsOf = "random") -> Pending:
         row.get("content"),
         content_type,
         {key: value for key, value in row.items() if key not in RESERVED},
-        content_optional=image is not None and row.get("content") is None,
+        content_optional=image is not None and _is_missing(row.get("content")),
     )
     if "doc_id" not in row:
         made = (
@@ -156,7 +162,26 @@ def _check_encodable(row: Encodable, number: int) -> Pending:
     document = _check(
         given.doc_id, given.content, "image", given.metadata, given.mark, content_optional=given.content == ""
     )
-    return Pending(number, document, row.image, has_pending_image=True, item=item)
+    return Pending(number, document, _check_image(row.image), has_pending_image=True, item=item)
+
+
+def _is_missing(value: object) -> bool:
+    """Return whether it is None, or NaN, NaT or NA, as pandas writes what is not there."""
+    may_be_nan = isinstance(value, Number | dt.datetime | np.datetime64)
+    return value is None or (may_be_nan and value != value) or type(value).__name__ == "NAType"
+
+
+def _check_image(image: Any) -> ImageSource:
+    """Check that an image is of a type that can be read."""
+    source = image.source if isinstance(image, NamedImage) else image
+    is_of_pillow = callable(getattr(source, "convert", None))
+    if not (
+        is_of_pillow or isinstance(source, str | bytes | bytearray | memoryview | os.PathLike | LazyImage)
+    ):
+        raise TypeError(
+            f"an image is a PIL image, a path, bytes, base64, a data URI or a URL, not a {type(source).__name__}."
+        )
+    return cast("ImageSource", image)
 
 
 def as_row(item: str | Row) -> Row:

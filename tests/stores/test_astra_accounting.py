@@ -8,12 +8,15 @@ from dataclasses import replace
 import pytest
 
 from late_interaction import (
+    AstraStore,
     DocumentError,
+    LateInteractionPipeline,
     StoreWriteError,
 )
 from late_interaction.stores.astra.doctor import diagnose
 from tests.stores.astra import FILTERABLE, QUICK, Down, pipeline_on, rows
 from tests.support.answers import ids
+from tests.support.models import HashModel
 from tools.data_api import Fault
 
 
@@ -119,3 +122,18 @@ async def test_chaos_ends_in_the_right_index(server):
     assert ids(await pipeline.search("old42x1", k=1, filter={"year": 1042})) == ["d42"]
     server.settings.faults = []
     assert (await diagnose(pipeline.store, full=True, older_than_s=0)).healthy
+
+
+@pytest.mark.slow
+async def test_a_copy_goes_on_past_a_document_that_the_service_refuses(server, tmp_path):
+    given = [{"doc_id": f"d{i}", "content": "a text", "n": "seven" if i in (7, 8) else i} for i in range(12)]
+    async with LateInteractionPipeline(tmp_path, HashModel()) as pipeline:
+        await pipeline.index_documents(given)
+        target = AstraStore(server.async_database(), "copied", filterable={"n": int})
+        for skip_existing in (False, True):
+            with pytest.raises(DocumentError, match="'n' is declared filterable as int") as raised:
+                await pipeline.copy_to(target, batch_size=3, skip_existing=skip_existing)
+            assert [(one.row, one.doc_id) for one in raised.value.failures] == [(7, "d7"), (8, "d8")]
+            there = [f"d{i}" for i in range(12) if i not in (7, 8)]
+            assert raised.value.indexed == there == [d.doc_id for d in await target.find()]
+        await target.close()

@@ -219,6 +219,11 @@ async def test_an_undeclared_filter_is_applied_and_logged_once(server, caplog):
     told = [record.message for record in caplog.records if "filterable" in record.message]
     assert len(told) == 1
     assert "'year'" in told[0]
+    for where in ({"year": 1, "page": 2}, {"page": 2}, {"year": 1}, {"page": 2, "year": {"$gt": 1}}):
+        await pipeline.search("old1x1", filter=where)
+    told = [record.message for record in caplog.records if "filterable" in record.message]
+    assert len(told) == 2
+    assert "A filter on 'page' in" in told[1]
 
 
 @pytest.mark.slow

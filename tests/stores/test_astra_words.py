@@ -17,7 +17,7 @@ from late_interaction import (
 )
 from late_interaction.stores.astra import word_searching
 from late_interaction.stores.astra.doctor import diagnose
-from late_interaction.stores.astra.words import MARKS, WORDS_BYTES, words_of
+from late_interaction.stores.astra.words import CUT, MARKS, WORDS_BYTES, words_of
 from late_interaction.types import Document
 from tests.stores.astra import QUICK, SCHEMES, pipeline_on, rows
 from tests.support.models import HashModel
@@ -97,6 +97,18 @@ async def test_words_are_those_of_a_folder(server: DataApiServer, tmp_path: Path
         assert results.stats.certain
         assert results.stats.mode == "lexical"
         assert await found(astra, "京") == ["tokyo"]
+
+
+async def test_blank_documents_count_as_in_a_folder(server: DataApiServer, tmp_path: Path) -> None:
+    given = [{"doc_id": str(n), "content": "" if n % 2 else f"apple pie{n} and " * n} for n in range(12)]
+    folder = LateInteractionPipeline(tmp_path, HashModel(), doc_pool_factor=1)
+    async with folder, lexical_pipeline(server) as astra:
+        for pipeline in (folder, astra):
+            await pipeline.index_documents(given)
+        here, there = [await each.search("pie6 apple", mode="lexical") for each in (folder, astra)]
+        assert [one.doc_id for one in here] == [one.doc_id for one in there]
+        assert [one.lexical_score for one in there] == pytest.approx([one.lexical_score for one in here])
+        assert there.stats.certain
 
 
 async def test_writes_are_seen(server: DataApiServer) -> None:
@@ -263,7 +275,12 @@ async def test_long_documents_are_written(
             assert shortened in ([], ["long"])
             assert ("has more words than" in caplog.text) == bool(shortened)
             assert set(await found(pipeline, "pear")) == (set() if shortened else {"long"})
-    assert WORDS_BYTES + sum(map(len, MARKS)) <= MAX_ANALYZED_BYTES
+            is_cut = CUT in row["words"].split()
+            assert is_cut == (text[0] != "y")
+            assert (await pipeline.search("apple", mode="lexical")).stats.certain != is_cut
+            await pipeline.delete_documents(["long"])
+            assert (await pipeline.search("apple", mode="lexical")).stats.certain
+    assert WORDS_BYTES + sum(map(len, [*MARKS, CUT])) <= MAX_ANALYZED_BYTES
 
 
 # --- indexes with and without

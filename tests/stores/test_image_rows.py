@@ -230,6 +230,7 @@ async def test_vectors_of_images_made_elsewhere(tmp_path: Path, files: Path) -> 
         with pytest.raises(DocumentError, match=r"'elsewhere'.*cannot be read") as caught:
             await pipeline.index_embeddings(rows, [unit[i : i + 1] for i in range(3)])
         assert caught.value.indexed == ["here", "in memory"]
+        assert await pipeline.count() == 2
 
 
 # --- rows that fail

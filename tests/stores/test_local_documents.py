@@ -95,6 +95,25 @@ async def test_scan_gives_every_document_once_with_its_vectors(store):
     np.testing.assert_array_equal(seen[-1].matrix, encoded(3).matrix)
 
 
+async def test_a_scan_ends_though_its_reader_writes_what_it_reads(store):
+    await store.upsert([encoded(i) for i in range(25)])
+    seen = []
+    async for batch in store.scan(batch_size=10):
+        seen += [one.document.doc_id for one in batch]
+        assert len(seen) <= 25
+        await store.upsert(batch)
+    assert seen == [f"d{i}" for i in range(25)]
+
+
+async def test_a_scan_has_what_is_replaced_before_it_is_read(store):
+    await store.upsert([encoded(i) for i in range(25)])
+    batches = store.scan(batch_size=10)
+    seen = [one.document.doc_id for one in await anext(batches)]
+    await store.upsert([encoded(2), encoded(22)])
+    seen += [one.document.doc_id async for batch in batches for one in batch]
+    assert set(seen) == {f"d{i}" for i in range(25)}
+
+
 @pytest.mark.slow
 async def test_ids_by_the_thousand(store):
     await store.upsert([encoded(i) for i in range(3000)])

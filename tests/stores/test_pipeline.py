@@ -195,6 +195,15 @@ async def test_a_copy_has_the_same_answers_without_encoding(tmp_path, pipeline, 
         await pipeline.copy_to(_other(tmp_path))
 
 
+async def test_an_index_is_not_copied_onto_itself_by_whatever_path(tmp_path, pipeline):
+    await pipeline.index_documents(ROWS)
+    (tmp_path / "link").symlink_to(tmp_path)
+    for path in (tmp_path, tmp_path / "link"):
+        with pytest.raises(ValueError, match="onto itself"):
+            await pipeline.copy_to(path)
+    assert await pipeline.count() == 3
+
+
 def _other(tmp_path):
     async def make() -> None:
         async with LateInteractionPipeline(tmp_path / "third", HashModel(8)):

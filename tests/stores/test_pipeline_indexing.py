@@ -90,6 +90,22 @@ async def test_where_an_id_comes_twice_the_last_row_wins_and_is_encoded_once(pip
     assert await pipeline.count() == 2
 
 
+@pytest.mark.parametrize("batch_size", [1, 8])
+async def test_where_the_last_row_of_an_id_cannot_be_encoded_the_one_before_it_is_there(pipeline, batch_size):
+    texts = [("n", "first"), ("n", "good"), ("m", "other"), ("n", "unencodable"), ("n", "unencodable too")]
+    rows = [{"doc_id": doc_id, "content": text} for doc_id, text in texts]
+    indexed = await pipeline.index_documents(rows, batch_size=batch_size, on_error="skip")
+    assert indexed == ["n", "n", "m"]
+    assert [(failure.row, failure.doc_id) for failure in indexed.failures] == [(3, "n"), (4, "n")]
+    assert [(d.doc_id, d.content) for d in await pipeline.find()] == [("n", "good"), ("m", "other")]
+    assert (await pipeline.search("good"))[0].doc_id == "n"
+    await pipeline.clear()
+    with pytest.raises(DocumentError) as caught:
+        await pipeline.index_documents(rows[3:], batch_size=batch_size)
+    assert caught.value.indexed == []
+    assert await pipeline.count() == 0
+
+
 async def test_a_document_that_shrinks_keeps_no_old_vector(pipeline):
     await pipeline.index_document({"doc_id": "a", "content": "one two three four five six"})
     await pipeline.index_document({"doc_id": "a", "content": "seven"})
@@ -183,13 +199,13 @@ async def test_skip_existing_encodes_only_what_is_missing(pipeline, model):
 
     with pytest.raises(StoppedError):
         await pipeline.index_documents(interrupted(), batch_size=3)
-    assert await pipeline.count() == 9
+    assert await pipeline.count() == 10
     model.encoded.clear()
     rows = [{"doc_id": str(i), "content": f"document {i}"} for i in range(12)]
     assert await pipeline.index_documents(rows, batch_size=5, skip_existing=True) == [
         str(i) for i in range(12)
     ]
-    assert model.encoded == ["document 9", "document 10", "document 11"]
+    assert model.encoded == ["document 10", "document 11"]
 
 
 async def test_a_cancelled_run_leaves_whole_batches(tmp_path, model):
@@ -222,6 +238,45 @@ async def test_a_store_that_fails_is_reported(tmp_path, model):
         with pytest.raises(StoreError, match="disk is full"):
             await pipeline.index_documents(rows, batch_size=2)
         assert await pipeline.count() == 4
+
+
+async def test_an_error_of_the_rows_comes_behind_the_rows_before_it_and_says_what_is_in_the_index(pipeline):
+    async def rows():
+        for i in range(7):
+            yield {"doc_id": str(i), "content": "unencodable" if i == 2 else f"document {i}"}
+        raise OSError("the connection was lost")
+
+    with pytest.raises(OSError, match="the connection was lost") as caught:
+        await pipeline.index_documents(rows(), batch_size=4)
+    there = [document.doc_id for document in await pipeline.find()]
+    assert vars(caught.value)["indexed"] == there == ["0", "1", "3", "4", "5", "6"]
+    [note] = caught.value.__notes__
+    assert "Rows of this call in the index: 6" in note
+    assert "Rows that failed: 1, the first of them row 2" in note
+    assert "up to doc_id '6'" in note
+    assert "go on with row 7" in note
+    with pytest.raises(TypeError, match="pass a list of rows") as wrong:
+        await pipeline.index_documents(5)
+    assert not hasattr(wrong.value, "__notes__")
+
+
+@pytest.mark.parametrize("skip_existing", [False, True])
+async def test_an_error_of_the_model_says_what_is_in_the_index(tmp_path, skip_existing):
+    class OutOfMemory(HashModel):
+        def encode_documents(self, documents):
+            if any("large" in text for text in documents):
+                raise RuntimeError("CUDA out of memory")
+            return super().encode_documents(documents)
+
+    rows = [{"doc_id": str(i), "content": "large" if i == 9 else f"document {i}"} for i in range(12)]
+    async with LateInteractionPipeline(tmp_path, OutOfMemory()) as pipeline:
+        if skip_existing:
+            await pipeline.index_documents(rows[4:8])
+        with pytest.raises(RuntimeError, match="out of memory") as caught:
+            await pipeline.index_documents(rows, batch_size=4, skip_existing=skip_existing)
+        assert vars(caught.value)["indexed"] == [str(i) for i in range(8)]
+        assert await pipeline.count() == 8
+        assert "go on with row 8, counted from 0" in caught.value.__notes__[0]
 
 
 async def test_an_optimize_that_fails_says_what_was_indexed(tmp_path, model):

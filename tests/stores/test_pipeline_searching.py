@@ -15,6 +15,7 @@ from late_interaction import (
     LocalStore,
     ModelError,
     PrecomputedEmbeddings,
+    SyncPipeline,
 )
 from late_interaction.candidates import Scaling, expand
 from late_interaction.errors import FilterError
@@ -343,3 +344,34 @@ async def test_a_model_that_leaves_something_out_is_named(tmp_path):
             await pipeline.index_document({"content": "text"})
         with pytest.raises(ModelError, match="hash gave 0 matrices for 1 items"):
             await pipeline.search("text")
+
+
+@pytest.mark.parametrize(("given", "name"), [(None, "NoneType"), (iter([]), "list_iterator")])
+async def test_a_model_that_gives_no_list_is_told_what_to_give(tmp_path, given, name):
+    class Lazy(HashModel):
+        def encode_queries(self, queries):
+            return given
+
+        encode_documents = encode_queries
+
+    async with LateInteractionPipeline(tmp_path, Lazy()) as pipeline:
+        for call in (pipeline.index_document({"content": "text"}), pipeline.search("text")):
+            with pytest.raises(
+                ModelError, match=f"hash gave {name} for 1 items.* a list of one matrix for each"
+            ):
+                await call
+
+
+@pytest.mark.parametrize("raised", [SystemExit(3), KeyboardInterrupt(), StopIteration("at its end")])
+def test_a_model_that_would_end_the_program_ends_the_call_alone(tmp_path, raised):
+    class Exiting(HashModel):
+        def encode_documents(self, documents):
+            raise raised
+
+    with SyncPipeline(tmp_path, HashModel()) as other, SyncPipeline(tmp_path, Exiting()) as pipeline:
+        with pytest.raises(ModelError, match=f"hash raised {type(raised).__name__}") as caught:
+            pipeline.index_document({"content": "text"})
+        assert caught.value.__cause__ is raised
+        assert other.index_document({"doc_id": "a", "content": "text"}) == "a"
+        assert other.search("text")[0].doc_id == "a"
+        assert pipeline.count() == 1

@@ -1,13 +1,16 @@
 """SyncPipeline: rows from generators, which run in the caller's thread."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
+from late_interaction import PrecomputedEmbeddings
 from late_interaction.errors import LateInteractionError
 from late_interaction.portal import LoopPortal
 from late_interaction.sync import SyncPipeline
@@ -78,6 +81,70 @@ def test_rows_that_know_their_number_show_it(
     assert "30/30" in capfd.readouterr().err
 
 
+def test_a_generator_may_fill_one_dict_and_one_array_for_all(tmp_path: Path) -> None:
+    row: dict[str, Any] = {}
+    matrix, unit = np.zeros((1, 8), np.float32), np.eye(8, dtype=np.float32)
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for i in range(8):
+            row.update(doc_id=str(i), content=f"text {i}")
+            yield row
+
+    def matrices() -> Iterator[np.ndarray]:
+        for i in range(8):
+            matrix[:] = unit[i]
+            yield matrix
+
+    async def rows_on_the_loop() -> AsyncIterator[dict[str, Any]]:
+        for one in rows():
+            yield one
+
+    model = PrecomputedEmbeddings(8, "mine")
+    with SyncPipeline(tmp_path, model) as pipeline:
+        for given in (rows, rows_on_the_loop):
+            pipeline.index_embeddings(given(), matrices())
+            assert [(d.doc_id, d.content) for d in pipeline.find()] == [
+                (str(i), f"text {i}") for i in range(8)
+            ]
+            for i in range(8):
+                assert pipeline.search_with_embeddings(unit[i : i + 1], k=1)[0].doc_id == str(i)
+            pipeline.clear()
+        assert pipeline.index_embeddings(list(rows()), torch.eye(8)[:, None]) == ["7"] * 8
+
+
+class Table:
+    """What a DataFrame has that tells what it is; it iterates over its columns."""
+
+    columns = ("doc_id", "content")
+
+    def to_dict(self, orient: str = "dict") -> object:
+        return [] if orient == "records" else {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+
+class Polars(Table):
+    def to_dicts(self) -> list[dict[str, Any]]:
+        return []
+
+
+@pytest.mark.parametrize(("table", "rows"), [(Table(), r'to_dict\("records"\)'), (Polars(), r"to_dicts\(\)")])
+def test_a_table_is_refused_and_its_rows_are_named(pipeline: SyncPipeline, table: Any, rows: str) -> None:
+    calls: list[Callable[[Any], object]] = [
+        pipeline.add,
+        pipeline.index_documents,
+        pipeline.sync,
+        lambda table: pipeline.run(lambda inner: inner.add(table)),
+        lambda table: pipeline.run(lambda inner: inner.index_documents(table, on_error="raise")),
+        lambda table: pipeline.run(lambda inner: inner.sync(table)),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError, match=rows):
+            call(table)
+    assert pipeline.count() == 0
+
+
 def test_an_error_of_the_generator_comes_through(pipeline: SyncPipeline) -> None:
     class OwnError(Exception):
         pass
@@ -86,9 +153,10 @@ def test_an_error_of_the_generator_comes_through(pipeline: SyncPipeline) -> None
         yield from ROWS[:10]
         raise OwnError("why")
 
-    with pytest.raises(OwnError, match="why"):
+    with pytest.raises(OwnError, match="why") as caught:
         pipeline.index_documents(rows(), batch_size=4)
-    assert pipeline.count() in (8, 10)
+    assert pipeline.count() == 10
+    assert vars(caught.value)["indexed"] == [row["doc_id"] for row in ROWS[:10]]
     assert pipeline.index_documents(ROWS, skip_existing=True) == [row["doc_id"] for row in ROWS]
 
 

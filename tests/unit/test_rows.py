@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from late_interaction import (
     PrecomputedEmbeddings,
     StoreError,
 )
-from late_interaction.rows import Encodable
+from late_interaction.rows import Encodable, check_row
 from tests.support.failing import FailsAtItsThirdWrite
 from tests.support.models import HashModel
 
@@ -139,3 +140,32 @@ async def test_a_wrong_matrix_is_named_and_the_others_are_indexed(tmp_path: Path
         assert caught.value.indexed == ["good"]
         with pytest.raises(ValueError, match="token vectors must"):
             await pipeline.search_with_embeddings(matrix)
+
+
+class NAType:
+    """What pandas calls its missing value; it has no truth."""
+
+    def __bool__(self) -> bool:
+        raise TypeError("boolean value of NA is ambiguous")
+
+
+@pytest.mark.parametrize(
+    "missing", [None, float("nan"), np.float32("nan"), Decimal("nan"), np.datetime64("NaT"), NAType()]
+)
+@pytest.mark.parametrize("ids", ["content", "random"])
+def test_an_image_that_is_missing_is_none(missing: object, ids: Any) -> None:
+    pending = check_row({"content": "a", "image": missing}, ids=ids)
+    assert (pending.image, pending.document.content_type, pending.item) == (None, "text", "a")
+    pending = check_row({"content": missing, "image": "a.png"}, ids=ids)
+    assert (pending.image, pending.document.content) == ("a.png", "")
+    with pytest.raises(ValueError, match="no 'content' and no 'image'"):
+        check_row({"image": missing}, ids=ids)
+
+
+@pytest.mark.parametrize("image", [5, float("inf"), ["a.png"], np.zeros((2, 2, 3)), object()])
+@pytest.mark.parametrize("ids", ["content", "random"])
+def test_an_image_of_another_type_is_named(image: object, ids: Any) -> None:
+    with pytest.raises(TypeError, match=rf"an image is a PIL image, .*, not a {type(image).__name__}"):
+        check_row({"content": "a", "image": image}, ids=ids)
+    with pytest.raises(TypeError, match="an image is a PIL image"):
+        check_row(Encodable(Document("a", "a"), image=image), ids=ids)  # type: ignore[arg-type]

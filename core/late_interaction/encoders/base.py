@@ -8,7 +8,7 @@ import logging
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar
@@ -162,9 +162,21 @@ class LateInteractionModel(ABC):
         With `calls_at_once` there are so many threads. They start at the first calls, see the caller's context
         variables, and end with `close()`, with the model, or with the interpreter. It is not the event loop's default
         executor, where a long encoding would hold up everybody else's work.
+
+        Raises:
+            ModelError: it raised what no thread can hand on: SystemExit, which would end the event loop, or
+                KeyboardInterrupt, StopIteration and the like.
         """
-        call = partial(contextvars.copy_context().run, fn, *args)
+        call = partial(contextvars.copy_context().run, self._call, fn, *args)
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+
+    def _call(self, fn: Callable[..., T], *args: Any) -> T:
+        try:
+            return fn(*args)
+        except BaseException as error:
+            if isinstance(error, Exception) and not isinstance(error, StopIteration):
+                raise
+            raise ModelError(f"{self.model_name} raised {error!r} on its thread.") from error
 
     def __getstate__(self) -> dict[str, Any]:
         state = self._state()
@@ -214,12 +226,17 @@ async def encode_checked(
         (n_tokens, dim) float32 for each item, and how much of it was not read, as `unread_shares` says; 0 for an image.
 
     Raises:
-        ModelError: the model returned more or fewer matrices than items.
+        ModelError: the model returned more or fewer matrices than items, or no list of them.
         NoTokenError: a text has no token.
         ValueError: an item cannot be encoded, or a matrix has another shape or rows that are not unit vectors.
     """
     encode = model.aencode_queries if role == "query" else model.aencode_documents
     matrices = await encode(items)
+    if not isinstance(matrices, Sized):
+        raise ModelError(
+            f"{model.model_name} gave {type(matrices).__name__} for {len(items)} items to encode: its methods have to "
+            "return a list of one matrix for each, (n_tokens, dim)."
+        )
     if len(matrices) != len(items):
         raise ModelError(
             f"{model.model_name} gave {len(matrices)} matrices for {len(items)} items to encode: its methods have to "

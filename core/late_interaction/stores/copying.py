@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
-from late_interaction.errors import IndexNotFoundError, StoreError
+from late_interaction.errors import DocumentError, IndexNotFoundError, RowFailure, StoreError
 from late_interaction.maxsim import maxsim
 from late_interaction.options import WriteSettings
 from late_interaction.progress import tqdm
@@ -39,11 +41,13 @@ async def copy_index(
         How many documents were written.
 
     Raises:
+        DocumentError: the target does not take some documents; all others are copied. A failure's `row` is the place
+            of its document in the source, from 0, and `.indexed` has the ids that are in the target.
         IndexNotFoundError: there is nothing to copy from.
         IndexMismatchError: the target exists and was built with other settings.
         ValueError: source and target are the same.
     """
-    if source.location == target.location:
+    if _are_same(source, target):
         raise ValueError(f"The index {source.location} would be copied onto itself.")
     spec = await source.spec()
     if spec is None:
@@ -52,23 +56,45 @@ async def copy_index(
         check(spec, source.location)
     await target.take_after(source)
     await target.open(spec)
-    written = 0
+    written = n_read = 0
+    failures: list[RowFailure] = []
+    copied: list[str] = []
     with tqdm(
         desc="Copying", total=await source.count(), unit="doc", disable=not options.show_progress
     ) as bar:
         async for batch in source.scan(batch_size=options.batch_size):
-            there = (
-                await target.existing([item.document.doc_id for item in batch])
-                if options.skip_existing
-                else set()
-            )
+            doc_ids = [item.document.doc_id for item in batch]
+            there = await target.existing(doc_ids) if options.skip_existing else set()
             missing = [item for item in batch if item.document.doc_id not in there]
+            refused: dict[str | None, RowFailure] = {}
             if missing:
-                await target.upsert(missing)
-            written += len(missing)
+                try:
+                    await target.upsert(missing)
+                except DocumentError as error:
+                    refused = {failure.doc_id: failure for failure in error.failures}
+            failures += [
+                replace(refused[doc_id], row=n_read + place)
+                for place, doc_id in enumerate(doc_ids)
+                if doc_id in refused
+            ]
+            copied += [doc_id for doc_id in doc_ids if doc_id not in refused]
+            written += len(missing) - len(refused)
+            n_read += len(batch)
             bar.update(len(batch))
     await target.optimize(show_progress=options.show_progress)
+    if failures:
+        raise DocumentError(failures, copied)
     return written
+
+
+def _are_same(source: Store, target: Store) -> bool:
+    """Return whether both are in one place: of folders, by whatever paths."""
+    if source.location == target.location:
+        return True
+    try:
+        return Path(source.location).samefile(target.location)
+    except OSError:  # One of them is no folder, or is not there yet.
+        return False
 
 
 async def verify_copy(source: Store, target: Store, *, sample: int = 50) -> None:

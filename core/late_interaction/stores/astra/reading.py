@@ -50,7 +50,7 @@ class Reader:
         self._client, self._tables, self._limits, self._location = client, tables, limits, location
         self._page_rows = limits.ids
         self.packed_bytes = 20_000.0  # Of one document, a running mean.
-        self._warned_about: set[frozenset[str]] = set()
+        self._warned_about: set[str] = set()
 
     # --- by id
 
@@ -156,11 +156,13 @@ class Reader:
                     yield row
 
     def push_down(self, filter: Filter | None) -> Pushed:
-        """Return the part of a filter that the service decides; warn once about fields that are not declared."""
+        """Return the part of a filter that the service decides; warn once about each field that is not declared."""
         pushed = push_down(filter, self._tables.fields)
-        undeclared = frozenset(name for name in pushed.undeclared if name.partition(".")[0] != MARK)
-        if undeclared and undeclared not in self._warned_about:
-            self._warned_about.add(undeclared)
+        undeclared = {
+            name for name in pushed.undeclared if name.partition(".")[0] != MARK
+        } - self._warned_about
+        if undeclared:
+            self._warned_about |= undeclared
             logger.warning(
                 "A filter on %s in %s is applied after the search, to more and more candidates until enough match. "
                 "Fields that are declared in filterable={…} when the index is created are looked up instead.",

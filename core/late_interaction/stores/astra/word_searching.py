@@ -10,8 +10,9 @@ itself, side by side, and what comes back is put together:
 2. Documents are ranked by the words' weights and their places in the lists; the best are read with their words, and
    scored by BM25 as FTS5 does it in a folder: k1 1.2, b .75.
 
-Statistics are those of the documents that the service's part of a filter leaves. The scores are exact while fewer than
-1,000 documents have words (`WordMatches.certain`), and near to it beyond, where the documents are counted by a sample.
+Statistics are those of the documents that the service's part of a filter leaves. The scores are exact while there are
+fewer than 1,000 documents, each with all its words (`WordMatches.certain`), and near to it beyond, where the documents
+are counted by a sample.
 Where more than 1,000 have a word of the query, the best by one word alone may be missed, unless
 `n` or a filter that is decided here wants more documents than the lists have: then every document with a word is read.
 """
@@ -32,7 +33,7 @@ from late_interaction.stores.astra.reading import EXISTS, Reader, judged_columns
 from late_interaction.stores.astra.rows import is_whole
 from late_interaction.stores.astra.schema import Tables
 from late_interaction.stores.astra.tasks import both, gather_or_cancel
-from late_interaction.stores.astra.words import MARKS, MOST_WORDS, frequencies, query_stems
+from late_interaction.stores.astra.words import CUT, MARKS, MOST_WORDS, frequencies, query_stems
 from late_interaction.stores.base import WordMatches
 
 _LISTED = 1000
@@ -52,14 +53,16 @@ class Statistics(NamedTuple):
     """How many documents there are, about, and how long.
 
     Attributes:
-        n: documents that have words.
+        n: documents, blank ones too.
         mean_words: words of one, on average.
         mark: of the sample by which they were counted.
+        are_whole: whether each has all its words, as often as it has them.
     """
 
     n: int
     mean_words: float
     mark: str
+    are_whole: bool
 
 
 class WordSearcher:
@@ -128,13 +131,14 @@ class WordSearcher:
         for doc_id, share in _shares(together):
             expected[doc_id] = max(expected.get(doc_id, 0.0), share * of_common)
         ranked = sorted(expected, key=lambda doc_id: (-expected[doc_id], doc_id))
-        return _Proposed(ranked, score, common, statistics.mark == next(iter(MARKS)))
+        counted_all = statistics.are_whole and statistics.mark == next(iter(MARKS))
+        return _Proposed(ranked, score, common, counted_all)
 
-    async def _list(self, words: str, where: Row | None) -> list[Row]:
+    async def _list(self, words: str, where: Row | None, most: int | None = None) -> list[Row]:
         """Return the documents that have every one of the words, the best first, 1,000 at most."""
         columns = (*EXISTS, "n_words")
         pages = self._client.pages(
-            self._tables.docs, columns, where=where, sort={"words": words}, limit=_LISTED
+            self._tables.docs, columns, where=where, sort={"words": words}, limit=most or _LISTED
         )
         return [row async for page in pages for row in page if is_whole(row, columns)]
 
@@ -145,7 +149,7 @@ class WordSearcher:
         if counted is not None and time.monotonic() - counted_at < _COUNTED_FOR_S:
             return counted
         mark, *samples = MARKS
-        rows = await self._list(mark, where)
+        rows, cut = await both(self._list(mark, where), self._list(CUT, where, most=1))
         if len(rows) < _LISTED:
             n = len(rows)
         else:
@@ -154,7 +158,7 @@ class WordSearcher:
             mark, sample = next((one for one in listed if len(one[1]) < _LISTED), listed[-1])
             n = max(_LISTED, len(sample) * MARKS[mark])
             rows = sample or rows
-        counted = Statistics(n, sum(row["n_words"] for row in rows) / max(1, len(rows)), mark)
+        counted = Statistics(n, sum(row["n_words"] for row in rows) / max(1, len(rows)), mark, not cut)
         self._counted[key] = (time.monotonic(), counted)
         return counted
 
@@ -240,7 +244,7 @@ class _Proposed(NamedTuple):
         doc_ids: the documents of the lists, those first that should score best.
         score: how their words are to be scored.
         common: words that more documents have than were listed.
-        counted_all: whether the statistics are of all documents, and not of a sample.
+        counted_all: whether the statistics are of all words of all documents, and not of a sample.
     """
 
     doc_ids: list[str]

@@ -8,8 +8,8 @@ The words of a cell may take 8 KiB together, or the service refuses the row. Whe
 once, and of those as many as fit, the first of them; `words_of` tells which documents do not fit.
 
 The service tells neither how many documents there are nor how many have a word. So each has marks: `#0` has every
-document, `#5`, `#10` and `#15` one in 2^5, 2^10 and 2^15, drawn by its id. What has the first mark of less than a
-thousand documents is a sample that can be counted, alone and together with a word.
+document, blank ones too, `#5`, `#10` and `#15` one in 2^5, 2^10 and 2^15, drawn by its id. What has the first mark of
+less than a thousand documents is a sample that can be counted, alone and together with a word.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ WORDS_BYTES = 8000
 """Bytes of a document's words; 8,192 with the marks, spaces not counted, is what the engine takes."""
 MARKS = {f"#{bits}": 1 << bits for bits in (0, 5, 10, 15)}
 """Each mark, and one in how many documents has it. No word has a `#` in it."""
+CUT = "#cut"
+"""The mark of a document that has each word once, or not all of them: its BM25 is not known."""
 _LONGEST_WORD = 100
 """Characters of a word; the engine would cut one after 255 of its own characters, of which some are two."""
 MOST_WORDS = 32
@@ -39,11 +41,12 @@ def words_of(documents: Sequence[Document]) -> tuple[list[Row], list[str]]:
     found = stems([searchable(document.content) for document in documents])
     cells, shortened = [], []
     for document, words in zip(documents, found, strict=True):
-        text, is_whole = _cell([word[:_LONGEST_WORD] for word in words], characters(document.content))
-        if not is_whole:
+        single = characters(document.content)
+        text, has_all, is_whole = _cell([word[:_LONGEST_WORD] for word in words], single)
+        if not has_all:
             shortened.append(document.doc_id)
-        marks = _marks(document.doc_id) if words else []
-        cells.append({"words": " ".join([*marks, *text]) or None, "n_words": len(words) or None})
+        marks = [*_marks(document.doc_id), *([] if is_whole else [CUT])]
+        cells.append({"words": " ".join([*marks, *text]), "n_words": len(words)})
     return cells, shortened
 
 
@@ -55,23 +58,23 @@ def query_stems(text: str) -> list[str]:
 
 def frequencies(cell: str) -> list[str]:
     """Return the words of a cell, without marks."""
-    return [word for word in cell.split() if word not in MARKS]
+    return [word for word in cell.split() if not word.startswith("#")]
 
 
-def _cell(words: list[str], single: list[str]) -> tuple[list[str], bool]:
-    """Return the words that fit, and whether none is missing."""
+def _cell(words: list[str], single: list[str]) -> tuple[list[str], bool, bool]:
+    """Return the words that fit, whether none is missing, and whether each is there as often as in the text."""
     once = dict.fromkeys([*words, *single])
     whole = [*words, *(each for each in single if each not in set(words))]
     if _size(whole) <= WORDS_BYTES:
-        return whole, True
+        return whole, True, True
     kept: list[str] = []
     size = 0
     for word in once:
         size += len(word.encode())
         if size > WORDS_BYTES:
-            return kept, False
+            return kept, False, False
         kept.append(word)
-    return kept, True
+    return kept, True, False
 
 
 def _size(words: Sequence[str]) -> int:

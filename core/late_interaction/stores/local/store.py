@@ -475,30 +475,44 @@ class LocalStore(Remade, Store):
     async def scan(self, *, batch_size: int = 100) -> AsyncIterator[list[EncodedDocument]]:
         """Yield every document with its token matrix, in the order they were written.
 
+        It ends with the last one that was there at the beginning. If some were missing by then, what was written
+        meanwhile comes too: they may have been replaced.
+
         Raises:
             StoreError: the index was replaced by another meanwhile, so that what was yielded is a part of neither.
         """
         check_positive("batch_size", batch_size)
-        rid, epoch = 0, None
+        rid, (last, missing) = 0, await self._extent()
+        epoch = self.epoch
         while True:
-            rid, batch = await self._scan(rid, batch_size)
-            if epoch not in (None, self.epoch):
+            rid, batch = await self._scan(rid, last, batch_size)
+            if epoch != self.epoch:
                 raise StoreError(
                     f"The index in {self.location} was replaced while all of it was read: begin anew."
                 )
-            epoch = self.epoch
-            if not batch:
+            if batch:
+                missing -= len(batch)
+                yield batch
+            elif missing > 0:
+                (last, _), missing = await self._extent(), 0
+            else:
                 return
-            yield batch
 
     @in_thread
-    def _scan(self, after: int, batch_size: int) -> tuple[int, list[EncodedDocument]]:
+    def _extent(self) -> tuple[int, int]:
+        """Return the largest row id, and how many documents there are."""
+        with self._file.reading() as connection:
+            last, n = connection.execute("SELECT coalesce(max(rid), 0), count(*) FROM documents").fetchone()
+            return last, n
+
+    @in_thread
+    def _scan(self, after: int, last: int, batch_size: int) -> tuple[int, list[EncodedDocument]]:
         query = (
             f"SELECT {DOCUMENT}, packed, rid FROM documents JOIN vectors USING (rid) "
-            "WHERE rid > ? ORDER BY rid LIMIT ?"
+            "WHERE rid > ? AND rid <= ? ORDER BY rid LIMIT ?"
         )
         with self._file.reading() as connection:
-            rows = connection.execute(query, (after, batch_size)).fetchall()
+            rows = connection.execute(query, (after, last, batch_size)).fetchall()
         encoded = [EncodedDocument(to_document(row), unpack(row[-2])) for row in rows]
         return (rows[-1][-1] if rows else after), encoded
 
