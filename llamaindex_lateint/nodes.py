@@ -112,9 +112,7 @@ def with_ids_by_content(nodes: Sequence[BaseNode]) -> list[BaseNode]:
             metadata = {stored_key(key): value for key, value in node.metadata.items()}
             if node.ref_doc_id is not None and not _is_random(node.ref_doc_id):
                 metadata[PARENT] = node.ref_doc_id
-            ids[node.node_id] = content_id(
-                node.get_content(MetadataMode.NONE), metadata, image_source(node)
-            )
+            ids[node.node_id] = content_id(node.get_content(MetadataMode.NONE), metadata, image_source(node))
         except (TypeError, ValueError):  # It is refused when it is stored, and its reason is told there.
             ids[node.node_id] = node.node_id
     return [_renamed(node, ids) for node in nodes]

@@ -298,6 +298,7 @@ class LateInteractionPipeline(Remade):
             DocumentError: some rows could not be indexed; it names each. The others are in the index, unless
                 `on_error="raise"` kept them out.
             StoreError: the store failed; batches written before are in the index, and its `.indexed` has their ids.
+            Exception: what the rows or the model raised, with `.indexed` likewise and a note that says so.
         """
         return await self._index(rows, None, options)
 
@@ -452,6 +453,7 @@ class LateInteractionPipeline(Remade):
             How many documents were written.
 
         Raises:
+            DocumentError: the other index does not take some documents; all others are copied.
             IndexMismatchError: the other index exists and was built with other settings.
             ValueError: the other index is this one, or `batch_size` is below 1.
         """

@@ -307,6 +307,7 @@ class SyncPipeline(Closable, Remade):
             How many documents were written.
 
         Raises:
+            DocumentError: the other index does not take some documents; all others are copied.
             IndexMismatchError: the other index exists and was built with other settings.
             ValueError: the other index is this one or on another portal, or `batch_size` is below 1.
         """
