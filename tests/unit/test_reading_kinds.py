@@ -110,6 +110,98 @@ def test_a_mail_in_an_encoding_that_is_none_is_read(tmp_path: Path) -> None:
     assert not problems
 
 
+def mail_of(
+    *parts: tuple[str, bytes], kind: str = "mixed", date: str = "Mon, 1 Jan 2024 10:00:00 +0000"
+) -> bytes:
+    """A mail of parts, each with its headers behind Content-Type."""
+    head = f"Subject: S\nDate: {date}\nMIME-Version: 1.0\nContent-Type: multipart/{kind}; boundary=B\n\n".encode()
+    return (
+        head
+        + b"".join(b"--B\nContent-Type: %s\n\n%s\n" % (of.encode(), data) for of, data in parts)
+        + b"--B--\n"
+    )
+
+
+IMAGE = ('image/png; name="p.png"\nContent-Disposition: inline; filename="p.png"', b"x")
+LATIN = "text/plain; charset={}\nContent-Transfer-Encoding: 8bit"
+
+
+def test_every_text_of_a_mail_is_read(tmp_path: Path) -> None:
+    mail = mail_of(("text/plain", b"See it."), IMAGE, ("text/plain", b"Sail on Tuesday."))
+    [row], problems = read(tmp_path, "a.eml", mail)
+    assert row["content"] == "S\n\nSee it.\n\nSail on Tuesday."
+    assert row["attachments"] == ["p.png"]
+    kept = ("text/plain\nContent-Disposition: attachment; filename=a.txt", b"not read")
+    [row], problems = read(tmp_path, "a.eml", mail_of(("text/markdown", b"one"), kept))
+    assert (row["content"], row["attachments"]) == ("S\n\none", ["a.txt"])
+    both = mail_of(("text/html", b"<p>two</p>"), ("text/plain", b"one"), IMAGE, kind="alternative")
+    [row], problems = read(tmp_path, "a.eml", both)
+    assert (row["content"], row["attachments"]) == ("S\n\none", ["p.png"])
+    assert not problems
+
+
+def test_a_mail_whose_boundary_is_lost_is_its_text(tmp_path: Path) -> None:
+    [row], _ = read(
+        tmp_path, "a.eml", b"Subject: S\nContent-Type: multipart/mixed\n\n--B\n\nSail on Tuesday.\n"
+    )
+    assert "Sail on Tuesday." in row["content"]
+
+
+@pytest.mark.parametrize(
+    ("of", "data", "text"),
+    [
+        ("text/plain", "Grüße aus München".encode(), "Grüße aus München"),
+        (LATIN.format("us-ascii"), "Grüße aus München".encode(), "Grüße aus München"),
+        (LATIN.format("iso-8859-1"), "Don’t – € 5".encode("cp1252"), "Don’t – € 5"),
+        (LATIN.format("us-ascii"), "Don’t – € 5".encode("cp1252"), "Don’t – € 5"),
+        (LATIN.format("gb2312"), "港口朱镕基开放".encode("gbk"), "港口朱镕基开放"),
+        (LATIN.format("koi8-r"), "Кот".encode("koi8_r"), "Кот"),
+        (LATIN.format("iso-2022-jp"), "フェリー".encode("iso2022_jp"), "フェリー"),
+        (LATIN.format("utf-7"), "café".encode("utf-7"), "café"),
+    ],
+)
+def test_the_bytes_of_a_mail_are_decoded_as_those_of_a_file(
+    tmp_path: Path, of: str, data: bytes, text: str
+) -> None:
+    [row], problems = read(tmp_path, "a.eml", mail_of((of, data)))
+    assert row["content"] == f"S\n\n{text}"
+    assert "encoding" not in row
+    assert not problems
+
+
+def test_an_encoding_that_is_named_is_for_texts_of_a_mail_that_name_none(tmp_path: Path) -> None:
+    mail = mail_of(("text/plain", "Кот".encode("koi8_r")), (LATIN.format("cp1251"), "Кот".encode("cp1251")))
+    [row], _ = read(tmp_path, "a.eml", mail, encoding="koi8_r")
+    assert row["content"] == "S\n\nКот\n\nКот"
+
+
+def test_what_is_lost_of_a_mail_is_told(tmp_path: Path) -> None:
+    damaged = mail_of(
+        (LATIN.format("utf-8"), "Grüße, Zoë".encode() + b" \xe9"), ("text/plain", bytes(range(256)) * 9)
+    )
+    [row], problems = read(tmp_path, "a.eml", damaged)
+    assert row["content"] == "S\n\nGrüße, Zoë \ufffd"
+    assert [problem.reason for problem in problems] == [
+        "1 byte or more is not utf-8, and read as \ufffd (--encoding)",
+        "a text of the mail is left out: it is not a text, but binary data",
+    ]
+
+
+def test_headers_of_a_mail_may_be_beyond_ascii(tmp_path: Path) -> None:
+    for encoding in ("utf-8", "cp1252"):
+        mail = "Subject: Grüße aus\r\n Köln\r\nFrom: Jürgen <j@example.org>\r\n\r\nx\r\n".encode(encoding)
+        [row], _ = read(tmp_path, "a.eml", mail)
+        assert (row["subject"], row["from"]) == ("Grüße aus Köln", "Jürgen <j@example.org>")
+
+
+@pytest.mark.parametrize("zone", ["+99999999999999", "+9999", "yesterday"])
+def test_a_date_that_cannot_be_is_none(tmp_path: Path, zone: str) -> None:
+    for date in (f"Mon, 1 Jan 2024 10:00:00 {zone}", "1 Jan 99999999999999999999 10:00:00 +0000"):
+        [row], problems = read(tmp_path, "a.eml", mail_of(("text/plain", b"x"), date=date))
+        assert "date" not in row or zone == "yesterday"
+        assert not problems
+
+
 @pytest.mark.parametrize(
     ("name", "language"),
     [("a.py", "python"), ("a.ts", "typescript"), ("a.cpp", "cpp"), ("a.rs", "rust")],
@@ -231,6 +323,13 @@ def test_a_mail_of_html_is_its_text(tmp_path: Path) -> None:
     rows, _ = read(tmp_path, "a.eml", kinds.eml(html=True))
     assert [row["content"] for row in rows] == ["Tickets – été", f"# Boats\n\n{FERRY}"]
     assert {row["subject"] for row in rows} == {"Tickets – été"}
+    blank = mail_of(("text/plain", b" \n\xa0"), ("text/html", b"<p>Sail</p>"), kind="alternative")
+    assert [row["content"] for row in read(tmp_path, "a.eml", blank)[0]] == ["S\n\nSail"]
+    both = mail_of(("text/plain", b"# of all"), ("text/html", b"<h1>Sail</h1><p>on Tuesday</p>"))
+    assert [row["content"] for row in read(tmp_path, "a.eml", both)[0]] == [
+        "S\n\n# of all",
+        "# Sail\n\non Tuesday",
+    ]
 
 
 @needs_docling

@@ -120,7 +120,7 @@ def read_rows(
             elif kind is Kind.IMAGE:
                 on_problem(ReadProblem(file, None, "an image, which needs a visual model such as ColQwen2"))
             elif kind in (Kind.OFFICE, Kind.NOTEBOOK, Kind.MAIL):
-                yield from converted_rows(file, name, cut)
+                yield from converted_rows(file, name, cut, on_problem, encoding)
             else:
                 yield from _text_or_records(
                     file, name, kind, encoding_of(file, encoding), cut, records, on_problem
@@ -144,11 +144,7 @@ def _text_or_records(
 ) -> Iterator[Row]:
     """Yield the rows of a file that is decoded; tell which bytes are not of its encoding."""
     if encoding.damaged:
-        line, count = encoding.damaged
-        what = "byte or more is" if count == 1 else "bytes or more are"
-        on_problem(
-            ReadProblem(file, line, f"{count} {what} not {encoding.name}, and read as \ufffd (--encoding)")
-        )
+        on_problem(ReadProblem(file, encoding.damaged[0], encoding.damage))
     if kind is Kind.CSV:
         yield from records.rows(
             file, name, csv_records(file, encoding, records.needed, delimiter=records.delimiter)
