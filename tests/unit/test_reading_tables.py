@@ -138,6 +138,17 @@ def test_several_columns_are_one_text(tmp_path: Path) -> None:
     assert rows[0]["content"] == "T\n7\nx"
 
 
+def test_columns_that_are_named_wrongly_are_told(tmp_path: Path) -> None:
+    rows, [problem] = read(tmp_path, "a.csv", "title,body\nBoats,Sail\n", content_column="title,bdoy")
+    assert rows == []
+    assert "there is no 'bdoy' among 'title' and 'body': say which" in problem.reason
+    lines = '{"title": "T", "page": {"body": "B"}}\n{"title": "U"}\n'
+    for name, text in (("a.jsonl", lines), ("a.json", f"[{','.join(lines.splitlines())}]")):
+        rows, [problem] = read(tmp_path, name, text, content_column="title,page.body,page.bdoy")
+        assert [row["content"] for row in rows] == ["T\nB", "U"]
+        assert problem.reason == "there is no 'page.bdoy' in any record (--content)"
+
+
 def test_usual_columns_are_found_in_any_case(tmp_path: Path) -> None:
     [row], _ = read(tmp_path, "a.csv", "ID,Text\n7,x\n")
     assert (row["doc_id"], row["content"]) == ("7", "x")
@@ -216,6 +227,7 @@ def test_an_empty_table_has_no_rows(tmp_path: Path, text: str) -> None:
         ([{"text": "one", "id": 1}, {"text": "two", "id": 2}], ["one", "two"]),
         ({"data": [{"text": "one"}, {"text": "two"}], "version": 1}, ["one", "two"]),
         ({"text": "alone", "year": 1}, ["alone"]),
+        ({"authors": [{"text": "Ann"}], "n": [1], "articles": [{"text": "Sail"}]}, ["Ann", "Sail"]),
         ([{"text": ["a paragraph", "another"]}], ["a paragraph\n\nanother"]),
     ],
 )
@@ -261,6 +273,11 @@ def test_json_that_is_none_is_a_problem(tmp_path: Path, monkeypatch: pytest.Monk
     )
     assert read(tmp_path, "a.json", "[" * 100_000)[1][0].reason == "nested too deeply"
     assert read(tmp_path, "a.jsonl", "[" * 100_000)[1][0].reason == "nested too deeply"
+    digits = '{"text": "x", "n": %s}' % ("1" * 5000)
+    assert "more digits than Python reads" in read(tmp_path, "a.json", f"[{digits}]")[1][0].reason
+    rows, [problem] = read(tmp_path, "a.jsonl", f'{{"text": "x"}}\n{digits}\n{digits}\n{{"text": "y"}}')
+    assert [row["content"] for row in rows] == ["x", "y"]
+    assert (problem.line, problem.reason.count("like it: 3")) == (2, 1)
     _, problems = read(tmp_path, "a.json", '[{"text": "x"}, 7, {"text": {}}]')
     assert [problem.reason for problem in problems] == [
         "not a JSON object but int",

@@ -29,6 +29,7 @@ from late_interaction.reading.tables import (
     csv_records,
     json_line_records,
     json_records,
+    lacking,
     made_of,
     row_of,
 )
@@ -146,9 +147,10 @@ def _text_or_records(
     if encoding.damaged:
         on_problem(ReadProblem(file, encoding.damaged[0], encoding.damage))
     if kind is Kind.CSV:
-        yield from records.rows(
-            file, name, csv_records(file, encoding, records.needed, delimiter=records.delimiter)
+        table = csv_records(
+            file, encoding, records.needed, chosen=records.content_column, delimiter=records.delimiter
         )
+        yield from records.rows(file, name, table)
     elif kind is Kind.JSON_LINES:
         yield from records.rows(file, name, json_line_records(file, encoding))
     elif kind is Kind.JSON and (found := json_records(file, encoding, records.needed)) is not None:
@@ -185,6 +187,7 @@ class _Records:
     ) -> Iterator[Row]:
         """Yield a row for each good record; `place` says what their numbers count."""
         faults: dict[str, tuple[str, list[int]]] = {}
+        missing: set[str] | None = None
         try:
             for number, record in records:
                 try:
@@ -201,8 +204,14 @@ class _Records:
                 except RecordError as error:
                     faults.setdefault(error.kind, (error.reason, []))[1].append(number)
                 else:
+                    if missing is None or missing:
+                        lacked = set(lacking(record, self.content_column))
+                        missing = lacked if missing is None else missing & lacked
                     where = {"source": name, place: number}
                     yield row_of(made, where, file, name, images=self.images)
+            if missing:
+                reason = f"there is no {alternatives(sorted(missing))} in any record (--content)"
+                self.on_problem(ReadProblem(file, None, reason))
         finally:
             for reason, numbers in faults.values():
                 others = ", ".join(map(str, numbers[1 : _LINES_NAMED + 1]))

@@ -30,6 +30,7 @@ LARGEST_JSON = 256 * 1024**2
 _CONTENT_COLUMNS = ("content", "text")
 _ID_COLUMNS = ("doc_id", "id", "_id")
 _LONGEST_PATH = 1000
+_TOO_MANY_DIGITS = "a whole number has more digits than Python reads (4,300)"
 
 
 class RecordError(ValueError):
@@ -62,12 +63,14 @@ def json_line_records(file: Path, encoding: Encoding) -> Iterator[tuple[int, Rec
                 yield line, RecordError("json", f"not JSON: {error.msg} at column {error.colno}")
             except RecursionError:
                 yield line, RecordError("nested", "nested too deeply")
+            except ValueError:  # of Python's limit
+                yield line, RecordError("digits", _TOO_MANY_DIGITS)
             else:
                 yield line, _as_record(record)
 
 
 def json_records(file: Path, encoding: Encoding, columns: Sequence[str]) -> list[Record | RecordError] | None:
-    """Return the objects of a JSON file that have a text: of a list, or of the list in an object, or the object itself.
+    """Return the objects of a JSON file that have a text: of a list, of the lists in an object, or the object itself.
 
     Args:
         file: the JSON file.
@@ -89,6 +92,8 @@ def json_records(file: Path, encoding: Encoding, columns: Sequence[str]) -> list
             raise ValueError(f"not JSON: {error.msg} in line {error.lineno}, column {error.colno}") from None
         except RecursionError:
             raise ValueError("nested too deeply") from None
+        except ValueError:
+            raise ValueError(_TOO_MANY_DIGITS) from None
 
     def has_text(item: object) -> bool:
         return isinstance(item, dict) and any(_value_at(item, column) is not None for column in columns)
@@ -96,8 +101,8 @@ def json_records(file: Path, encoding: Encoding, columns: Sequence[str]) -> list
     if has_text(data):
         return [data]
     lists = [data] if isinstance(data, list) else list(data.values()) if isinstance(data, dict) else []
-    found = next((items for items in lists if isinstance(items, list) and any(map(has_text, items))), None)
-    return None if found is None else [_as_record(item) for item in found]
+    found = [items for items in lists if isinstance(items, list) and any(map(has_text, items))]
+    return [_as_record(item) for items in found for item in items] or None
 
 
 def _as_record(value: object) -> Record | RecordError:
@@ -107,7 +112,7 @@ def _as_record(value: object) -> Record | RecordError:
 
 
 def csv_records(
-    file: Path, encoding: Encoding, needed: Sequence[str], *, delimiter: str | None
+    file: Path, encoding: Encoding, needed: Sequence[str], *, chosen: str | None = None, delimiter: str | None
 ) -> Iterator[tuple[int, Record | RecordError]]:
     """Yield the first line number of each record, and its values by the header's names, or what is wrong with it.
 
@@ -115,16 +120,20 @@ def csv_records(
         file: the table.
         encoding: of the file.
         needed: names of which the header should have one.
+        chosen: where the text is said to be; the header should have all of these.
         delimiter: between the values; None to detect it.
 
     Raises:
-        ValueError: none of the needed columns is there.
+        ValueError: none of the needed columns is there, or one of those chosen is not.
         RestUnreadableError: a field is too long; the records before it were yielded.
     """
     table = table_of(file, encoding, needed, delimiter=delimiter)
-    if table.names and not any(name.casefold() in map(str.casefold, table.names) for name in needed):
+    missing = lacking(dict.fromkeys(table.names), chosen)
+    if not any(name.casefold() in map(str.casefold, table.names) for name in needed):
+        missing = missing or [*needed]
+    if table.names and missing:
         columns = alternatives(table.names, "and")
-        what = f"no {alternatives(needed)} among" if table.has_header else "no header; the columns are"
+        what = f"no {alternatives(missing)} among" if table.has_header else "no header; the columns are"
         choice = ",".join(table.names[:2])
         raise ValueError(f"there is {what} {columns}: say which have the text, as in --content {choice}")
     with open_text(file, encoding, newline="") as text:
@@ -181,6 +190,19 @@ def content_columns(chosen: str | None) -> tuple[str, ...]:
     if chosen is None:
         return _CONTENT_COLUMNS
     return tuple(dict.fromkeys((chosen, *(name.strip() for name in chosen.split(",") if name.strip()))))
+
+
+def lacking(record: Mapping[str, Any], chosen: str | None) -> list[str]:
+    """Return which of the columns that are chosen for the text a record does not have."""
+    if chosen is None or chosen in record:
+        return []
+    return [name for name in content_columns(chosen) if "," not in name and not _has(record, name)]
+
+
+def _has(record: Mapping[str, Any], path: str) -> bool:
+    first, _, rest = path.partition(".")
+    inner = record.get(first)
+    return path in record or (bool(rest) and isinstance(inner, dict) and _has(inner, rest))
 
 
 @dataclass(frozen=True, slots=True)
