@@ -344,6 +344,32 @@ def test_other_encodings_of_html(tmp_path: Path) -> None:
 
 @needs_docling
 @pytest.mark.slow
+def test_a_page_is_read_in_the_encoding_that_it_says_or_that_is_named(tmp_path: Path) -> None:
+    for said, encoding, text in (
+        ("iso-8859-1", "cp1252", "Œuvre à € 5"),
+        ("gb2312", "gb2312", "港口在黎明时分开放。"),
+        ("iso-2022-jp", "iso2022_jp", "フェリー"),
+        ("iso-8859-1", "utf-8", "Grüße"),
+    ):
+        page = f'<html>\n<head>\n<!-- x -->\n<meta charset="{said}"><title>{text}</title></head><body><p>{text}</p>'
+        [row], problems = read(tmp_path, "a.html", page.encode(encoding))
+        assert (row["content"], row["title"]) == (text, text)
+        assert "encoding" not in row
+        assert not problems
+    for page in ("<p>Кот</p>", '<meta charset="latin-1"><p>Кот</p>'):
+        [row], _ = read(tmp_path, "a.html", page.encode("koi8_r"), encoding="koi8_r")
+        assert row["content"] == "Кот"
+    guessed = "<p>Паром пересекает реку в полдень.</p>".encode("cp1251")
+    assert read(tmp_path, "a.html", guessed)[0][0]["encoding"] == "cp1251"
+    _, [problem] = read(tmp_path, "a.html", "<p>Zoë</p>\n<p>é".encode() + b"\xef</p>")
+    assert (problem.line, problem.reason) == (
+        2,
+        "1 byte or more is not utf-8, and read as \ufffd (--encoding)",
+    )
+
+
+@needs_docling
+@pytest.mark.slow
 def test_office_files_that_cannot_be_read_are_told_and_the_next_is_read(tmp_path: Path) -> None:
     broken = kinds.broken()
     for name, message in {

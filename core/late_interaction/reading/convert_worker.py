@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import html
+import io
 import json
 import logging
 import math
@@ -26,7 +27,7 @@ _MOST_MEMBERS = 10_000
 _PROPERTIES = 1024**2
 _DUBLIN_CORE = "{http://purl.org/dc/elements/1.1/}"
 _WORD = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
-_TITLE = re.compile(rb"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
+_TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 _UNUSED = ("torch", "transformers")
 """docling imports them where they are installed, which takes seconds, and needs them for models only."""
 
@@ -35,11 +36,11 @@ class _Refused(Exception):  # noqa: N818 – the answer to a request, not an err
     """Why a file cannot be read."""
 
 
-def answer(path: Path) -> dict[str, Any]:
-    """Return the parts of a file (each a slide or sheet, or the whole), and its title and author."""
+def answer(path: Path, encoding: str | None = None) -> dict[str, Any]:
+    """Return the parts of a file (each a slide or sheet, or the whole), and its title and author; HTML is decoded."""
     suffix = path.suffix.lower()
-    if suffix in (".html", ".htm", ".xhtml"):
-        return _html(path)
+    if encoding is not None:
+        return _html(path, encoding)
     _check_archive(path)
     readers = {".docx": _docx, ".docm": _docx, ".pptx": _pptx, ".pptm": _pptx, ".epub": _epub}
     return readers.get(suffix, _xlsx)(path) | _said(path)
@@ -62,13 +63,15 @@ def _check_archive(path: Path) -> None:
         )
 
 
-def _converted(path: Path, name: str, backend: Any, options: Any) -> Any:
+def _converted(
+    source: Path | io.BytesIO, name: str, backend: Any, options: Any, file_name: str | None = None
+) -> Any:
     from docling.datamodel.base_models import InputFormat
     from docling.datamodel.document import InputDocument
 
-    given = InputDocument(path, InputFormat[name], backend, options)
+    given = InputDocument(source, InputFormat[name], backend, options, file_name)
     # This raises what is wrong with the file; `given.valid` does not tell damaged ones from empty ones.
-    return backend(given, path, options).convert()
+    return backend(given, source, options).convert()
 
 
 def _markdown(document: Any, **of: Any) -> str:
@@ -148,23 +151,18 @@ def _epub(path: Path) -> dict[str, Any]:
     return {"parts": [{"text": _markdown(document)}]}
 
 
-def _html(path: Path) -> dict[str, Any]:
+def _html(path: Path, encoding: str) -> dict[str, Any]:
     from docling.backend.html_backend import HTMLDocumentBackend
     from docling.datamodel.backend_options import HTMLBackendOptions
 
+    text = path.read_bytes().decode(encoding, "replace").removeprefix("\ufeff")
     options = HTMLBackendOptions(infer_furniture=False, add_title=False)
-    document = _converted(path, "HTML", HTMLDocumentBackend, options)
-    with path.open("rb") as file:
-        found = _TITLE.search(file.read(_PROPERTIES))
-    title = html.unescape(_decoded(found[1])) if found else ""
+    # The mark is believed whatever the page says of its encoding.
+    page = io.BytesIO(text.encode("utf-8-sig", "replace"))
+    document = _converted(page, "HTML", HTMLDocumentBackend, options, path.name)
+    found = _TITLE.search(text, 0, _PROPERTIES)
+    title = html.unescape(found[1]) if found else ""
     return {"parts": [{"text": _markdown(document)}], "title": " ".join(title.split())}
-
-
-def _decoded(data: bytes) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return data.decode("cp1252", "replace")
 
 
 def _said(path: Path) -> dict[str, str]:
@@ -201,7 +199,7 @@ def serve(requests: Iterable[bytes], answers: BinaryIO) -> None:
     """Answer requests until there are none.
 
     Args:
-        requests: lines of JSON: path, memory (bytes), processor_s (seconds).
+        requests: lines of JSON: path, memory (bytes), processor_s (seconds); encoding, of HTML.
         answers: takes for each request a line of JSON: "parts", "title" and "author"; or "refused", why not.
     """
     answers.write(b"ready\n")
@@ -212,7 +210,7 @@ def serve(requests: Iterable[bytes], answers: BinaryIO) -> None:
         _limit("RLIMIT_AS", request["memory"])
         _limit("RLIMIT_CPU", math.ceil(times.user + times.system + request["processor_s"]))
         try:
-            values = answer(Path(request["path"]))
+            values = answer(Path(request["path"]), request.get("encoding"))
         except _Refused as refused:
             values = {"refused": str(refused)}
         except MemoryError:

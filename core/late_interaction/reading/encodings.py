@@ -38,6 +38,9 @@ _LARGER = {
 _ESCAPES = re.compile(rb"\x1b(?:\$|\(I)")
 _ESCAPED = ("iso2022_jp", "iso2022_jp_ext", "iso2022_kr")
 
+_META = re.compile(rb"<meta\s[^>]*?charset\s*=\s*[\"']?\s*([\w.-]+)", re.IGNORECASE)
+_HEAD = 4096
+
 _BLOCK = 1 << 20
 _SAMPLE = 1 << 16
 _NULS = 0.1
@@ -87,7 +90,7 @@ def encoding_of(source: Path | bytes, given: str | None = None, declared: str | 
     Args:
         source: a file, or the bytes of a text.
         given: by who knows better than the text.
-        declared: beside the text, such as in the header of a mail; None to look in its first two lines.
+        declared: what the text is said to be in, such as by the header of a mail; None to look in its first two lines.
 
     Raises:
         ValueError: it is not a text, or cannot be told or read as one.
@@ -117,6 +120,13 @@ def encoding_of(source: Path | bytes, given: str | None = None, declared: str | 
     if said and _is_sound(source, said := _as_browsers(source, said.replace("ascii", "iso8859-1"))):
         return Encoding(said)
     return _checked(source, _guess(source), is_guessed=True)
+
+
+def html_encoding_of(file: Path, given: str | None = None) -> Encoding:
+    """Return the encoding of a web page, which may say it in its head; as `encoding_of`."""
+    with file.open("rb") as raw:
+        found = _META.search(raw.read(_HEAD))
+    return encoding_of(file, given, found[1].decode() if found else None)
 
 
 def decoded(data: bytes, encoding: Encoding) -> str:

@@ -10,8 +10,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from late_interaction.reading.converting import converted
-from late_interaction.reading.encodings import Encoding, open_text
+from late_interaction.reading.converting import HTML, converted
+from late_interaction.reading.encodings import Encoding, html_encoding_of, open_text
 from late_interaction.reading.kinds import Kind, kind_of
 from late_interaction.reading.passages import Passage
 from late_interaction.reading.problems import ReadProblem
@@ -62,9 +62,14 @@ def converted_rows(
         known = found.metadata
         parts = [(text, None, is_html) for text, is_html in _mail_texts(found)]
     else:
-        made = converted(file)
+        how = html_encoding_of(file, encoding) if file.suffix.lower() in HTML else None
+        if how and how.damaged:
+            on_problem(ReadProblem(file, how.damaged[0], how.damage))
+        made = converted(file, how.name if how else None)
         parts = [(part.markdown, part.page, True) for part in made.parts]
-        known = {key: said for key, said in (("title", made.title), ("author", made.author)) if said}
+        guessed = how.name if how and how.is_guessed else ""
+        found_out = {"title": made.title, "author": made.author, "encoding": guessed}
+        known = {key: said for key, said in found_out.items() if said}
     chunk = 0
     for part_text, page, is_markdown in parts:
         place: dict[str, Any] = {} if page is None else {"page": page, "pages": len(parts)}
@@ -84,8 +89,8 @@ def _mail_texts(found: Mail) -> Iterator[tuple[str, bool]]:
 def _html_as_markdown(text: str) -> str:
     with tempfile.TemporaryDirectory(prefix="late-interaction-mail-") as folder:
         page = Path(folder) / "mail.html"
-        page.write_text(text, encoding="utf-8-sig", errors="replace")
-        return "\n\n".join(part.markdown for part in converted(page).parts)
+        page.write_text(text, encoding="utf-8", errors="replace")
+        return "\n\n".join(part.markdown for part in converted(page, "utf-8").parts)
 
 
 def passage_row(name: str, chunk: int, passage: Passage) -> dict[str, Any]:
