@@ -54,6 +54,34 @@ def test_a_table_is_read_however_it_is_written(tmp_path: Path, dialect: dict[str
     ]
 
 
+@pytest.mark.parametrize(
+    ("texts", "contents"),
+    [
+        (
+            [
+                r'"a \"quoted\" word"',
+                r'"C:\new\temp"',
+                r'"use \alpha and \d+"',
+                r'"\\server\share"',
+                r"5\" pipe",
+            ],
+            ['a "quoted" word', r"C:\new\temp", r"use \alpha and \d+", r"\\server\share", '5" pipe'],
+        ),
+        ([r'"a \"word\""', r'"C:\\new\\"', r"one\, two"], ['a "word"', "C:\\new\\", "one, two"]),
+        ([r'"He said ""hi"" \"', "b"], ['He said "hi" \\', "b"]),
+        ([r'"{""a"": ""\""b\""""}"', "b"], [r'{"a": "\"b\""}', "b"]),
+        ([r'"C:\dir\"', r'"D:\"'], ["C:\\dir\\", "D:\\"]),
+    ],
+)
+def test_a_backslash_that_escapes_nothing_stays(
+    tmp_path: Path, texts: list[str], contents: list[str]
+) -> None:
+    lines = [f"{number},{text}" for number, text in enumerate(texts)]
+    rows, problems = read(tmp_path, "a.csv", "\n".join(["id,text", *lines]))
+    assert [row["content"] for row in rows] == contents
+    assert not problems
+
+
 @pytest.mark.parametrize("name", ["a.tsv", "a.tab", "a.csv"])
 def test_tabs(tmp_path: Path, name: str) -> None:
     rows, problems = read(tmp_path, name, "id\ttext\n1\tcommas, and; more\n2\tx, y, z\n")

@@ -143,7 +143,7 @@ def csv_records(
 def _csv_rows(text: TextIO, table: Table) -> Iterator[tuple[int, Record | RecordError]]:
     for _ in range(table.skip):
         text.readline()
-    reader = csv.reader(text, **table.dialect)
+    reader = table.way.reader(text)
     is_header = table.has_header
     while True:
         line = reader.line_num + 1 + table.skip
@@ -165,6 +165,7 @@ def _csv_rows(text: TextIO, table: Table) -> Iterator[tuple[int, Record | Record
         if is_header:
             is_header = False
             continue
+        values = table.way.values(values)
         while len(values) > len(table.names) and not values[-1]:
             values.pop()
         if len(values) == len(table.names):
