@@ -50,7 +50,7 @@ def test_a_table_is_read_however_it_is_written(tmp_path: Path, dialect: dict[str
     found, problems = read(tmp_path, "a.csv", written(rows, **dialect))
     assert not problems
     assert [(row["doc_id"], row["content"], row["year"]) for row in found] == [
-        (str(number), text, str(1990 + number)) for number, text in enumerate(TEXTS)
+        (str(number), text, 1990 + number) for number, text in enumerate(TEXTS)
     ]
 
 
@@ -128,7 +128,7 @@ def test_columns_are_named_whatever_their_names(tmp_path: Path) -> None:
     [row] = map(check_row, rows)
     assert row.document.content == "the wing"
     assert row.document.content_type == "text"
-    assert {"column_1": "0", "tag": "x", "tag_2": "z", "tag_3": "y", "content_type": "article"}.items() <= (
+    assert {"column_1": 0, "tag": "x", "tag_2": "z", "tag_3": "y", "content_type": "article"}.items() <= (
         row.document.metadata.items()
     )
 
@@ -157,9 +157,49 @@ def test_a_record_of_a_text_may_say_so(tmp_path: Path) -> None:
     assert "content_type" not in check_row(row).document.metadata
 
 
+@pytest.mark.parametrize(
+    ("values", "made"),
+    [
+        (["1999", "-7", "0"], [1999, -7, 0]),
+        (["1.5", "", "2"], [1.5, "", 2]),
+        (["123456789012345", "0.25"], [123456789012345, 0.25]),
+        (["", " "], None),
+        (["1", "n/a"], None),
+        (["1", "007"], None),
+        (["+1"], None),
+        (["1e5"], None),
+        (["1,5"], None),
+        (["1 "], None),
+        (["NaN"], None),
+        (["٣"], None),
+        (["1234567890123456"], None),
+    ],
+)
+def test_a_column_of_plain_numbers_is_numbers(
+    tmp_path: Path, values: list[str], made: list[Any] | None
+) -> None:
+    rows, problems = read(tmp_path, "a.csv", written([["text", "n"], *(["x", value] for value in values)]))
+    assert [row["n"] for row in rows] == (made or values)
+    assert [type(row["n"]) for row in rows] == [type(value) for value in made or values]
+    assert not problems
+
+
+def test_ids_and_texts_of_numbers_stay_text(tmp_path: Path) -> None:
+    [row], _ = read(tmp_path, "a.csv", "id,text\n1,2\n")
+    assert (row["doc_id"], row["content"]) == ("1", "2")
+
+
+def test_a_column_is_numbers_by_the_whole_file(tmp_path: Path) -> None:
+    lines = [["text", "n"], *(["x", number] for number in range(20_000)), ["x", "n/a"]]
+    rows, _ = read(tmp_path, "a.csv", written(lines))
+    assert rows[0]["n"] == "0"
+    rows, _ = read(tmp_path, "a.csv", written(lines[:-1]))
+    assert rows[-1]["n"] == 19_999
+
+
 def test_several_columns_are_one_text(tmp_path: Path) -> None:
     rows, _ = read(tmp_path, "a.csv", "Name,City,Age\nAnn,Delft,5\nBob,,6\n", content_column="Name, City")
-    assert [(row["content"], row["Age"]) for row in rows] == [("Ann\nDelft", "5"), ("Bob", "6")]
+    assert [(row["content"], row["Age"]) for row in rows] == [("Ann\nDelft", 5), ("Bob", 6)]
     rows, _ = read(tmp_path, "b.csv", '"Name, City",b\nAnn,x\n', content_column="Name, City")
     assert [row["content"] for row in rows] == ["Ann"]
     rows, _ = read(tmp_path, "a.jsonl", '{"title": "T", "n": 7, "text": "x"}', content_column="title,n,text")

@@ -6,7 +6,7 @@ Rows are read as they are asked for, so memory does not grow with the files.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +31,9 @@ from late_interaction.reading.tables import (
     json_records,
     lacking,
     made_of,
+    numeric_columns,
     row_of,
+    with_numbers,
 )
 from late_interaction.reading.texts import Cut, converted_rows, text_rows
 from late_interaction.rows import Row
@@ -147,10 +149,16 @@ def _text_or_records(
     if encoding.damaged:
         on_problem(ReadProblem(file, encoding.damaged[0], encoding.damage))
     if kind is Kind.CSV:
-        table = csv_records(
-            file, encoding, records.needed, chosen=records.content_column, delimiter=records.delimiter
+        table = partial(
+            csv_records,
+            file,
+            encoding,
+            records.needed,
+            chosen=records.content_column,
+            delimiter=records.delimiter,
         )
-        yield from records.rows(file, name, table)
+        numeric = numeric_columns(table()) - {*records.needed}
+        yield from records.rows(file, name, table(), numeric=numeric)
     elif kind is Kind.JSON_LINES:
         yield from records.rows(file, name, json_line_records(file, encoding))
     elif kind is Kind.JSON and (found := json_records(file, encoding, records.needed)) is not None:
@@ -183,9 +191,15 @@ class _Records:
         return (*self.columns, *(("image",) if self.images else ()))
 
     def rows(
-        self, file: Path, name: str, records: Iterable[tuple[int, Record | RecordError]], place: str = "line"
+        self,
+        file: Path,
+        name: str,
+        records: Iterable[tuple[int, Record | RecordError]],
+        *,
+        place: str = "line",
+        numeric: Iterable[str] = (),
     ) -> Iterator[Row]:
-        """Yield a row for each good record; `place` says what their numbers count."""
+        """Yield a row for each good record; `place` says what is counted, `numeric` what is made a number."""
         faults: dict[str, tuple[str, list[int]]] = {}
         missing: set[str] | None = None
         try:
@@ -208,6 +222,7 @@ class _Records:
                         lacked = set(lacking(record, self.content_column))
                         missing = lacked if missing is None else missing & lacked
                     where = {"source": name, place: number}
+                    made = replace(made, metadata=with_numbers(made.metadata, numeric))
                     yield row_of(made, where, file, name, images=self.images)
             if missing:
                 reason = f"there is no {alternatives(sorted(missing))} in any record (--content)"

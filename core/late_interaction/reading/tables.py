@@ -6,8 +6,9 @@ import csv
 import json
 import os
 import posixpath
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, TypeAlias
@@ -29,6 +30,8 @@ LARGEST_JSON = 256 * 1024**2
 
 _CONTENT_COLUMNS = ("content", "text")
 _ID_COLUMNS = ("doc_id", "id", "_id")
+_PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
+_MOST_DIGITS = 15
 _LONGEST_PATH = 1000
 _TOO_MANY_DIGITS = "a whole number has more digits than Python reads (4,300)"
 
@@ -174,6 +177,33 @@ def _csv_rows(text: TextIO, table: Table) -> Iterator[tuple[int, Record | Record
             what = "header" if table.has_header else "first line"
             reason = f"{len(values)} values where the {what} has {len(table.names)} columns"
             yield line, RecordError("columns", reason)
+
+
+def numeric_columns(records: Iterable[tuple[int, Record | RecordError]]) -> frozenset[str]:
+    """Return the columns of a table of which every value that is not blank is a plain number, and one at least is.
+
+    Plain is what JSON writes, of up to 15 digits, so that no digit is lost: no plus, exponent, or zeros before.
+    """
+    plain: set[str] = set()
+    others: set[str] = set()
+    with suppress(RestUnreadableError):
+        for _, record in records:
+            if isinstance(record, dict):
+                for name in record.keys() - others:
+                    if (value := record[name]).strip():
+                        (plain if _number(value) is not None else others).add(name)
+    return frozenset(plain - others)
+
+
+def _number(value: str) -> int | float | None:
+    if not _PLAIN_NUMBER.fullmatch(value) or sum(map(str.isdigit, value)) > _MOST_DIGITS:
+        return None
+    return float(value) if "." in value else int(value)
+
+
+def with_numbers(record: Record, columns: Iterable[str]) -> Record:
+    """Return a record with the values of these columns as numbers, but for blank ones."""
+    return record | {name: _number(record[name]) for name in columns if record.get(name, "").strip()}
 
 
 @contextmanager
