@@ -80,6 +80,30 @@ def test_which_lines_of_restructured_text_are_headings(text: str, headings: list
     assert made.count("\n") == text.count("\n")
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            ".. code:: bash\n\n   # install it\n   make\n\n   ====\n\nDone.",
+            ".. code:: bash\n\n    # install it\n    make\n\n    ====\n\nDone.",
+        ),
+        ("::\n\n   x = 1\n   =====\n   y\n", "::\n\n    x = 1\n    =====\n    y\n"),
+        ("# of boats is\nhigh", "    # of boats is\nhigh"),
+        ("One\n==\n", "One\n    ==\n"),
+        ("  ```\n  # x\n", "    ```\n    # x\n"),
+        ("   a\n     # b\n", "   a\n     # b\n"),
+        ("===\nA\n===\n\n  # b\n\nB\n---\n", "\n# A\n\n\n    # b\n\n## B\n\n"),
+    ],
+)
+def test_what_is_no_heading_of_restructured_text_is_none_of_markdown(
+    tmp_path: Path, text: str, shown: str
+) -> None:
+    assert rst_as_markdown(text) == shown
+    rows, _ = read(tmp_path, "a.rst", f"Guide\n=====\n\n{text}\n".encode())
+    if "===\nA" not in text:
+        assert {row["heading"] for row in rows} == {"Guide"}
+
+
 def test_a_notebook_is_its_cells(tmp_path: Path) -> None:
     rows, _ = read(tmp_path, "a.ipynb", TEXTS["a.ipynb"])
     assert [row["content"] for row in rows] == [

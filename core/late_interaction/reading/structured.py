@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import json
 import re
+import textwrap
 from dataclasses import dataclass
 from email.message import EmailMessage, MIMEPart
 from email.parser import BytesParser
@@ -19,6 +20,8 @@ LARGEST = 256 * 1024**2
 """Most bytes of a notebook or mail, which is read as a whole."""
 
 _ADORNMENT = re.compile(r"([!-/:-@\[-`{-~])\1{2,}\s*")
+_BLOCKS = re.compile(r"^ +\S.*(?:\n(?: +\S.*|[^\S\n]*$))*|^\S.*", re.MULTILINE)
+_MARK = re.compile(r"^ {0,3}(?:#{1,6}(?:[ \t]|$)|(?:=+|-+)[ \t]*$|`{3}|~{3})", re.MULTILINE)
 _LEVELS = 6
 _BLANK = b" \t\r\n\f\xc2\xa0"
 """Bytes of a text without words, among them a space that is not broken, in UTF-8 and Windows-1252."""
@@ -28,13 +31,15 @@ _BACKTICKS = re.compile(r"`{3,}")
 def rst_as_markdown(text: str) -> str:
     r"""Return reStructuredText with its headings as those of Markdown, line for line.
 
-    Everything else stays as it is: docutils would drop the directives and roles that Sphinx and others add.
+    Everything else stays as it is: docutils would drop the directives and roles that Sphinx and others add. But what
+    Markdown would take for a heading or fence, such as a comment in a literal block, is indented until it is none.
 
     Example:
         >>> rst_as_markdown("Boats\n=====\n\nA ferry.")
         '# Boats\n\n\nA ferry.'
     """
     lines = text.split("\n")
+    headings: dict[int, str] = {}
     styles: list[tuple[str, bool]] = []
     for number, line in enumerate(lines[:-1]):
         under = _ADORNMENT.fullmatch(lines[number + 1])
@@ -54,11 +59,20 @@ def rst_as_markdown(text: str) -> str:
         style = (under[1], is_over)
         if style not in styles:
             styles.append(style)
-        lines[number] = f"{'#' * min(_LEVELS, styles.index(style) + 1)} {title}"
-        lines[number + 1] = ""
+        lines[number] = lines[number + 1] = ""
+        headings[number] = f"{'#' * min(_LEVELS, styles.index(style) + 1)} {title}"
         if is_over:
             lines[number - 1] = ""
-    return "\n".join(lines)
+    lines = _BLOCKS.sub(_without_marks, "\n".join(lines)).split("\n")
+    return "\n".join(headings.get(number, line) for number, line in enumerate(lines))
+
+
+def _without_marks(block: re.Match[str]) -> str:
+    """Return indented lines, or one line, so that none is a heading or fence of Markdown."""
+    if not _MARK.search(block[0]):
+        return block[0]
+    least = min(len(line) - len(line.lstrip(" ")) for line in block[0].split("\n") if line.strip())
+    return textwrap.indent(block[0], " " * (4 - min(4, least)))
 
 
 def notebook_as_markdown(file: Path) -> str:
