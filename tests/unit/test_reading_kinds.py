@@ -412,6 +412,34 @@ def test_office_files_that_cannot_be_read_are_told_and_the_next_is_read(tmp_path
 
 @needs_docling
 @pytest.mark.slow
+def test_chapters_of_a_book_are_read_or_told(tmp_path: Path) -> None:
+    def book(**changed: bytes) -> bytes:
+        with zipfile.ZipFile(io.BytesIO(OFFICE["a.epub"])) as sound:
+            members = {name: sound.read(name) for name in sound.namelist()}
+        return kinds.archive(
+            members | {f"OEBPS/{name[1:]}.xhtml": data for name, data in changed.items()} | extra
+        )
+
+    extra: dict[str, bytes] = {}
+    latin = '<?xml version="1.0" encoding="ISO-8859-1"?><html><body><p>Größe: 5 €</p></body></html>'.encode(
+        "cp1252"
+    )
+    rows, problems = read(tmp_path, "a.epub", book(_2=latin))
+    assert "Größe: 5 €" in rows[-1]["content"]
+    assert not problems
+    rows, [problem] = read(tmp_path, "a.epub", book(_2=b"\xff\x81" * 99))
+    assert FERRY in rows[0]["content"]
+    assert problem.reason == "chapters that cannot be read: OEBPS/2.xhtml"
+    rows, [problem] = read(tmp_path, "a.epub", book(_1=b"\xff\x81", _2=b"\xff\x81"))
+    assert (rows, problem.reason) == ([], "damaged (none of its chapters can be read).")
+    extra["META-INF/encryption.xml"] = b"<encryption/>"
+    assert not read(tmp_path, "a.epub", book())[1]  # fonts may be encrypted
+    rows, [problem] = read(tmp_path, "a.epub", book(_2=b"\xff\x81"))
+    assert (rows, problem.reason) == ([], "it is encrypted.")
+
+
+@needs_docling
+@pytest.mark.slow
 def test_empty_office_files_are_no_problem(tmp_path: Path) -> None:
     from docx import Document
     from openpyxl import Workbook

@@ -6,6 +6,7 @@ kinds that were asked for: no model, no torch, no network. It answers one reques
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import html
 import io
@@ -18,6 +19,7 @@ import signal
 import sys
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,6 +30,7 @@ _PROPERTIES = 1024**2
 _DUBLIN_CORE = "{http://purl.org/dc/elements/1.1/}"
 _WORD = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
+_XML = re.compile(rb"\s*<\?xml[^>]*encoding\s*=\s*[\"']([\w.-]+)")
 _UNUSED = ("torch", "transformers")
 """docling imports them where they are installed, which takes seconds, and needs them for models only."""
 
@@ -147,8 +150,46 @@ def _epub(path: Path) -> dict[str, Any]:
     from docling.backend.epub_backend import EpubDocumentBackend
     from docling.datamodel.backend_options import EpubBackendOptions
 
-    document = _converted(path, "EPUB", EpubDocumentBackend, EpubBackendOptions())
-    return {"parts": [{"text": _markdown(document)}]}
+    unread: list[str] = []
+
+    class Book(EpubDocumentBackend):  # type: ignore[misc]
+        # docling reads UTF-8 and UTF-16, and leaves other chapters out without a word.
+        _decode_content_file = staticmethod(_chapter)
+
+        def convert(self) -> Any:
+            unread.extend(_unread(self.epub_zip, self.content_files))
+            return super().convert()
+
+    document = _converted(path, "EPUB", Book, EpubBackendOptions())
+    return {"parts": [{"text": _markdown(document)}], "unread": unread}
+
+
+def _unread(archive: zipfile.ZipFile, chapters: Iterable[str]) -> list[str]:
+    """Return which chapters cannot be read; refuse a book whose chapters are encrypted, or of which none can be."""
+    unread = []
+    for name in (names := [*dict.fromkeys(chapters)]):
+        try:
+            _chapter(archive.read(name))
+        except (LookupError, ValueError, RuntimeError, OSError, zipfile.BadZipFile, zlib.error):
+            unread.append(name)
+    if unread and "META-INF/encryption.xml" in archive.namelist():  # which books with hidden fonts have, too
+        raise _Refused("it is encrypted")
+    if unread == names and names:
+        raise _Refused("damaged (none of its chapters can be read)")
+    return unread
+
+
+def _chapter(data: bytes) -> str:
+    """Return the text of a chapter: UTF-8, UTF-16, or what its XML says."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        if not (said := _XML.match(data)):
+            raise
+    name = codecs.lookup(said[1].decode()).name
+    return data.decode("cp1252" if name == "iso8859-1" else name)  # as browsers do
 
 
 def _html(path: Path, encoding: str) -> dict[str, Any]:
@@ -200,7 +241,7 @@ def serve(requests: Iterable[bytes], answers: BinaryIO) -> None:
 
     Args:
         requests: lines of JSON: path, memory (bytes), processor_s (seconds); encoding, of HTML.
-        answers: takes for each request a line of JSON: "parts", "title" and "author"; or "refused", why not.
+        answers: takes for each request one of JSON: "parts", "title", "author", and "unread" of a book; or "refused", why not.
     """
     answers.write(b"ready\n")
     answers.flush()

@@ -40,11 +40,18 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """A file as Markdown, and the title and author that it names, "" where there are none."""
+    """A file as Markdown.
+
+    Attributes:
+        parts: its text.
+        title, author: which it names, "" where there are none.
+        unread: chapters of a book that cannot be read.
+    """
 
     parts: tuple[Part, ...]
     title: str
     author: str
+    unread: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Part]:
         return iter(self.parts)
@@ -74,4 +81,6 @@ def converted(file: Path, encoding: str | None = None) -> Converted:
     if refused := values.get("refused"):
         raise ValueError(f"{file}: {refused}.")
     parts = tuple(Part(part["text"], part.get("page")) for part in values["parts"])
-    return Converted(parts, values.get("title", ""), values.get("author", ""))
+    return Converted(
+        parts, values.get("title", ""), values.get("author", ""), tuple(values.get("unread", ()))
+    )

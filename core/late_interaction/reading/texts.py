@@ -66,6 +66,8 @@ def converted_rows(
         if how and how.damaged:
             on_problem(ReadProblem(file, how.damaged[0], how.damage))
         made = converted(file, how.name if how else None)
+        if made.unread:
+            on_problem(ReadProblem(file, None, f"chapters that cannot be read: {', '.join(made.unread)}"))
         parts = [(part.markdown, part.page, True) for part in made.parts]
         guessed = how.name if how and how.is_guessed else ""
         found_out = {"title": made.title, "author": made.author, "encoding": guessed}
