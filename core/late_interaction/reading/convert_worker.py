@@ -241,7 +241,7 @@ def serve(requests: Iterable[bytes], answers: BinaryIO) -> None:
 
     Args:
         requests: lines of JSON: path, memory (bytes), processor_s (seconds); encoding, of HTML.
-        answers: takes for each request one of JSON: "parts", "title", "author", and "unread" of a book; or "refused", why not.
+        answers: takes a line of JSON for each: "parts", "title", "author", "unread" of a book; or "refused", why not.
     """
     answers.write(b"ready\n")
     answers.flush()
