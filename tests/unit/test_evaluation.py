@@ -88,7 +88,29 @@ def test_load_beir(folder: Path) -> None:
         "d5": "Dogs chase cats around the stove.",
     }
     assert list(collection.queries) == ["q1", "q2"]
-    assert collection.qrels == {"q1": {"d1": 2, "d5": 1}, "q2": {"d2": 1}}
+    assert collection.qrels == {"q1": {"d1": 2, "d5": 1}, "q2": {"d2": 1, "gone": 1}}
+
+
+def test_documents_that_are_judged_and_not_there_count_as_not_found(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "qrels" / "test.tsv").write_text(f"{QRELS}q9\td1\t1\nq9\td2\t1\nq2\td4\t1\n")
+    collection = load_beir(folder)
+    assert collection.qrels["q2"] == {"d2": 1, "gone": 1}  # d4 is there, and has no text
+    assert evaluate({"q1": {"d1": 2.0, "d5": 1.0}, "q2": {"d2": 1.0}}, collection.qrels)["recall@100"] == 0.75
+    assert [record.message.removeprefix(str(folder)) for record in caplog.records] == [
+        ": 1 judgment names documents that are not there: the relevant ones count as not found.",
+        ": 2 judgments name queries that are not there: they are left out.",
+    ]
+    caplog.clear()
+    load_beir(folder, limit=1)
+    assert [record.message for record in caplog.records if "names documents" in record.message] == []
+
+
+def test_judgments_need_no_header(folder: Path) -> None:
+    judged = load_beir(folder).qrels
+    (folder / "qrels" / "test.tsv").write_text(QRELS.split("\n", 1)[1])
+    assert load_beir(folder).qrels == judged
 
 
 def test_load_beir_with_a_limit_keeps_the_judgments_on_what_is_left(folder: Path) -> None:
@@ -99,7 +121,7 @@ def test_load_beir_with_a_limit_keeps_the_judgments_on_what_is_left(folder: Path
 
 def test_load_beir_reads_qrels_tsv_beside_the_corpus(folder: Path) -> None:
     (folder / "qrels" / "test.tsv").rename(folder / "qrels.tsv")
-    assert load_beir(folder).qrels == {"q1": {"d1": 2, "d5": 1}, "q2": {"d2": 1}}
+    assert load_beir(folder).qrels == {"q1": {"d1": 2, "d5": 1}, "q2": {"d2": 1, "gone": 1}}
 
 
 @pytest.mark.parametrize(

@@ -145,8 +145,8 @@ def test_csv_rows_and_their_problems(tmp_path: Path) -> None:
     )
     rows, problems = read(file, id_column="key")
     assert rows == [
-        {"source": str(file), "line": 2, "year": "1999", "content": "two\nlines", "doc_id": "1"},
-        {"source": str(file), "line": 7, "year": "2001", "content": "last", "doc_id": "4"},
+        {"source": str(file), "line": 2, "year": 1999, "content": "two\nlines", "doc_id": "1"},
+        {"source": str(file), "line": 7, "year": 2001, "content": "last", "doc_id": "4"},
     ]
     assert [problem.line for problem in problems] == [4, 5]
     assert "2 values where the header has 3 columns" in str(problems[0])
@@ -155,7 +155,7 @@ def test_csv_rows_and_their_problems(tmp_path: Path) -> None:
 def test_columns_can_be_named(tmp_path: Path) -> None:
     file = write(tmp_path, "a.csv", "text,body,id\nno,yes,7\n")
     rows, _ = read(file, content_column="body", id_column="text")
-    assert (rows[0]["content"], rows[0]["doc_id"], rows[0]["id"]) == ("yes", "no", "7")
+    assert (rows[0]["content"], rows[0]["doc_id"], rows[0]["id"]) == ("yes", "no", 7)
     _, problems = read(file, id_column="key")
     assert [str(problem) for problem in problems] == [f"{file}:2: there is no 'key' among 'body' and 'id'"]
 

@@ -88,6 +88,46 @@ def test_an_encoding_that_the_file_declares(tmp_path: Path, name: str, start: st
     assert not problems
 
 
+@pytest.mark.parametrize(
+    ("said", "encoding", "text"),
+    [
+        ("ISO-8859-1", "cp1252", "don’t – € 5"),
+        ("latin-1", "cp1252", "don’t – € 5"),
+        ("us-ascii", "cp1252", "don’t – € 5"),
+        ("gb2312", "gbk", "朱镕基"),
+        ("euc-kr", "cp949", "펲시콜라"),
+        ("windows-31j", "cp932", "①②フェリー"),
+    ],
+)
+def test_labels_are_read_as_browsers_do(tmp_path: Path, said: str, encoding: str, text: str) -> None:
+    file = tmp_path / "a.xml"
+    file.write_bytes(f'<?xml version="1.0" encoding="{said}"?>\n<a>{text}</a>\n'.encode(encoding))
+    [row], problems = read(file)
+    assert text in row["content"]
+    assert not problems
+
+
+def test_a_text_is_not_utf_16_because_it_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "a.xml"
+    file.write_bytes(
+        '<?xml version="1.0" encoding="UTF-16"?>\n<a>Müller wohnt in Köln.</a>\n'.encode("cp1252")
+    )
+    assert "Müller wohnt in Köln." in read(file)[0][0]["content"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("iso2022_jp", "フェリーは正午に川を渡る。"), ("iso2022_jp_ext", "ﾌｪﾘｰ"), ("iso2022_kr", "배는 정오에")],
+)
+def test_encodings_that_escape_from_ascii_are_known(file: Path, name: str, text: str) -> None:
+    file.write_bytes(f"{text}\n".encode(name))
+    [row], problems = read(file)
+    assert (row["content"], row["encoding"]) == (text, name)
+    assert not problems
+    file.write_bytes(b"\x1b[31mred\x1b(B\x1b[m costs \x1b$ 5")  # a terminal's
+    assert read(file)[0][0]["content"] == "\x1b[31mred\x1b(B\x1b[m costs \x1b$ 5"
+
+
 def test_an_encoding_that_is_declared_wrongly_is_guessed(tmp_path: Path) -> None:
     file = tmp_path / "a.xml"
     for said in ("utf-8", "klingon", "base64"):

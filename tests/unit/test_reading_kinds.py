@@ -80,6 +80,30 @@ def test_which_lines_of_restructured_text_are_headings(text: str, headings: list
     assert made.count("\n") == text.count("\n")
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            ".. code:: bash\n\n   # install it\n   make\n\n   ====\n\nDone.",
+            ".. code:: bash\n\n    # install it\n    make\n\n    ====\n\nDone.",
+        ),
+        ("::\n\n   x = 1\n   =====\n   y\n", "::\n\n    x = 1\n    =====\n    y\n"),
+        ("# of boats is\nhigh", "    # of boats is\nhigh"),
+        ("One\n==\n", "One\n    ==\n"),
+        ("  ```\n  # x\n", "    ```\n    # x\n"),
+        ("   a\n     # b\n", "   a\n     # b\n"),
+        ("===\nA\n===\n\n  # b\n\nB\n---\n", "\n# A\n\n\n    # b\n\n## B\n\n"),
+    ],
+)
+def test_what_is_no_heading_of_restructured_text_is_none_of_markdown(
+    tmp_path: Path, text: str, shown: str
+) -> None:
+    assert rst_as_markdown(text) == shown
+    rows, _ = read(tmp_path, "a.rst", f"Guide\n=====\n\n{text}\n".encode())
+    if "===\nA" not in text:
+        assert {row["heading"] for row in rows} == {"Guide"}
+
+
 def test_a_notebook_is_its_cells(tmp_path: Path) -> None:
     rows, _ = read(tmp_path, "a.ipynb", TEXTS["a.ipynb"])
     assert [row["content"] for row in rows] == [
@@ -108,6 +132,98 @@ def test_a_mail_in_an_encoding_that_is_none_is_read(tmp_path: Path) -> None:
     [row], problems = read(tmp_path, "a.eml", mail)
     assert row["content"] == "x\n\ncafé"
     assert not problems
+
+
+def mail_of(
+    *parts: tuple[str, bytes], kind: str = "mixed", date: str = "Mon, 1 Jan 2024 10:00:00 +0000"
+) -> bytes:
+    """A mail of parts, each with its headers behind Content-Type."""
+    head = f"Subject: S\nDate: {date}\nMIME-Version: 1.0\nContent-Type: multipart/{kind}; boundary=B\n\n".encode()
+    return (
+        head
+        + b"".join(b"--B\nContent-Type: %s\n\n%s\n" % (of.encode(), data) for of, data in parts)
+        + b"--B--\n"
+    )
+
+
+IMAGE = ('image/png; name="p.png"\nContent-Disposition: inline; filename="p.png"', b"x")
+LATIN = "text/plain; charset={}\nContent-Transfer-Encoding: 8bit"
+
+
+def test_every_text_of_a_mail_is_read(tmp_path: Path) -> None:
+    mail = mail_of(("text/plain", b"See it."), IMAGE, ("text/plain", b"Sail on Tuesday."))
+    [row], problems = read(tmp_path, "a.eml", mail)
+    assert row["content"] == "S\n\nSee it.\n\nSail on Tuesday."
+    assert row["attachments"] == ["p.png"]
+    kept = ("text/plain\nContent-Disposition: attachment; filename=a.txt", b"not read")
+    [row], problems = read(tmp_path, "a.eml", mail_of(("text/markdown", b"one"), kept))
+    assert (row["content"], row["attachments"]) == ("S\n\none", ["a.txt"])
+    both = mail_of(("text/html", b"<p>two</p>"), ("text/plain", b"one"), IMAGE, kind="alternative")
+    [row], problems = read(tmp_path, "a.eml", both)
+    assert (row["content"], row["attachments"]) == ("S\n\none", ["p.png"])
+    assert not problems
+
+
+def test_a_mail_whose_boundary_is_lost_is_its_text(tmp_path: Path) -> None:
+    [row], _ = read(
+        tmp_path, "a.eml", b"Subject: S\nContent-Type: multipart/mixed\n\n--B\n\nSail on Tuesday.\n"
+    )
+    assert "Sail on Tuesday." in row["content"]
+
+
+@pytest.mark.parametrize(
+    ("of", "data", "text"),
+    [
+        ("text/plain", "Grüße aus München".encode(), "Grüße aus München"),
+        (LATIN.format("us-ascii"), "Grüße aus München".encode(), "Grüße aus München"),
+        (LATIN.format("iso-8859-1"), "Don’t – € 5".encode("cp1252"), "Don’t – € 5"),
+        (LATIN.format("us-ascii"), "Don’t – € 5".encode("cp1252"), "Don’t – € 5"),
+        (LATIN.format("gb2312"), "港口朱镕基开放".encode("gbk"), "港口朱镕基开放"),
+        (LATIN.format("koi8-r"), "Кот".encode("koi8_r"), "Кот"),
+        (LATIN.format("iso-2022-jp"), "フェリー".encode("iso2022_jp"), "フェリー"),
+        (LATIN.format("utf-7"), "café".encode("utf-7"), "café"),
+    ],
+)
+def test_the_bytes_of_a_mail_are_decoded_as_those_of_a_file(
+    tmp_path: Path, of: str, data: bytes, text: str
+) -> None:
+    [row], problems = read(tmp_path, "a.eml", mail_of((of, data)))
+    assert row["content"] == f"S\n\n{text}"
+    assert "encoding" not in row
+    assert not problems
+
+
+def test_an_encoding_that_is_named_is_for_texts_of_a_mail_that_name_none(tmp_path: Path) -> None:
+    mail = mail_of(("text/plain", "Кот".encode("koi8_r")), (LATIN.format("cp1251"), "Кот".encode("cp1251")))
+    [row], _ = read(tmp_path, "a.eml", mail, encoding="koi8_r")
+    assert row["content"] == "S\n\nКот\n\nКот"
+
+
+def test_what_is_lost_of_a_mail_is_told(tmp_path: Path) -> None:
+    damaged = mail_of(
+        (LATIN.format("utf-8"), "Grüße, Zoë".encode() + b" \xe9"), ("text/plain", bytes(range(256)) * 9)
+    )
+    [row], problems = read(tmp_path, "a.eml", damaged)
+    assert row["content"] == "S\n\nGrüße, Zoë \ufffd"
+    assert [problem.reason for problem in problems] == [
+        "1 byte or more is not utf-8, and read as \ufffd (--encoding)",
+        "a text of the mail is left out: it is not a text, but binary data",
+    ]
+
+
+def test_headers_of_a_mail_may_be_beyond_ascii(tmp_path: Path) -> None:
+    for encoding in ("utf-8", "cp1252"):
+        mail = "Subject: Grüße aus\r\n Köln\r\nFrom: Jürgen <j@example.org>\r\n\r\nx\r\n".encode(encoding)
+        [row], _ = read(tmp_path, "a.eml", mail)
+        assert (row["subject"], row["from"]) == ("Grüße aus Köln", "Jürgen <j@example.org>")
+
+
+@pytest.mark.parametrize("zone", ["+99999999999999", "+9999", "yesterday"])
+def test_a_date_that_cannot_be_is_none(tmp_path: Path, zone: str) -> None:
+    for date in (f"Mon, 1 Jan 2024 10:00:00 {zone}", "1 Jan 99999999999999999999 10:00:00 +0000"):
+        [row], problems = read(tmp_path, "a.eml", mail_of(("text/plain", b"x"), date=date))
+        assert "date" not in row or zone == "yesterday"
+        assert not problems
 
 
 @pytest.mark.parametrize(
@@ -231,6 +347,13 @@ def test_a_mail_of_html_is_its_text(tmp_path: Path) -> None:
     rows, _ = read(tmp_path, "a.eml", kinds.eml(html=True))
     assert [row["content"] for row in rows] == ["Tickets – été", f"# Boats\n\n{FERRY}"]
     assert {row["subject"] for row in rows} == {"Tickets – été"}
+    blank = mail_of(("text/plain", b" \n\xa0"), ("text/html", b"<p>Sail</p>"), kind="alternative")
+    assert [row["content"] for row in read(tmp_path, "a.eml", blank)[0]] == ["S\n\nSail"]
+    both = mail_of(("text/plain", b"# of all"), ("text/html", b"<h1>Sail</h1><p>on Tuesday</p>"))
+    assert [row["content"] for row in read(tmp_path, "a.eml", both)[0]] == [
+        "S\n\n# of all",
+        "# Sail\n\non Tuesday",
+    ]
 
 
 @needs_docling
@@ -241,6 +364,32 @@ def test_other_encodings_of_html(tmp_path: Path) -> None:
         [row], _ = read(tmp_path, "a.html", page.encode(encoding))
         assert row["content"] == "Müller à Köln"
         assert row.get("title", "é") == "é"
+
+
+@needs_docling
+@pytest.mark.slow
+def test_a_page_is_read_in_the_encoding_that_it_says_or_that_is_named(tmp_path: Path) -> None:
+    for said, encoding, text in (
+        ("iso-8859-1", "cp1252", "Œuvre à € 5"),
+        ("gb2312", "gb2312", "港口在黎明时分开放。"),
+        ("iso-2022-jp", "iso2022_jp", "フェリー"),
+        ("iso-8859-1", "utf-8", "Grüße"),
+    ):
+        page = f'<html>\n<head>\n<!-- x -->\n<meta charset="{said}"><title>{text}</title></head><body><p>{text}</p>'
+        [row], problems = read(tmp_path, "a.html", page.encode(encoding))
+        assert (row["content"], row["title"]) == (text, text)
+        assert "encoding" not in row
+        assert not problems
+    for page in ("<p>Кот</p>", '<meta charset="latin-1"><p>Кот</p>'):
+        [row], _ = read(tmp_path, "a.html", page.encode("koi8_r"), encoding="koi8_r")
+        assert row["content"] == "Кот"
+    guessed = "<p>Паром пересекает реку в полдень.</p>".encode("cp1251")
+    assert read(tmp_path, "a.html", guessed)[0][0]["encoding"] == "cp1251"
+    _, [problem] = read(tmp_path, "a.html", "<p>Zoë</p>\n<p>é".encode() + b"\xef</p>")
+    assert (problem.line, problem.reason) == (
+        2,
+        "1 byte or more is not utf-8, and read as \ufffd (--encoding)",
+    )
 
 
 @needs_docling
@@ -259,6 +408,34 @@ def test_office_files_that_cannot_be_read_are_told_and_the_next_is_read(tmp_path
         assert rows == []
         assert message in problem.reason, name
     assert read(tmp_path, "a.html", OFFICE["a.html"])[0]
+
+
+@needs_docling
+@pytest.mark.slow
+def test_chapters_of_a_book_are_read_or_told(tmp_path: Path) -> None:
+    def book(**changed: bytes) -> bytes:
+        with zipfile.ZipFile(io.BytesIO(OFFICE["a.epub"])) as sound:
+            members = {name: sound.read(name) for name in sound.namelist()}
+        return kinds.archive(
+            members | {f"OEBPS/{name[1:]}.xhtml": data for name, data in changed.items()} | extra
+        )
+
+    extra: dict[str, bytes] = {}
+    latin = '<?xml version="1.0" encoding="ISO-8859-1"?><html><body><p>Größe: 5 €</p></body></html>'.encode(
+        "cp1252"
+    )
+    rows, problems = read(tmp_path, "a.epub", book(_2=latin))
+    assert "Größe: 5 €" in rows[-1]["content"]
+    assert not problems
+    rows, [problem] = read(tmp_path, "a.epub", book(_2=b"\xff\x81" * 99))
+    assert FERRY in rows[0]["content"]
+    assert problem.reason == "chapters that cannot be read: OEBPS/2.xhtml"
+    rows, [problem] = read(tmp_path, "a.epub", book(_1=b"\xff\x81", _2=b"\xff\x81"))
+    assert (rows, problem.reason) == ([], "damaged (none of its chapters can be read).")
+    extra["META-INF/encryption.xml"] = b"<encryption/>"
+    assert not read(tmp_path, "a.epub", book())[1]  # fonts may be encrypted
+    rows, [problem] = read(tmp_path, "a.epub", book(_2=b"\xff\x81"))
+    assert (rows, problem.reason) == ([], "it is encrypted.")
 
 
 @needs_docling

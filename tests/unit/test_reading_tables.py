@@ -50,8 +50,36 @@ def test_a_table_is_read_however_it_is_written(tmp_path: Path, dialect: dict[str
     found, problems = read(tmp_path, "a.csv", written(rows, **dialect))
     assert not problems
     assert [(row["doc_id"], row["content"], row["year"]) for row in found] == [
-        (str(number), text, str(1990 + number)) for number, text in enumerate(TEXTS)
+        (str(number), text, 1990 + number) for number, text in enumerate(TEXTS)
     ]
+
+
+@pytest.mark.parametrize(
+    ("texts", "contents"),
+    [
+        (
+            [
+                r'"a \"quoted\" word"',
+                r'"C:\new\temp"',
+                r'"use \alpha and \d+"',
+                r'"\\server\share"',
+                r"5\" pipe",
+            ],
+            ['a "quoted" word', r"C:\new\temp", r"use \alpha and \d+", r"\\server\share", '5" pipe'],
+        ),
+        ([r'"a \"word\""', r'"C:\\new\\"', r"one\, two"], ['a "word"', "C:\\new\\", "one, two"]),
+        ([r'"He said ""hi"" \"', "b"], ['He said "hi" \\', "b"]),
+        ([r'"{""a"": ""\""b\""""}"', "b"], [r'{"a": "\"b\""}', "b"]),
+        ([r'"C:\dir\"', r'"D:\"'], ["C:\\dir\\", "D:\\"]),
+    ],
+)
+def test_a_backslash_that_escapes_nothing_stays(
+    tmp_path: Path, texts: list[str], contents: list[str]
+) -> None:
+    lines = [f"{number},{text}" for number, text in enumerate(texts)]
+    rows, problems = read(tmp_path, "a.csv", "\n".join(["id,text", *lines]))
+    assert [row["content"] for row in rows] == contents
+    assert not problems
 
 
 @pytest.mark.parametrize("name", ["a.tsv", "a.tab", "a.csv"])
@@ -100,7 +128,7 @@ def test_columns_are_named_whatever_their_names(tmp_path: Path) -> None:
     [row] = map(check_row, rows)
     assert row.document.content == "the wing"
     assert row.document.content_type == "text"
-    assert {"column_1": "0", "tag": "x", "tag_2": "z", "tag_3": "y", "content_type": "article"}.items() <= (
+    assert {"column_1": 0, "tag": "x", "tag_2": "z", "tag_3": "y", "content_type": "article"}.items() <= (
         row.document.metadata.items()
     )
 
@@ -129,13 +157,64 @@ def test_a_record_of_a_text_may_say_so(tmp_path: Path) -> None:
     assert "content_type" not in check_row(row).document.metadata
 
 
+@pytest.mark.parametrize(
+    ("values", "made"),
+    [
+        (["1999", "-7", "0"], [1999, -7, 0]),
+        (["1.5", "", "2"], [1.5, "", 2]),
+        (["123456789012345", "0.25"], [123456789012345, 0.25]),
+        (["", " "], None),
+        (["1", "n/a"], None),
+        (["1", "007"], None),
+        (["+1"], None),
+        (["1e5"], None),
+        (["1,5"], None),
+        (["1 "], None),
+        (["NaN"], None),
+        (["٣"], None),
+        (["1234567890123456"], None),
+    ],
+)
+def test_a_column_of_plain_numbers_is_numbers(
+    tmp_path: Path, values: list[str], made: list[Any] | None
+) -> None:
+    rows, problems = read(tmp_path, "a.csv", written([["text", "n"], *(["x", value] for value in values)]))
+    assert [row["n"] for row in rows] == (made or values)
+    assert [type(row["n"]) for row in rows] == [type(value) for value in made or values]
+    assert not problems
+
+
+def test_ids_and_texts_of_numbers_stay_text(tmp_path: Path) -> None:
+    [row], _ = read(tmp_path, "a.csv", "id,text\n1,2\n")
+    assert (row["doc_id"], row["content"]) == ("1", "2")
+
+
+def test_a_column_is_numbers_by_the_whole_file(tmp_path: Path) -> None:
+    lines = [["text", "n"], *(["x", number] for number in range(20_000)), ["x", "n/a"]]
+    rows, _ = read(tmp_path, "a.csv", written(lines))
+    assert rows[0]["n"] == "0"
+    rows, _ = read(tmp_path, "a.csv", written(lines[:-1]))
+    assert rows[-1]["n"] == 19_999
+
+
 def test_several_columns_are_one_text(tmp_path: Path) -> None:
     rows, _ = read(tmp_path, "a.csv", "Name,City,Age\nAnn,Delft,5\nBob,,6\n", content_column="Name, City")
-    assert [(row["content"], row["Age"]) for row in rows] == [("Ann\nDelft", "5"), ("Bob", "6")]
+    assert [(row["content"], row["Age"]) for row in rows] == [("Ann\nDelft", 5), ("Bob", 6)]
     rows, _ = read(tmp_path, "b.csv", '"Name, City",b\nAnn,x\n', content_column="Name, City")
     assert [row["content"] for row in rows] == ["Ann"]
     rows, _ = read(tmp_path, "a.jsonl", '{"title": "T", "n": 7, "text": "x"}', content_column="title,n,text")
     assert rows[0]["content"] == "T\n7\nx"
+
+
+def test_columns_that_are_named_wrongly_are_told(tmp_path: Path) -> None:
+    rows, [problem] = read(tmp_path, "a.csv", "title,body\nBoats,Sail\n", content_column="title,bdoy")
+    assert rows == []
+    assert "there is no 'bdoy' among 'title' and 'body': say which" in problem.reason
+    lines = '{"title": "T", "page": {"body": "B"}}\n{"title": "U"}\n'
+    for name, text in (("a.jsonl", lines), ("a.json", f"[{','.join(lines.splitlines())}]")):
+        rows, [problem] = read(tmp_path, name, text, content_column="title,page.body,page.bdoy")
+        assert [row["content"] for row in rows] == ["T\nB", "U"]
+        assert problem.reason == "there is no 'page.bdoy' in any record (--content)"
 
 
 def test_usual_columns_are_found_in_any_case(tmp_path: Path) -> None:
@@ -216,6 +295,7 @@ def test_an_empty_table_has_no_rows(tmp_path: Path, text: str) -> None:
         ([{"text": "one", "id": 1}, {"text": "two", "id": 2}], ["one", "two"]),
         ({"data": [{"text": "one"}, {"text": "two"}], "version": 1}, ["one", "two"]),
         ({"text": "alone", "year": 1}, ["alone"]),
+        ({"authors": [{"text": "Ann"}], "n": [1], "articles": [{"text": "Sail"}]}, ["Ann", "Sail"]),
         ([{"text": ["a paragraph", "another"]}], ["a paragraph\n\nanother"]),
     ],
 )
@@ -261,6 +341,11 @@ def test_json_that_is_none_is_a_problem(tmp_path: Path, monkeypatch: pytest.Monk
     )
     assert read(tmp_path, "a.json", "[" * 100_000)[1][0].reason == "nested too deeply"
     assert read(tmp_path, "a.jsonl", "[" * 100_000)[1][0].reason == "nested too deeply"
+    digits = '{"text": "x", "n": %s}' % ("1" * 5000)
+    assert "more digits than Python reads" in read(tmp_path, "a.json", f"[{digits}]")[1][0].reason
+    rows, [problem] = read(tmp_path, "a.jsonl", f'{{"text": "x"}}\n{digits}\n{digits}\n{{"text": "y"}}')
+    assert [row["content"] for row in rows] == ["x", "y"]
+    assert (problem.line, problem.reason.count("like it: 3")) == (2, 1)
     _, problems = read(tmp_path, "a.json", '[{"text": "x"}, 7, {"text": {}}]')
     assert [problem.reason for problem in problems] == [
         "not a JSON object but int",

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +13,8 @@ from typing import Any, TypeAlias
 
 from late_interaction.errors import LateInteractionError
 from late_interaction.reading.beir import COLUMNS, CORPUS, QUERIES, joined
+
+logger = logging.getLogger(__name__)
 
 Qrels: TypeAlias = dict[str, dict[str, int]]
 """Graded relevance by document id, by query id."""
@@ -23,7 +28,7 @@ class JudgedCollection:
         name: the folder's name.
         documents: title and text by id; documents without any text are left out.
         queries: text by id; only queries with at least one relevant document.
-        qrels: the judgments on these queries and documents.
+        qrels: the judgments on these queries. A relevant document that is not there counts as one that is not found.
     """
 
     name: str
@@ -36,7 +41,9 @@ def load_beir(folder: str | Path, *, limit: int | None = None) -> JudgedCollecti
     """Read a folder in BEIR's layout.
 
     It holds `corpus.jsonl` (`_id` or `id`, `title`, `text`), `queries.jsonl` (`_id` or `id`, `text`) and
-    the judgments, `qrels/test.tsv` or `qrels.tsv`: a header line, then query id, document id and grade.
+    the judgments, `qrels/test.tsv` or `qrels.tsv`: query id, document id and grade, below a header or without one.
+    Judgments on documents that are not there count, as in trec_eval and BEIR, and a warning says how many there are;
+    those on queries that are not there, or on documents without text, do not.
 
     Args:
         folder: where they are.
@@ -48,19 +55,34 @@ def load_beir(folder: str | Path, *, limit: int | None = None) -> JudgedCollecti
     """
     folder = Path(folder)
     documents: dict[str, str] = {}
+    blank = set()
     for doc_id, record in _records(folder / CORPUS):
         text = joined(str(record.get(column) or "") for column in COLUMNS).strip()
         if text:
             documents[doc_id] = text
+        else:
+            blank.add(doc_id)
         if len(documents) == limit:
             break
     queries = {query_id: str(record.get("text") or "") for query_id, record in _records(folder / QUERIES)}
     qrels: Qrels = {}
+    unknown = Counter[str]()
     for query_id, doc_id, grade in _judgments(folder):
-        if query_id in queries and doc_id in documents:
+        if query_id not in queries:
+            unknown["queries"] += 1
+        elif doc_id in documents or (limit is None and doc_id not in blank):
             qrels.setdefault(query_id, {})[doc_id] = grade
+            unknown["documents"] += doc_id not in documents
     qrels = {query_id: grades for query_id, grades in qrels.items() if max(grades.values()) > 0}
-    if not qrels:
+    for what, count in unknown.items():
+        if count:
+            logger.warning(
+                "%s: %s that are not there: %s.",
+                folder,
+                f"{count:,} {'judgment names' if count == 1 else 'judgments name'} {what}",
+                "they are left out" if what == "queries" else "the relevant ones count as not found",
+            )
+    if not any(grade > 0 and doc_id in documents for of in qrels.values() for doc_id, grade in of.items()):
         raise LateInteractionError(
             f"No query of {folder} has a relevant document among the {len(documents)} read."
         )
@@ -78,7 +100,7 @@ def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         try:
             record = json.loads(line)
             doc_id = str(record["_id"] if "_id" in record else record["id"])
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (ValueError, RecursionError, KeyError, TypeError) as error:
             raise LateInteractionError(f"{path}:{number} is not a JSON object with an _id or id.") from error
         yield doc_id, record
 
@@ -90,7 +112,7 @@ def _judgments(folder: Path) -> Iterator[tuple[str, str, int]]:
     for number, line in _lines(path):
         try:
             query_id, doc_id, grade = line.rstrip("\r\n").split("\t")
-            if number > 1:
+            if number > 1 or re.fullmatch(r"\s*[-+]?[\d.]+\s*", grade):  # else it is the header
                 yield query_id, doc_id, int(grade)
         except ValueError as error:
             raise LateInteractionError(

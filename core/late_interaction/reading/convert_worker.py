@@ -6,8 +6,10 @@ kinds that were asked for: no model, no torch, no network. It answers one reques
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import html
+import io
 import json
 import logging
 import math
@@ -17,6 +19,7 @@ import signal
 import sys
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,7 +29,8 @@ _MOST_MEMBERS = 10_000
 _PROPERTIES = 1024**2
 _DUBLIN_CORE = "{http://purl.org/dc/elements/1.1/}"
 _WORD = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
-_TITLE = re.compile(rb"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
+_TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
+_XML = re.compile(rb"\s*<\?xml[^>]*encoding\s*=\s*[\"']([\w.-]+)")
 _UNUSED = ("torch", "transformers")
 """docling imports them where they are installed, which takes seconds, and needs them for models only."""
 
@@ -35,11 +39,11 @@ class _Refused(Exception):  # noqa: N818 – the answer to a request, not an err
     """Why a file cannot be read."""
 
 
-def answer(path: Path) -> dict[str, Any]:
-    """Return the parts of a file (each a slide or sheet, or the whole), and its title and author."""
+def answer(path: Path, encoding: str | None = None) -> dict[str, Any]:
+    """Return the parts of a file (each a slide or sheet, or the whole), and its title and author; HTML is decoded."""
     suffix = path.suffix.lower()
-    if suffix in (".html", ".htm", ".xhtml"):
-        return _html(path)
+    if encoding is not None:
+        return _html(path, encoding)
     _check_archive(path)
     readers = {".docx": _docx, ".docm": _docx, ".pptx": _pptx, ".pptm": _pptx, ".epub": _epub}
     return readers.get(suffix, _xlsx)(path) | _said(path)
@@ -62,13 +66,15 @@ def _check_archive(path: Path) -> None:
         )
 
 
-def _converted(path: Path, name: str, backend: Any, options: Any) -> Any:
+def _converted(
+    source: Path | io.BytesIO, name: str, backend: Any, options: Any, file_name: str | None = None
+) -> Any:
     from docling.datamodel.base_models import InputFormat
     from docling.datamodel.document import InputDocument
 
-    given = InputDocument(path, InputFormat[name], backend, options)
+    given = InputDocument(source, InputFormat[name], backend, options, file_name)
     # This raises what is wrong with the file; `given.valid` does not tell damaged ones from empty ones.
-    return backend(given, path, options).convert()
+    return backend(given, source, options).convert()
 
 
 def _markdown(document: Any, **of: Any) -> str:
@@ -144,27 +150,60 @@ def _epub(path: Path) -> dict[str, Any]:
     from docling.backend.epub_backend import EpubDocumentBackend
     from docling.datamodel.backend_options import EpubBackendOptions
 
-    document = _converted(path, "EPUB", EpubDocumentBackend, EpubBackendOptions())
-    return {"parts": [{"text": _markdown(document)}]}
+    unread: list[str] = []
+
+    class Book(EpubDocumentBackend):  # type: ignore[misc]
+        # docling reads UTF-8 and UTF-16, and leaves other chapters out without a word.
+        _decode_content_file = staticmethod(_chapter)
+
+        def convert(self) -> Any:
+            unread.extend(_unread(self.epub_zip, self.content_files))
+            return super().convert()
+
+    document = _converted(path, "EPUB", Book, EpubBackendOptions())
+    return {"parts": [{"text": _markdown(document)}], "unread": unread}
 
 
-def _html(path: Path) -> dict[str, Any]:
+def _unread(archive: zipfile.ZipFile, chapters: Iterable[str]) -> list[str]:
+    """Return which chapters cannot be read; refuse a book whose chapters are encrypted, or of which none can be."""
+    unread = []
+    for name in (names := [*dict.fromkeys(chapters)]):
+        try:
+            _chapter(archive.read(name))
+        except (LookupError, ValueError, RuntimeError, OSError, zipfile.BadZipFile, zlib.error):
+            unread.append(name)
+    if unread and "META-INF/encryption.xml" in archive.namelist():  # which books with hidden fonts have, too
+        raise _Refused("it is encrypted")
+    if unread == names and names:
+        raise _Refused("damaged (none of its chapters can be read)")
+    return unread
+
+
+def _chapter(data: bytes) -> str:
+    """Return the text of a chapter: UTF-8, UTF-16, or what its XML says."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        if not (said := _XML.match(data)):
+            raise
+    name = codecs.lookup(said[1].decode()).name
+    return data.decode("cp1252" if name == "iso8859-1" else name)  # as browsers do
+
+
+def _html(path: Path, encoding: str) -> dict[str, Any]:
     from docling.backend.html_backend import HTMLDocumentBackend
     from docling.datamodel.backend_options import HTMLBackendOptions
 
+    text = path.read_bytes().decode(encoding, "replace").removeprefix("\ufeff")
     options = HTMLBackendOptions(infer_furniture=False, add_title=False)
-    document = _converted(path, "HTML", HTMLDocumentBackend, options)
-    with path.open("rb") as file:
-        found = _TITLE.search(file.read(_PROPERTIES))
-    title = html.unescape(_decoded(found[1])) if found else ""
+    # The mark is believed whatever the page says of its encoding.
+    page = io.BytesIO(text.encode("utf-8-sig", "replace"))
+    document = _converted(page, "HTML", HTMLDocumentBackend, options, path.name)
+    found = _TITLE.search(text, 0, _PROPERTIES)
+    title = html.unescape(found[1]) if found else ""
     return {"parts": [{"text": _markdown(document)}], "title": " ".join(title.split())}
-
-
-def _decoded(data: bytes) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return data.decode("cp1252", "replace")
 
 
 def _said(path: Path) -> dict[str, str]:
@@ -201,8 +240,8 @@ def serve(requests: Iterable[bytes], answers: BinaryIO) -> None:
     """Answer requests until there are none.
 
     Args:
-        requests: lines of JSON: path, memory (bytes), processor_s (seconds).
-        answers: takes for each request a line of JSON: "parts", "title" and "author"; or "refused", why not.
+        requests: lines of JSON: path, memory (bytes), processor_s (seconds); encoding, of HTML.
+        answers: takes a line of JSON for each: "parts", "title", "author", "unread" of a book; or "refused", why not.
     """
     answers.write(b"ready\n")
     answers.flush()
@@ -212,7 +251,7 @@ def serve(requests: Iterable[bytes], answers: BinaryIO) -> None:
         _limit("RLIMIT_AS", request["memory"])
         _limit("RLIMIT_CPU", math.ceil(times.user + times.system + request["processor_s"]))
         try:
-            values = answer(Path(request["path"]))
+            values = answer(Path(request["path"]), request.get("encoding"))
         except _Refused as refused:
             values = {"refused": str(refused)}
         except MemoryError:

@@ -18,6 +18,8 @@ from late_interaction.images.pdf_process import CrashError, OverrunError, Pool, 
 MEMORY = 1024**3
 """Most bytes that the process may take, where the system can limit them (not on Windows)."""
 TIMEOUT_S = 120.0
+HTML = (".html", ".htm", ".xhtml")
+"""Suffixes of web pages."""
 _SCRIPT = Path(__file__).with_name("convert_worker.py")
 
 _pool = Pool(Program("office files", "docling", lambda: [str(_SCRIPT)], lambda: MEMORY))
@@ -38,18 +40,29 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """A file as Markdown, and the title and author that it names, "" where there are none."""
+    """A file as Markdown.
+
+    Attributes:
+        parts: its text.
+        title, author: which it names, "" where there are none.
+        unread: chapters of a book that cannot be read.
+    """
 
     parts: tuple[Part, ...]
     title: str
     author: str
+    unread: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Part]:
         return iter(self.parts)
 
 
-def converted(file: Path) -> Converted:
+def converted(file: Path, encoding: str | None = None) -> Converted:
     """Return a file as Markdown.
+
+    Args:
+        file: an office file, book or web page.
+        encoding: of a web page; None of the others.
 
     Raises:
         ValueError: it is damaged or locked, takes too long or too much memory, or would unpack to too much.
@@ -58,7 +71,7 @@ def converted(file: Path) -> Converted:
     if importlib.util.find_spec("docling") is None:
         raise MissingExtraError(f"Reading {file.suffix.lower()} files", "files", "docling-slim")
     try:
-        values = _pool.ask({"path": str(file.absolute())}, TIMEOUT_S).values
+        values = _pool.ask({"path": str(file.absolute()), "encoding": encoding}, TIMEOUT_S).values
     except OverrunError:
         raise ValueError(f"{file}: takes longer than {TIMEOUT_S:g} seconds.") from None
     except CrashError:
@@ -68,4 +81,6 @@ def converted(file: Path) -> Converted:
     if refused := values.get("refused"):
         raise ValueError(f"{file}: {refused}.")
     parts = tuple(Part(part["text"], part.get("page")) for part in values["parts"])
-    return Converted(parts, values.get("title", ""), values.get("author", ""))
+    return Converted(
+        parts, values.get("title", ""), values.get("author", ""), tuple(values.get("unread", ()))
+    )

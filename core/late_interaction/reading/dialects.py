@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -18,13 +18,16 @@ from typing import Any, TypeAlias
 from late_interaction.reading.encodings import Encoding, open_text
 
 Dialect: TypeAlias = dict[str, Any]
+Reader: TypeAlias = Any
+"""What `csv.reader` returns."""
 
+_SURROGATES = "\udc00\udc01\udc02"
 _SAMPLE = 1 << 16
 _RECORDS = 200
 _DELIMITERS = (",", ";", "\t", "|")
 _OWN_DELIMITERS = {".tsv": "\t", ".tab": "\t", ".psv": "|"}
 _QUOTINGS: tuple[Dialect, ...] = (
-    {"quotechar": '"', "escapechar": "\\", "doublequote": False},
+    {"quotechar": '"', "escapechar": "\\"},
     {"quotechar": '"'},
     {"quotechar": '"', "skipinitialspace": True},
     {"quotechar": "'"},
@@ -37,17 +40,59 @@ _LONGEST_NAME = 64
 
 
 @dataclass(frozen=True, slots=True)
+class Way:
+    """How values are set apart and quoted.
+
+    `csv` takes each backslash for an escape and drops it. Here what is escaped is a surrogate while `csv` reads (no
+    decoded text has one), and any other backslash stays.
+
+    Attributes:
+        dialect: what `csv.reader` is given.
+        escaped: what stands for each sign that follows a backslash.
+    """
+
+    dialect: Dialect
+    escaped: Mapping[str, str]
+
+    def reader(self, lines: Iterable[str]) -> Reader:
+        """Return a reader of records, of which `values` makes values."""
+        if self.escaped:
+            pair, hidden = _pairs(self.escaped), dict(zip(self.escaped, _SURROGATES, strict=False))
+            lines = (pair.sub(lambda found: hidden[found[1]], line) for line in lines)
+        return csv.reader(lines, **self.dialect)
+
+    def values(self, record: list[str]) -> list[str]:
+        """Return the values of a record."""
+        shown = str.maketrans(dict(zip(_SURROGATES, self.escaped.values(), strict=False)))
+        return [value.translate(shown) for value in record] if self.escaped else record
+
+
+def _way(quoting: Dialect, delimiter: str, sample: str) -> Way:
+    """Return a way to read a table; where a sample has a backslash before other signs, only quotes are escaped."""
+    dialect = {"delimiter": delimiter, "strict": True} | quoting
+    if not dialect.pop("escapechar", None):
+        return Way(dialect, {})
+    signs = ('"', "\\", delimiter)
+    is_whole = "\\" not in _pairs(signs).sub("", sample).removesuffix("\\")
+    return Way(dialect, {sign: sign for sign in signs} if is_whole else {'"': '"', "\\": "\\\\"})
+
+
+def _pairs(signs: Iterable[str]) -> re.Pattern[str]:
+    return re.compile(rf"\\([{re.escape(''.join(signs))}])")
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
     """How a table is written.
 
     Attributes:
-        dialect: what `csv.reader` is given.
+        way: how values are set apart and quoted.
         names: of the columns, each another one; their numbers, where there is no header; empty of an empty table.
         has_header: the first record is the names.
         skip: lines before that.
     """
 
-    dialect: Dialect
+    way: Way
     names: tuple[str, ...]
     has_header: bool
     skip: int = 0
@@ -74,24 +119,24 @@ def table_of(file: Path, encoding: Encoding, needed: Sequence[str], *, delimiter
     own = _OWN_DELIMITERS.get(file.suffix.lower())
     delimiters = [delimiter] if delimiter else sorted(_DELIMITERS, key=lambda one: one != own)
     known = {name.casefold() for name in needed}
-    ways: list[tuple[float, Dialect, list[list[str]]]] = []
+    ways: list[tuple[float, Way, list[list[str]]]] = []
     for quoting, between in product(_QUOTINGS, delimiters):
         if _SIGNS[quoting.get("escapechar") or quoting["quotechar"]] in sample:
-            dialect = {"delimiter": between, "strict": True} | quoting
-            records, n_wrong = _parsed(sample, dialect, is_cut=is_cut)
-            ways.append((_agreement(records, n_wrong, known), dialect, records))
-    _, dialect, records = max(ways, key=lambda way: way[0])  # the first one of those that are as good
+            way = _way(quoting, between, sample)
+            records, n_wrong = _parsed(sample, way, is_cut=is_cut)
+            ways.append((_agreement(records, n_wrong, known), way, records))
+    _, way, records = max(ways, key=lambda one: one[0])  # the first one of those that are as good
     if not records:
-        return Table(dialect, (), has_header=True, skip=skip)
+        return Table(way, (), has_header=True, skip=skip)
     has_header = _is_header(records, known)
     names = records[0] if has_header else [str(number) for number in range(1, len(records[0]) + 1)]
-    return Table(dialect, tuple(_unlike(names)), has_header, skip)
+    return Table(way, tuple(_unlike(names)), has_header, skip)
 
 
-def _parsed(sample: str, dialect: Dialect, *, is_cut: bool) -> tuple[list[list[str]], int]:
+def _parsed(sample: str, way: Way, *, is_cut: bool) -> tuple[list[list[str]], int]:
     """Return the first records, and how many there are that cannot be parsed."""
     records: list[list[str]] = []
-    reader = csv.reader(io.StringIO(sample, newline=""), **dialect)
+    reader = way.reader(io.StringIO(sample, newline=""))
     n_wrong = 0
     while len(records) + n_wrong < _RECORDS:
         try:
@@ -105,7 +150,7 @@ def _parsed(sample: str, dialect: Dialect, *, is_cut: bool) -> tuple[list[list[s
                 records.pop()
             break
         if record:
-            records.append(record)
+            records.append(way.values(record))
     return records, n_wrong
 
 

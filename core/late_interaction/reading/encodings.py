@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -24,6 +25,21 @@ _GUESSED = (
 
 _DECLARED = re.compile(rb"(?:encoding|coding|charset)\s*[:=]?\s*[\"']?([\w.-]+)", re.IGNORECASE)
 """As XML, Python, CSS and editors write it in the first two lines."""
+
+_LABELS = {
+    "windows-31j": "cp932", "x-sjis": "cp932", "windows-874": "cp874", "x-gbk": "gb18030", "windows-949": "cp949",
+}  # fmt: skip
+"""Labels that Python does not know."""
+_LARGER = {
+    "iso8859-1": "cp1252", "iso8859-9": "cp1254", "iso8859-11": "cp874", "tis-620": "cp874", "gb2312": "gb18030",
+    "gbk": "gb18030", "euc_kr": "cp949", "shift_jis": "cp932",
+}  # fmt: skip
+"""What browsers read, by the WHATWG's Encoding Standard, where a text says the smaller one."""
+_ESCAPES = re.compile(rb"\x1b(?:\$|\(I)")
+_ESCAPED = ("iso2022_jp", "iso2022_jp_ext", "iso2022_kr")
+
+_META = re.compile(rb"<meta\s[^>]*?charset\s*=\s*[\"']?\s*([\w.-]+)", re.IGNORECASE)
+_HEAD = 4096
 
 _BLOCK = 1 << 20
 _SAMPLE = 1 << 16
@@ -48,6 +64,13 @@ class Encoding:
     is_guessed: bool = False
     damaged: tuple[int, int] | None = None
 
+    @property
+    def damage(self) -> str:
+        """What to say of the bytes that are none of this encoding."""
+        count = self.damaged[1] if self.damaged else 0
+        what = "byte or more is" if count == 1 else "bytes or more are"
+        return f"{count} {what} not {self.name}, and read as \ufffd (--encoding)"
+
 
 def check_encoding(name: str | None) -> None:
     """Raise ValueError if there is no such encoding of texts."""
@@ -59,42 +82,78 @@ def check_encoding(name: str | None) -> None:
         raise ValueError(f"there is no encoding {name!r} of texts.") from None
 
 
-def encoding_of(file: Path, given: str | None = None) -> Encoding:
-    """Return the encoding of a text file: by its first bytes, else the one given, else UTF-8, else a guess.
+def encoding_of(source: Path | bytes, given: str | None = None, declared: str | None = None) -> Encoding:
+    """Return the encoding of a text: by its first bytes, else the one given, else UTF-8, what it says, or a guess.
 
-    A file that is UTF-8 but for some bytes is that; the bytes are read as U+FFFD.
+    A text that is UTF-8 but for some bytes is that; the bytes are read as U+FFFD.
+
+    Args:
+        source: a file, or the bytes of a text.
+        given: by who knows better than the text.
+        declared: what the text is said to be in, such as by the header of a mail; None to look in its first two lines.
 
     Raises:
         ValueError: it is not a text, or cannot be told or read as one.
         OSError: it cannot be read.
     """
-    with file.open("rb") as raw:
+    with _opened(source) as raw:
         start = raw.read(_SAMPLE)
     marked = next((name for mark, name in _MARKS if start.startswith(mark)), None)
     if marked or given:
-        return _checked(file, marked or str(given), is_guessed=False)
+        return _checked(source, marked or _as_browsers(source, str(given)), is_guessed=False)
     if start.count(0) > _NULS * len(start):
-        return _checked(file, _wide(start), is_guessed=True)
-    if _is_sound(file, "utf-8"):
+        return _checked(source, _wide(start), is_guessed=True)
+    said = _codec(declared) if declared else _declared(start)
+    if _ESCAPES.search(start):  # all its bytes are ASCII
+        for name in _ESCAPED:
+            if _is_sound(source, name):
+                return Encoding(name, is_guessed=name != said)
+    if declared and said and _is_sound(source, "ascii") and _is_sound(source, said):
+        return Encoding(said)  # such as UTF-7
+    if _is_sound(source, "utf-8"):
         return Encoding("utf-8")
-    first_bad, bad, others = _damage(file, "utf-8")
+    first_bad, bad, others = _damage(source, "utf-8")
     if others >= bad:
         return Encoding("utf-8", damaged=(first_bad, bad))
     if sum(start.count(byte) for byte in _CONTROL_BYTES) > _CONTROLS * len(start):
         raise ValueError("it is not a text, but binary data")
-    if (declared := _declared(start)) and _is_sound(file, declared):
-        return Encoding(declared)
-    return _checked(file, _guess(file), is_guessed=True)
+    if said and _is_sound(source, said := _as_browsers(source, said.replace("ascii", "iso8859-1"))):
+        return Encoding(said)
+    return _checked(source, _guess(source), is_guessed=True)
+
+
+def html_encoding_of(file: Path, given: str | None = None) -> Encoding:
+    """Return the encoding of a web page, which may say it in its head; as `encoding_of`."""
+    with file.open("rb") as raw:
+        found = _META.search(raw.read(_HEAD))
+    return encoding_of(file, given, found[1].decode() if found else None)
+
+
+def decoded(data: bytes, encoding: Encoding) -> str:
+    """Return the bytes of a text as one; what is none of its encoding comes as U+FFFD."""
+    with _opened(data) as raw, io.TextIOWrapper(raw, encoding.name, "replace") as text:
+        return text.read()
 
 
 def _declared(start: bytes) -> str | None:
     """Return the encoding that the first two lines of a file name, if there is such a one."""
     found = _DECLARED.search(b"\n".join(start.splitlines()[:2])[:1024])
+    return _codec(found[1].decode()) if found else None
+
+
+def _codec(label: str) -> str | None:
+    """Return the codec of a label; None where there is none, or the label is untrue of a text that begins as ASCII."""
     with contextlib.suppress(ValueError):
-        if found:
-            check_encoding(name := found[1].decode())
-            return codecs.lookup(name).name
+        check_encoding(name := _LABELS.get(label.lower(), label))
+        codec = codecs.lookup(name).name
+        return None if codec.startswith(("utf-16", "utf-32")) else codec
     return None
+
+
+def _as_browsers(source: Path | bytes, name: str) -> str:
+    """Return the larger encoding that browsers read by this name, if the text is one of it."""
+    larger = _LARGER.get(codecs.lookup(name).name)
+    return larger if larger and _is_sound(source, larger) else name
 
 
 def open_text(file: Path, encoding: Encoding, *, newline: str | None = None) -> TextIO:
@@ -102,17 +161,21 @@ def open_text(file: Path, encoding: Encoding, *, newline: str | None = None) -> 
     return file.open(encoding=encoding.name, errors="replace", newline=newline)
 
 
-def _checked(file: Path, name: str, *, is_guessed: bool) -> Encoding:
-    if _is_sound(file, name):
+def _opened(source: Path | bytes) -> BinaryIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+
+
+def _checked(source: Path | bytes, name: str, *, is_guessed: bool) -> Encoding:
+    if _is_sound(source, name):
         return Encoding(name, is_guessed)
-    first_bad, bad, _ = _damage(file, name)
+    first_bad, bad, _ = _damage(source, name)
     return Encoding(name, is_guessed, (first_bad, bad) if bad else None)
 
 
-def _damage(file: Path, name: str) -> tuple[int, int, int]:
+def _damage(source: Path | bytes, name: str) -> tuple[int, int, int]:
     """Return the first line with bytes of no such encoding, how many there are, and good signs beyond ASCII."""
     first_bad, bad, others = 0, 0, 0
-    with file.open(encoding=name, errors="replace") as text:
+    with _opened(source) as raw, io.TextIOWrapper(raw, name, "replace") as text:
         number = 0
         while line := text.readline(_BLOCK):
             number += 1
@@ -124,9 +187,9 @@ def _damage(file: Path, name: str) -> tuple[int, int, int]:
     return first_bad, bad, others
 
 
-def _is_sound(file: Path, name: str) -> bool:
+def _is_sound(source: Path | bytes, name: str) -> bool:
     try:
-        with file.open(encoding=name) as text:
+        with _opened(source) as raw, io.TextIOWrapper(raw, name) as text:
             while text.read(_BLOCK):
                 pass
     except UnicodeError:
@@ -142,11 +205,11 @@ def _wide(start: bytes) -> str:
     return "utf-16-le" if odd > even else "utf-16-be"
 
 
-def _guess(file: Path) -> str:
+def _guess(source: Path | bytes) -> str:
     from charset_normalizer import from_bytes
 
     sample = bytearray()
-    with file.open("rb") as raw:
+    with _opened(source) as raw:
         while len(sample) < _SAMPLE and (line := raw.readline(_SAMPLE)):
             if not line.isascii():
                 sample += line

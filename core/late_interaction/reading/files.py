@@ -6,7 +6,7 @@ Rows are read as they are asked for, so memory does not grow with the files.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -29,8 +29,11 @@ from late_interaction.reading.tables import (
     csv_records,
     json_line_records,
     json_records,
+    lacking,
     made_of,
+    numeric_columns,
     row_of,
+    with_numbers,
 )
 from late_interaction.reading.texts import Cut, converted_rows, text_rows
 from late_interaction.rows import Row
@@ -120,7 +123,7 @@ def read_rows(
             elif kind is Kind.IMAGE:
                 on_problem(ReadProblem(file, None, "an image, which needs a visual model such as ColQwen2"))
             elif kind in (Kind.OFFICE, Kind.NOTEBOOK, Kind.MAIL):
-                yield from converted_rows(file, name, cut)
+                yield from converted_rows(file, name, cut, on_problem, encoding)
             else:
                 yield from _text_or_records(
                     file, name, kind, encoding_of(file, encoding), cut, records, on_problem
@@ -144,15 +147,18 @@ def _text_or_records(
 ) -> Iterator[Row]:
     """Yield the rows of a file that is decoded; tell which bytes are not of its encoding."""
     if encoding.damaged:
-        line, count = encoding.damaged
-        what = "byte or more is" if count == 1 else "bytes or more are"
-        on_problem(
-            ReadProblem(file, line, f"{count} {what} not {encoding.name}, and read as \ufffd (--encoding)")
-        )
+        on_problem(ReadProblem(file, encoding.damaged[0], encoding.damage))
     if kind is Kind.CSV:
-        yield from records.rows(
-            file, name, csv_records(file, encoding, records.needed, delimiter=records.delimiter)
+        table = partial(
+            csv_records,
+            file,
+            encoding,
+            records.needed,
+            chosen=records.content_column,
+            delimiter=records.delimiter,
         )
+        numeric = numeric_columns(table()) - {*records.needed}
+        yield from records.rows(file, name, table(), numeric=numeric)
     elif kind is Kind.JSON_LINES:
         yield from records.rows(file, name, json_line_records(file, encoding))
     elif kind is Kind.JSON and (found := json_records(file, encoding, records.needed)) is not None:
@@ -185,10 +191,17 @@ class _Records:
         return (*self.columns, *(("image",) if self.images else ()))
 
     def rows(
-        self, file: Path, name: str, records: Iterable[tuple[int, Record | RecordError]], place: str = "line"
+        self,
+        file: Path,
+        name: str,
+        records: Iterable[tuple[int, Record | RecordError]],
+        *,
+        place: str = "line",
+        numeric: Iterable[str] = (),
     ) -> Iterator[Row]:
-        """Yield a row for each good record; `place` says what their numbers count."""
+        """Yield a row for each good record; `place` says what is counted, `numeric` what is made a number."""
         faults: dict[str, tuple[str, list[int]]] = {}
+        missing: set[str] | None = None
         try:
             for number, record in records:
                 try:
@@ -205,8 +218,15 @@ class _Records:
                 except RecordError as error:
                     faults.setdefault(error.kind, (error.reason, []))[1].append(number)
                 else:
+                    if missing is None or missing:
+                        lacked = set(lacking(record, self.content_column))
+                        missing = lacked if missing is None else missing & lacked
                     where = {"source": name, place: number}
+                    made = replace(made, metadata=with_numbers(made.metadata, numeric))
                     yield row_of(made, where, file, name, images=self.images)
+            if missing:
+                reason = f"there is no {alternatives(sorted(missing))} in any record (--content)"
+                self.on_problem(ReadProblem(file, None, reason))
         finally:
             for reason, numbers in faults.values():
                 others = ", ".join(map(str, numbers[1 : _LINES_NAMED + 1]))

@@ -6,8 +6,9 @@ import csv
 import json
 import os
 import posixpath
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, TypeAlias
@@ -29,7 +30,10 @@ LARGEST_JSON = 256 * 1024**2
 
 _CONTENT_COLUMNS = ("content", "text")
 _ID_COLUMNS = ("doc_id", "id", "_id")
+_PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
+_MOST_DIGITS = 15
 _LONGEST_PATH = 1000
+_TOO_MANY_DIGITS = "a whole number has more digits than Python reads (4,300)"
 
 
 class RecordError(ValueError):
@@ -62,12 +66,14 @@ def json_line_records(file: Path, encoding: Encoding) -> Iterator[tuple[int, Rec
                 yield line, RecordError("json", f"not JSON: {error.msg} at column {error.colno}")
             except RecursionError:
                 yield line, RecordError("nested", "nested too deeply")
+            except ValueError:  # of Python's limit
+                yield line, RecordError("digits", _TOO_MANY_DIGITS)
             else:
                 yield line, _as_record(record)
 
 
 def json_records(file: Path, encoding: Encoding, columns: Sequence[str]) -> list[Record | RecordError] | None:
-    """Return the objects of a JSON file that have a text: of a list, or of the list in an object, or the object itself.
+    """Return the objects of a JSON file that have a text: of a list, of the lists in an object, or the object itself.
 
     Args:
         file: the JSON file.
@@ -89,6 +95,8 @@ def json_records(file: Path, encoding: Encoding, columns: Sequence[str]) -> list
             raise ValueError(f"not JSON: {error.msg} in line {error.lineno}, column {error.colno}") from None
         except RecursionError:
             raise ValueError("nested too deeply") from None
+        except ValueError:
+            raise ValueError(_TOO_MANY_DIGITS) from None
 
     def has_text(item: object) -> bool:
         return isinstance(item, dict) and any(_value_at(item, column) is not None for column in columns)
@@ -96,8 +104,8 @@ def json_records(file: Path, encoding: Encoding, columns: Sequence[str]) -> list
     if has_text(data):
         return [data]
     lists = [data] if isinstance(data, list) else list(data.values()) if isinstance(data, dict) else []
-    found = next((items for items in lists if isinstance(items, list) and any(map(has_text, items))), None)
-    return None if found is None else [_as_record(item) for item in found]
+    found = [items for items in lists if isinstance(items, list) and any(map(has_text, items))]
+    return [_as_record(item) for items in found for item in items] or None
 
 
 def _as_record(value: object) -> Record | RecordError:
@@ -107,7 +115,7 @@ def _as_record(value: object) -> Record | RecordError:
 
 
 def csv_records(
-    file: Path, encoding: Encoding, needed: Sequence[str], *, delimiter: str | None
+    file: Path, encoding: Encoding, needed: Sequence[str], *, chosen: str | None = None, delimiter: str | None
 ) -> Iterator[tuple[int, Record | RecordError]]:
     """Yield the first line number of each record, and its values by the header's names, or what is wrong with it.
 
@@ -115,16 +123,20 @@ def csv_records(
         file: the table.
         encoding: of the file.
         needed: names of which the header should have one.
+        chosen: where the text is said to be; the header should have all of these.
         delimiter: between the values; None to detect it.
 
     Raises:
-        ValueError: none of the needed columns is there.
+        ValueError: none of the needed columns is there, or one of those chosen is not.
         RestUnreadableError: a field is too long; the records before it were yielded.
     """
     table = table_of(file, encoding, needed, delimiter=delimiter)
-    if table.names and not any(name.casefold() in map(str.casefold, table.names) for name in needed):
+    missing = lacking(dict.fromkeys(table.names), chosen)
+    if not any(name.casefold() in map(str.casefold, table.names) for name in needed):
+        missing = missing or [*needed]
+    if table.names and missing:
         columns = alternatives(table.names, "and")
-        what = f"no {alternatives(needed)} among" if table.has_header else "no header; the columns are"
+        what = f"no {alternatives(missing)} among" if table.has_header else "no header; the columns are"
         choice = ",".join(table.names[:2])
         raise ValueError(f"there is {what} {columns}: say which have the text, as in --content {choice}")
     with open_text(file, encoding, newline="") as text:
@@ -134,7 +146,7 @@ def csv_records(
 def _csv_rows(text: TextIO, table: Table) -> Iterator[tuple[int, Record | RecordError]]:
     for _ in range(table.skip):
         text.readline()
-    reader = csv.reader(text, **table.dialect)
+    reader = table.way.reader(text)
     is_header = table.has_header
     while True:
         line = reader.line_num + 1 + table.skip
@@ -156,6 +168,7 @@ def _csv_rows(text: TextIO, table: Table) -> Iterator[tuple[int, Record | Record
         if is_header:
             is_header = False
             continue
+        values = table.way.values(values)
         while len(values) > len(table.names) and not values[-1]:
             values.pop()
         if len(values) == len(table.names):
@@ -164,6 +177,33 @@ def _csv_rows(text: TextIO, table: Table) -> Iterator[tuple[int, Record | Record
             what = "header" if table.has_header else "first line"
             reason = f"{len(values)} values where the {what} has {len(table.names)} columns"
             yield line, RecordError("columns", reason)
+
+
+def numeric_columns(records: Iterable[tuple[int, Record | RecordError]]) -> frozenset[str]:
+    """Return the columns of a table of which every value that is not blank is a plain number, and one at least is.
+
+    Plain is what JSON writes, of up to 15 digits, so that no digit is lost: no plus, exponent, or zeros before.
+    """
+    plain: set[str] = set()
+    others: set[str] = set()
+    with suppress(RestUnreadableError):
+        for _, record in records:
+            if isinstance(record, dict):
+                for name in record.keys() - others:
+                    if (value := record[name]).strip():
+                        (plain if _number(value) is not None else others).add(name)
+    return frozenset(plain - others)
+
+
+def _number(value: str) -> int | float | None:
+    if not _PLAIN_NUMBER.fullmatch(value) or sum(map(str.isdigit, value)) > _MOST_DIGITS:
+        return None
+    return float(value) if "." in value else int(value)
+
+
+def with_numbers(record: Record, columns: Iterable[str]) -> Record:
+    """Return a record with the values of these columns as numbers, but for blank ones."""
+    return record | {name: _number(record[name]) for name in columns if record.get(name, "").strip()}
 
 
 @contextmanager
@@ -181,6 +221,19 @@ def content_columns(chosen: str | None) -> tuple[str, ...]:
     if chosen is None:
         return _CONTENT_COLUMNS
     return tuple(dict.fromkeys((chosen, *(name.strip() for name in chosen.split(",") if name.strip()))))
+
+
+def lacking(record: Mapping[str, Any], chosen: str | None) -> list[str]:
+    """Return which of the columns that are chosen for the text a record does not have."""
+    if chosen is None or chosen in record:
+        return []
+    return [name for name in content_columns(chosen) if "," not in name and not _has(record, name)]
+
+
+def _has(record: Mapping[str, Any], path: str) -> bool:
+    first, _, rest = path.partition(".")
+    inner = record.get(first)
+    return path in record or (bool(rest) and isinstance(inner, dict) and _has(inner, rest))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from late_interaction.reading.converting import converted
-from late_interaction.reading.encodings import Encoding, open_text
+from late_interaction.reading.converting import HTML, converted
+from late_interaction.reading.encodings import Encoding, html_encoding_of, open_text
 from late_interaction.reading.kinds import Kind, kind_of
 from late_interaction.reading.passages import Passage
-from late_interaction.reading.structured import mail, notebook_as_markdown, rst_as_markdown
+from late_interaction.reading.problems import ReadProblem
+from late_interaction.reading.structured import Mail, mail, notebook_as_markdown, rst_as_markdown
 from late_interaction.sentences import last_boundary
 
 Cut: TypeAlias = Callable[..., Iterator[Passage]]
@@ -38,7 +41,9 @@ def text_rows(file: Path, name: str, cut: Cut, encoding: Encoding) -> Iterator[d
             yield passage_row(name, chunk, passage) | {"line": first_line + passage.line - 1} | known
 
 
-def converted_rows(file: Path, name: str, cut: Cut) -> Iterator[dict[str, Any]]:
+def converted_rows(
+    file: Path, name: str, cut: Cut, on_problem: Callable[[ReadProblem], None], encoding: str | None = None
+) -> Iterator[dict[str, Any]]:
     """Yield a row for each passage of an office file, web page, book, notebook or mail.
 
     Raises:
@@ -47,31 +52,47 @@ def converted_rows(file: Path, name: str, cut: Cut) -> Iterator[dict[str, Any]]:
     """
     kind = kind_of(file)
     known: dict[str, Any] = {}
-    parts: list[tuple[str, int | None]]
-    is_markdown = True
+    parts: list[tuple[str, int | None, bool]]
     if kind is Kind.NOTEBOOK:
-        parts = [(notebook_as_markdown(file), None)]
+        parts = [(notebook_as_markdown(file), None, True)]
     elif kind is Kind.MAIL:
-        text, is_markdown, known = mail(file)
-        body = _html_as_markdown(text) if is_markdown else text
-        parts = [("\n\n".join(part for part in (known.get("subject", ""), body) if part.strip()), None)]
+        found = mail(file, encoding)
+        for damage in found.damage:
+            on_problem(ReadProblem(file, None, damage))
+        known = found.metadata
+        parts = [(text, None, is_html) for text, is_html in _mail_texts(found)]
     else:
-        made = converted(file)
-        parts = [(part.markdown, part.page) for part in made.parts]
-        known = {key: said for key, said in (("title", made.title), ("author", made.author)) if said}
+        how = html_encoding_of(file, encoding) if file.suffix.lower() in HTML else None
+        if how and how.damaged:
+            on_problem(ReadProblem(file, how.damaged[0], how.damage))
+        made = converted(file, how.name if how else None)
+        if made.unread:
+            on_problem(ReadProblem(file, None, f"chapters that cannot be read: {', '.join(made.unread)}"))
+        parts = [(part.markdown, part.page, True) for part in made.parts]
+        guessed = how.name if how and how.is_guessed else ""
+        found_out = {"title": made.title, "author": made.author, "encoding": guessed}
+        known = {key: said for key, said in found_out.items() if said}
     chunk = 0
-    for part_text, page in parts:
+    for part_text, page, is_markdown in parts:
         place: dict[str, Any] = {} if page is None else {"page": page, "pages": len(parts)}
         for passage in cut(part_text, markdown=is_markdown):
             chunk += 1
             yield passage_row(name, chunk, passage) | place | known
 
 
+def _mail_texts(found: Mail) -> Iterator[tuple[str, bool]]:
+    """Yield the subject and texts of a mail, as few of them as can be, and whether each is Markdown, made of HTML."""
+    texts = [(_html_as_markdown(text) if is_html else text, is_html) for text, is_html in found.texts]
+    subject = (found.metadata.get("subject", ""), bool(texts) and texts[0][1])
+    for is_markdown, group in groupby([subject, *texts], key=itemgetter(1)):
+        yield "\n\n".join(text for text, _ in group if text.strip()), is_markdown
+
+
 def _html_as_markdown(text: str) -> str:
     with tempfile.TemporaryDirectory(prefix="late-interaction-mail-") as folder:
         page = Path(folder) / "mail.html"
-        page.write_text(f'<meta charset="utf-8">{text}', encoding="utf-8", errors="replace")
-        return "\n\n".join(part.markdown for part in converted(page).parts)
+        page.write_text(text, encoding="utf-8", errors="replace")
+        return "\n\n".join(part.markdown for part in converted(page, "utf-8").parts)
 
 
 def passage_row(name: str, chunk: int, passage: Passage) -> dict[str, Any]:
