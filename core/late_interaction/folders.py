@@ -38,6 +38,7 @@ _READING = 2
 
 _PLAIN = (Kind.TEXT, Kind.MARKDOWN, Kind.RST, Kind.CODE)
 _WITH_FILES = (Kind.CSV, Kind.JSON, Kind.JSON_LINES)
+_FEW, _MOST = 10, 0.9
 _AT_ONCE = 16
 _DELETED_AT_ONCE = 1000
 _SHORT = 4096
@@ -204,7 +205,10 @@ class FolderSync:
         )
 
     async def _adopt(self, store: Store) -> None:
-        """Take over the documents of a scope whose files are mostly here, unchanged: the folder has moved."""
+        """Take over the documents of a scope whose files are here, unchanged: the folder has moved.
+
+        All of them have to be here; of ten and more, nine tenths.
+        """
         if self._scope is not None:
             return
         here = {file.origin[1]: file for file in self._files}
@@ -219,9 +223,15 @@ class FolderSync:
                 for name, digest in files.items()
                 if name in here and here[name].mark.startswith(digest + "-")
             ]
-            if 2 * len(same) < len(files) or not same:
+            if len(same) < (len(files) if len(files) < _FEW else _MOST * len(files)):
                 continue
             to = here[same[0]].origin[0]
+            logger.warning(
+                "This folder is taken for one that was indexed before: of the %d files of that one, %d are here "
+                "unchanged, under the same names. Its documents are this folder's now.",
+                len(files),
+                len(same),
+            )
             # Those of unchanged files come last: a call that breaks off here leaves enough to know the folder by.
             moved = [
                 (doc_id, document, {**mark, "scope": to})
