@@ -8,7 +8,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -33,7 +33,7 @@ from late_interaction.types import Document, IndexedIds
 
 logger = logging.getLogger(__name__)
 
-_READING = 2
+_READING = 3
 """Counts what changes the rows of a file: another number, and every file is read again."""
 
 _PLAIN = (Kind.TEXT, Kind.MARKDOWN, Kind.RST, Kind.CODE)
@@ -281,12 +281,13 @@ class FolderSync:
         broken = done.broken | {self._origin_of(problem.file) for problem in self.problems}
         kept = {*done.origins, *self._unchanged}
         read = {file.origin for file in self._to_read} - broken
+        paths = {str(file.path.resolve()) for file in self._to_read if file.origin not in broken}
         gone, shortened = [], []
         for doc_id, (document, mark) in self._known.items():
             if doc_id in kept:
                 continue
             if mark is None:
-                if self._is_of_a_path(document, broken):
+                if _is_of_a_path(document, paths):
                     shortened.append(doc_id)
             elif (where := origin(mark)) in read:
                 shortened.append(doc_id)
@@ -387,14 +388,6 @@ class FolderSync:
                 printable(root),
             )
 
-    def _is_of_a_path(self, document: Document, broken: set[Origin]) -> bool:
-        """Tell whether an earlier release wrote this document of one of the files, with the file's path as its id."""
-        source = document.metadata.get("source")
-        return isinstance(source, str) and any(
-            source == str(file.path) and file.origin not in broken and document.doc_id.startswith(source)
-            for file in self._to_read
-        )
-
     # --- the report
 
     def _left_out(self) -> dict[str, int]:
@@ -416,6 +409,12 @@ class FolderSync:
             "left_out": left_out,
             "failed": states["failed"],
         }
+
+
+def _is_of_a_path(document: Document, paths: Collection[str]) -> bool:
+    """Tell whether an earlier release wrote this document of one of these files, with the file's path as its id."""
+    source = document.metadata.get("source")
+    return isinstance(source, str) and source in paths and document.doc_id.startswith(source)
 
 
 def _size(path: Path) -> int:

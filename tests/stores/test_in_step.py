@@ -175,6 +175,17 @@ def test_only_changed_files_are_read(index: SyncPipeline, folder: Path) -> None:
     assert index.get_documents(["a.txt#1"])[0].content == "the wing is thick"
 
 
+def test_links_are_read_as_their_names_say(index: SyncPipeline, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "3f2a").write_text("# Head\n\nthe heat\n")
+    (tmp_path / "data.txt").write_text("id,text\n7,the lift\n")
+    (folder / "link.md").symlink_to(tmp_path / "3f2a")
+    (folder / "table.csv").symlink_to(tmp_path / "data.txt")
+    report = index.sync(folder)
+    assert (report.new, report.failed) == (("a.txt#1", "in/b.md#1", "link.md#1", "7"), ())
+    assert index.get_documents(["link.md#1"])[0].metadata["heading"] == "Head"
+    assert len(index.sync(folder / "link.md").unchanged) == 1
+
+
 def test_a_file_that_is_gone_or_shorter(index: SyncPipeline, folder: Path) -> None:
     lines = '{"text": "one wing"}\n', '{"text": "two wings"}\n'
     (folder / "long.jsonl").write_text("".join(lines))
@@ -476,7 +487,9 @@ def test_a_file_that_cannot_be_read_is_a_failure(
 def test_ids_of_an_earlier_release_are_replaced(index: SyncPipeline, folder: Path) -> None:
     path = (folder / "a.txt").resolve()
     index.index_documents([row(f"{path}#1", "the wing is thin", source=str(path))])
-    report = index.sync(folder)
+    linked = folder.with_name("linked")
+    linked.symlink_to(folder)  # those ids had the paths without links
+    report = index.sync(linked)
     assert report.deleted == (f"{path}#1",)
     assert ids(index) == ["a.txt#1", "in/b.md#1"]
 

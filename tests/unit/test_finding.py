@@ -9,6 +9,7 @@ import pytest
 
 from late_interaction.reading import finding
 from late_interaction.reading.finding import Found, find
+from late_interaction.reading.kinds import Kind, kind_of
 
 
 @pytest.fixture
@@ -55,6 +56,30 @@ def test_links_are_followed_once(folder: Path, tmp_path: Path) -> None:
     found = find([folder])
     assert [file.name for file in found.files] == ["a.txt", "b.txt", "c.txt"]
     assert found.left_out == {finding.BROKEN: {".txt": 1}}
+
+
+def test_a_link_has_its_own_name_and_kind(folder: Path, tmp_path: Path) -> None:
+    make(tmp_path, "store/3f2a9c", "store/data.txt")
+    make(folder, "z.csv")
+    for name, target in (
+        ("notes.md", "store/3f2a9c"),
+        ("table.csv", "store/data.txt"),
+        ("again.txt", "store/data.txt"),
+    ):
+        (folder / name).symlink_to(tmp_path / target)
+    (folder / "a.txt").symlink_to(folder / "z.csv")
+    (folder / "no suffix").symlink_to(tmp_path / "store" / "data.txt")
+    found = find([folder])
+    # A file's own name comes before that of a link, and of several links the first one counts.
+    assert names(found, folder) == ["z.csv", "again.txt", "notes.md"]
+    assert [kind_of(file) for file in found.files] == [Kind.CSV, Kind.TEXT, Kind.MARKDOWN]
+    assert found.names[folder / "notes.md"] == (folder, "notes.md")
+    assert found.left_out == {finding.UNKNOWN: {"without a suffix": 1}}
+    table = find([folder / "table.csv"])
+    assert (table.files, table.named) == ((folder / "table.csv",), {folder / "table.csv"})
+    # Named by a link, and found in a folder.
+    both = find([folder / "a.txt", folder])
+    assert both.named == {folder / "z.csv"}
 
 
 def test_a_folder_that_cannot_be_opened_is_counted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,8 @@ class Found:
     """The files to read, and what is left out.
 
     Attributes:
-        files: each once, in the order of their names within a folder, links resolved.
+        files: each once, in the order of their names within a folder. One that a link leads to has the link's path, and
+            so its name and kind, unless it is found under its own name, too.
         named: those that were named themselves, and not by a folder.
         left_out: for each reason, how many files of each suffix; one left out whole is a "folder".
         names: of each file the folder that it was found through, and its path from there, with slashes.
@@ -124,23 +125,31 @@ def find(paths: Iterable[Path], *, exclude: Sequence[str] = (), gitignore: bool 
     from pathspec import GitIgnoreSpec
 
     walk = _Walk(GitIgnoreSpec.from_lines(exclude), gitignore=gitignore)
-    found: dict[Path, tuple[Path, str]] = {}
+    found: dict[Path, tuple[Path, tuple[Path, str]]] = {}
     named: set[Path] = set()
     paths = list(paths)
+
+    def add(file: Path, base: Path, name: str) -> None:
+        """Note a file, once however many links lead to it."""
+        real, kept = file.resolve(), _absolute(file)
+        if real not in found or (found[real][0].is_symlink() and not kept.is_symlink()):
+            found[real] = kept, (_absolute(base), name)
+
     for path in paths:
         if path.is_dir():
             for file, name in walk.files(path):
-                found.setdefault(file, (_absolute(path), name))
+                add(file, path, name)
         elif not path.exists():
             raise ValueError(f"There is no file or folder {path}.")
         elif not path.is_file():
             walk.leave_out(SPECIAL, path)
         elif path.suffix.lower() in KINDS:
-            found.setdefault(path.resolve(), (_absolute(path).parent, path.name))
+            add(path, path.parent, path.name)
             named.add(path.resolve())
         else:
             walk.leave_out(UNKNOWN, path)
-    result = Found(tuple(found), frozenset(named), walk.left_out, found)
+    names = dict(found.values())
+    result = Found(tuple(names), frozenset(found[real][0] for real in named), walk.left_out, names)
     if not found:
         left_out = f" {result}.".replace("\n", "; ") if result.left_out else ""
         raise ValueError(
@@ -196,7 +205,7 @@ class _Walk:
             elif not path.is_file():
                 self.leave_out(SPECIAL, path)
             elif path.suffix.lower() in KINDS:
-                yield path.resolve(), inside
+                yield path, inside
             else:
                 self.leave_out(UNKNOWN, path)
 
