@@ -23,7 +23,7 @@ from late_interaction.printable import printable
 from late_interaction.progress import tqdm
 from late_interaction.reading import beir
 from late_interaction.reading.files import read_rows
-from late_interaction.reading.finding import Found
+from late_interaction.reading.finding import Found, name_of
 from late_interaction.reading.kinds import Kind, kind_of
 from late_interaction.reading.problems import ReadProblem
 from late_interaction.rows import Row, row_text
@@ -129,6 +129,7 @@ class FolderSync:
         self._corpora = beir.corpora(self.found)
         self._beside = set().union(*self._corpora.values())
         self._files = [self._file(path) for path in self.found.files if path not in self._beside]
+        self._unread = {self._unread_origin(*one) for one in self.found.unread}
         self._covers = {self._named(Path(os.path.abspath(path))) for path in paths}  # noqa: PTH100
         self._known: dict[str, tuple[Document, Mark | None]] = {}
         self._of_source: dict[Origin, list[str]] = {}
@@ -163,13 +164,17 @@ class FolderSync:
             digest = ""  # Reading it says why.
         return _File(path, (scope, source), f"{digest}-{self._reading.fingerprint(images=self._images)}")
 
+    def _unread_origin(self, base: Path, name: str) -> Origin:
+        scope, prefix, _ = self._named(base)
+        return scope, f"{prefix}{name}".rstrip("/")
+
     def _named(self, path: Path) -> tuple[str, str, bool]:
         """Return the scope of a path that was given, what its files' names begin with, and whether it is a folder."""
         is_folder = path.is_dir()
         base = self._root or (path if is_folder else path.parent)
         if not path.is_relative_to(base):
             raise ValueError(f"{path} is not inside of the root {base}.")
-        inside = path.relative_to(base).as_posix()
+        inside = name_of(path.relative_to(base))
         prefix = "" if inside == "." else inside + "/" * is_folder
         scope = self._scope
         if scope is None:
@@ -265,6 +270,8 @@ class FolderSync:
             prune: delete the documents of files that are gone.
             show_progress: show a progress bar.
         """
+        for problem in self.found.problems:
+            self._note(problem)
         done = SyncRun(store, index, self._scope or "")
         done.holding = {file.origin for file in self._files}
         if self._to_read:
@@ -356,7 +363,10 @@ class FolderSync:
         return next((file.origin for file in self._files if file.path == path), ("", str(path)))
 
     def _is_covered(self, where: Origin) -> bool:
-        """Tell whether a file would be among those that were given, if it were there."""
+        """Tell whether a file would be among those that were given, if it were there; not where nobody can look."""
+        for scope, name in self._unread:
+            if where[0] == scope and (not name or f"{where[1]}/".startswith(f"{name}/")):
+                return False
         return any(
             where[0] == scope and (where[1].startswith(name) if is_folder else where[1] == (name or where[1]))
             for scope, name, is_folder in self._covers

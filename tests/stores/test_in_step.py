@@ -23,6 +23,7 @@ from late_interaction import (
 )
 from late_interaction.evaluation import load_beir
 from late_interaction.folders import FolderSync
+from late_interaction.reading.kinds import Kind
 from late_interaction.syncing import Progress, file_hash
 from tests.stores.astra import QUICK
 from tests.support import pdfs
@@ -482,6 +483,58 @@ def test_a_file_that_cannot_be_read_is_a_failure(
     report = index.sync(folder)
     assert [str(problem) for problem in report.failed] == [f"{closed}: Permission denied"]
     assert report.files == {"indexed": 2, "unchanged": 0, "left_out": 1, "failed": 1}
+
+
+@pytest.mark.parametrize("root", [None, "above"])
+def test_what_is_in_a_closed_folder_is_kept(
+    index: SyncPipeline, folder: Path, monkeypatch: pytest.MonkeyPatch, root: str | None
+) -> None:
+    options: dict[str, Any] = {"prune": True, "gitignore": False, "root": root and folder.parent}
+    (folder / "in" / "deeper").mkdir()
+    (folder / "in" / "deeper" / "c.txt").write_text("the heat\n")
+    (folder / "inner.txt").write_text("another\n")
+    (folder / "drive").symlink_to(folder.parent / "drive")
+    (folder.parent / "drive").mkdir()
+    (folder.parent / "drive" / "d.txt").write_text("on a drive\n")
+    before = index.sync(folder, **options).new
+    assert len(before) == 5
+    inside = Path.iterdir
+
+    def closed(path: Path) -> Any:
+        if path.name == "in":
+            raise PermissionError(13, "Permission denied")
+        return inside(path)
+
+    monkeypatch.setattr(Path, "iterdir", closed)
+    (folder / "inner.txt").unlink()
+    (folder.parent / "drive").rename(folder.parent / "not mounted")
+    report = index.sync(folder, **options)
+    assert [doc_id.rpartition("/")[2] for doc_id in report.deleted] == ["inner.txt#1"]
+    assert report.left_out == {"folder": 1, "without a suffix": 1, ".zip": 1}
+    monkeypatch.undo()
+    (folder / "drive").unlink()
+    assert [doc_id.rpartition("/")[2] for doc_id in index.sync(folder, **options).deleted] == ["d.txt#1"]
+
+
+def test_what_needs_an_extra_that_is_not_here_is_kept(
+    index: SyncPipeline, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "page.html").write_text("a page")
+    monkeypatch.setattr("late_interaction.reading.finding.importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr("late_interaction.folders.kind_of", lambda file: Kind.TEXT)
+    monkeypatch.setattr("late_interaction.reading.files.kind_of", lambda file: Kind.TEXT)
+    assert "page.html#1" in index.sync(folder).new
+    monkeypatch.setattr("late_interaction.reading.finding.importlib.util.find_spec", lambda name: None)
+    assert index.sync(folder, prune=True).deleted == ()
+
+
+def test_a_pattern_of_gitignore_that_is_none_is_a_failure(index: SyncPipeline, folder: Path) -> None:
+    (folder / ".gitignore").write_text("c.zip\nin\\\n")
+    report = index.sync(folder)
+    assert [str(one) for one in report.failed] == [
+        f"{folder / '.gitignore'}:2: the pattern leaves nothing out: nothing is behind its backslash"
+    ]
+    assert report.files == {"indexed": 2, "unchanged": 0, "left_out": 1, "failed": 0}
 
 
 def test_ids_of_an_earlier_release_are_replaced(index: SyncPipeline, folder: Path) -> None:

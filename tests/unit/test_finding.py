@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -95,6 +98,113 @@ def test_a_folder_that_cannot_be_opened_is_counted(folder: Path, monkeypatch: py
     found = find([folder])
     assert names(found, folder) == ["a.txt"]
     assert found.left_out == {finding.CLOSED: {"folder": 1}}
+
+
+def test_what_cannot_be_looked_at_does_not_end_the_rest(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(folder, "a.txt", "listed/b.txt", "in/c.txt", "z.txt")
+    (folder / ".gitignore").write_text("z.txt\n")
+    (folder / "in" / ".gitignore").write_text("c.txt\n")
+    status, read = Path.stat, Path.read_bytes
+
+    def closed(path: Path, **options: bool) -> object:
+        if path.parent.name == "listed":
+            raise PermissionError(13, "Permission denied")
+        return status(path, **options)
+
+    def unreadable(path: Path) -> bytes:
+        if path.parent.name == "in":
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(Path, "stat", closed)
+    monkeypatch.setattr(Path, "read_bytes", unreadable)
+    found = find([folder])
+    assert [name for _, name in found.names.values()] == ["a.txt", "in/c.txt"]
+    assert found.left_out == {finding.CLOSED: {".txt": 1}, finding.IGNORED: {".txt": 1}}
+    assert found.unread == {(folder, "listed/b.txt")}
+    assert [str(problem) for problem in found.problems] == [
+        f"{folder / 'in' / '.gitignore'}: Permission denied; it leaves nothing out"
+    ]
+
+
+def test_what_git_passes_over_in_gitignore_is_named(folder: Path) -> None:
+    make(folder, "a.txt", "build/b.txt", "c.log")
+    lines = ["build\\", "*.log", "!", "[z-a]", "[", "/", "[[:letter:]]", "a\\"]
+    (folder / ".gitignore").write_text("\n".join(lines))
+    found = find([folder, folder])
+    assert names(found, folder) == ["a.txt", "build/b.txt"]
+    assert [(problem.line, problem.reason.partition(": ")[2]) for problem in found.problems] == [
+        (1, "nothing is behind its backslash"),
+        (3, "there is no name in it"),
+        (4, "no character fits its brackets"),
+        (5, "a bracket in it is not closed"),
+        (6, "there is no name in it"),
+        (7, "[:letter:] is no class of characters"),
+        (8, "nothing is behind its backslash"),
+    ]
+    with pytest.raises(ValueError, match=r"'drafts\\\\' excludes nothing: nothing is behind its backslash\."):
+        find([folder], exclude=["*.md", "drafts\\"])
+
+
+IGNORED = """
+    * !*/ !*.md | *.md !docs/b.md | /* !/docs/ | /* !/docs /docs/* !/docs/*.md | * !docs/ | docs/* !docs/b.md
+    a.md !/docs/ | docs/ !docs/b.md | **/b.md | docs/** !docs/in/ | docs/**/a.md | a** | docs**/a.md | d*s | ?.md
+    ??.md | [ab].md | [!a].md | [^a].md | [a-c].md | []x].md | [[:alpha:]].md | [[:upper:]]* | \\!c.md | \\#d.md
+    #d.md | !c.md | é.md | docs//a.md | */a.md | */*/a.md | /**/a.md | **/ | /docs/*/ | in | in/ | /in | docs/in/a.md
+    \\a.md | [z-a].md | build\\
+    *.MD | a.m[!x] | docs/[a-z]*/a.md | a?md | docs?in | *docs | docs* !docs/ | **.md | ***/a.md
+"""
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_gitignore_leaves_out_what_git_does(tmp_path: Path) -> None:
+    cases = [case.split() for case in IGNORED.replace("\n", "|").split("|") if case.strip()]
+    lines = ["\n".join(case).encode() for case in cases]
+    lines += [
+        b"\xef\xbb\xbfdocs/\na.md",
+        b"docs/\r\na.md\r\n",
+        b"a.md  \n",
+        b" a.md",
+        b"s\\ \n*.txt\n!s\\ .md",
+        b"caf\xe9.md",
+    ]
+    files = ["a.md", "b.md", "é.md", "!c.md", "#d.md", "X.md", "].md", "s .md", os.fsdecode(b"caf\xe9.md")]
+    for number, text in enumerate(lines):
+        make(tmp_path / f"case {number}", *files, "docs/a.md", "docs/b.md", "docs/in/a.md", "in/b.md")
+        (tmp_path / f"case {number}" / ".gitignore").write_bytes(text)
+    git = ["git", "-C", str(tmp_path)]
+    subprocess.run([*git, "init", "-q"], check=True)
+    listed = subprocess.run([*git, "ls-files", "-z", "-o"], check=True, capture_output=True).stdout
+    kept = subprocess.run(
+        [*git, "ls-files", "-z", "-o", "--exclude-per-directory=.gitignore"], check=True, capture_output=True
+    ).stdout
+    assert len(kept) < 0.9 * len(listed)
+    mine = {os.fsencode(file.relative_to(tmp_path)) for file in find([tmp_path]).files}
+    theirs = {name for name in kept.split(b"\0") if name.endswith(b".md")}
+    assert mine == theirs
+
+
+@pytest.mark.parametrize(
+    ("ignored", "is_read"), [("docs/", False), ("/docs/in", False), ("in/", False), ("a", True)]
+)
+def test_a_folder_inside_an_ignored_one_is_ignored(tmp_path: Path, ignored: str, *, is_read: bool) -> None:
+    make(tmp_path, "docs/in/a.txt", ".git/config", "b.txt")
+    (tmp_path / ".gitignore").write_text(ignored)
+    found = find([tmp_path / "docs" / "in", tmp_path / "b.txt"])
+    assert (len(found.files) == 2) is is_read
+    assert found.left_out == ({} if is_read else {finding.IGNORED: {"folder": 1}})
+
+
+def test_names_that_are_not_utf8_stay_apart(folder: Path) -> None:
+    make(folder, "caf\udce9.md", "caf\udce8.md", "d\udce9/café.md")
+    assert [name for _, name in find([folder]).names.values()] == [
+        "caf\\xe8.md",
+        "caf\\xe9.md",
+        "d\\xe9/café.md",
+    ]
+    assert [name for _, name in find([folder / "caf\udce9.md"]).names.values()] == ["caf\\xe9.md"]
 
 
 def test_a_name_that_is_not_utf8_is_matched_too(folder: Path) -> None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from pathlib import Path, PurePath
 
 from late_interaction.images.loading import HEIF_SUFFIXES
+from late_interaction.reading.ignoring import Rule, decided, rules_of
 from late_interaction.reading.kinds import KINDS, Kind, kind_of
-
-if TYPE_CHECKING:
-    from pathspec import GitIgnoreSpec
+from late_interaction.reading.problems import ReadProblem
 
 UNKNOWN = "of kinds that are not read"
 IGNORED = "named in .gitignore"
@@ -24,6 +24,8 @@ CLOSED = "which cannot be opened"
 SPECIAL = "which are no files, but pipes or devices"
 NEEDS_EYES = "which need a visual model such as ColQwen2"
 NEEDS_EXTRA = "which need pip install 'late-interaction[files]'"
+
+_NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +38,17 @@ class Found:
         named: those that were named themselves, and not by a folder.
         left_out: for each reason, how many files of each suffix; one left out whole is a "folder".
         names: of each file the folder that it was found through, and its path from there, with slashes.
+        unread: files and folders that are there and cannot be read here, named as in `names`; what an index has of them
+            is kept.
+        problems: what is wrong with .gitignore files.
     """
 
     files: tuple[Path, ...]
     named: frozenset[Path] = frozenset()
     left_out: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     names: Mapping[Path, tuple[Path, str]] = field(default_factory=dict)
+    unread: frozenset[tuple[Path, str]] = frozenset()
+    problems: tuple[ReadProblem, ...] = ()
 
     @property
     def n_left_out(self) -> int:
@@ -70,14 +77,16 @@ class Found:
                 needed = "pillow_heif"
             return NEEDS_EXTRA if needed and missing[needed] else None
 
-        kept, left_out = [], {why: Counter(counts) for why, counts in self.left_out.items()}
+        kept, unread = [], set(self.unread)
+        left_out = {why: Counter(counts) for why, counts in self.left_out.items()}
         for file in self.files:
             why = None if file in self.named else reason(file)
             if why is None:
                 kept.append(file)
             else:
                 left_out.setdefault(why, Counter())[file.suffix.lower()] += 1
-        return replace(self, files=tuple(kept), left_out=left_out)
+                unread.add(self.names[file])
+        return replace(self, files=tuple(kept), left_out=left_out, unread=frozenset(unread))
 
     def __str__(self) -> str:
         r"""Return what is left out, a line for each reason.
@@ -122,9 +131,7 @@ def find(paths: Iterable[Path], *, exclude: Sequence[str] = (), gitignore: bool 
     Raises:
         ValueError: a path does not exist, or there is nothing to read in all of them.
     """
-    from pathspec import GitIgnoreSpec
-
-    walk = _Walk(GitIgnoreSpec.from_lines(exclude), gitignore=gitignore)
+    walk = _Walk(exclude, gitignore=gitignore)
     found: dict[Path, tuple[Path, tuple[Path, str]]] = {}
     named: set[Path] = set()
     paths = list(paths)
@@ -144,12 +151,19 @@ def find(paths: Iterable[Path], *, exclude: Sequence[str] = (), gitignore: bool 
         elif not path.is_file():
             walk.leave_out(SPECIAL, path)
         elif path.suffix.lower() in KINDS:
-            add(path, path.parent, path.name)
+            add(path, path.parent, name_of(Path(path.name)))
             named.add(path.resolve())
         else:
             walk.leave_out(UNKNOWN, path)
     names = dict(found.values())
-    result = Found(tuple(names), frozenset(found[real][0] for real in named), walk.left_out, names)
+    result = Found(
+        tuple(names),
+        frozenset(found[real][0] for real in named),
+        walk.left_out,
+        names,
+        frozenset(walk.unread),
+        tuple(walk.problems),
+    )
     if not found:
         left_out = f" {result}.".replace("\n", "; ") if result.left_out else ""
         raise ValueError(
@@ -159,71 +173,119 @@ def find(paths: Iterable[Path], *, exclude: Sequence[str] = (), gitignore: bool 
 
 
 class _Walk:
-    """Goes through folders, and counts what it leaves out."""
+    """Goes through folders, and notes what it leaves out."""
 
-    def __init__(self, exclude: GitIgnoreSpec, *, gitignore: bool) -> None:
-        self._exclude = exclude
+    def __init__(self, exclude: Sequence[str], *, gitignore: bool) -> None:
+        self._exclude, faults = rules_of(map(os.fsencode, exclude))
+        for number, fault in faults.items():
+            raise ValueError(f"{exclude[number - 1]!r} excludes nothing: {fault}.")
         self._gitignore = gitignore
         self._seen: set[tuple[int, int]] = set()
+        self._problems: dict[Path, list[ReadProblem]] = {}
         self.left_out: dict[str, Counter[str]] = {}
+        self.unread: set[tuple[Path, str]] = set()
+
+    @property
+    def problems(self) -> list[ReadProblem]:
+        """What is wrong with .gitignore files."""
+        return [problem for problems in self._problems.values() for problem in problems]
 
     def leave_out(self, why: str, path: Path) -> None:
-        suffix = "folder" if path.is_dir() else path.suffix.lower() or "without a suffix"
+        is_folder = os.path.isdir(path)  # noqa: PTH112 - Path's raises an error in a folder that is closed
+        suffix = "folder" if is_folder else path.suffix.lower() or "without a suffix"
         self.left_out.setdefault(why, Counter())[suffix] += 1
 
     def files(self, root: Path) -> Iterator[tuple[Path, str]]:
         """Yield the files in a folder and their paths from it, those of a folder before those after it by name."""
         self._seen.clear()
-        rules = list(_rules_above(_absolute(root))) if self._gitignore else []
+        root = _absolute(root)
+        rules: _Rules = []
+        for folder in _within_repository(root) if self._gitignore else ():
+            if _is_ignored(folder, rules, is_folder=True):
+                self.leave_out(IGNORED, root)
+                return
+            if folder != root:
+                rules = self._rules_with(folder, rules)
         yield from self._inside(root, root, rules)
 
-    def _inside(self, folder: Path, root: Path, rules: list[tuple[Path, Any]]) -> Iterator[tuple[Path, str]]:
-        stat = folder.stat()
-        if (stat.st_dev, stat.st_ino) in self._seen:
-            return
-        self._seen.add((stat.st_dev, stat.st_ino))
-        if self._gitignore and (own := _rules_of(folder)) is not None:
-            rules = [*rules, (_absolute(folder), own)]
+    def _inside(self, folder: Path, root: Path, rules: _Rules) -> Iterator[tuple[Path, str]]:
         try:
+            status = folder.stat()
+            if (status.st_dev, status.st_ino) in self._seen:
+                return
+            self._seen.add((status.st_dev, status.st_ino))
             inside_it = sorted(folder.iterdir())
         except OSError:
-            self.leave_out(CLOSED, folder)
+            self._leave_unread(CLOSED, folder, root)
             return
+        if self._gitignore:
+            rules = self._rules_with(folder, rules)
         for path in inside_it:
             if path.name.startswith("."):
                 continue
-            is_folder = path.is_dir()
-            inside = _matched(path.relative_to(root), is_folder=is_folder)
-            if not path.exists():
-                self.leave_out(BROKEN, path)
-            elif self._exclude.match_file(inside):
+            try:
+                mode = path.stat().st_mode
+            except OSError as error:
+                self._leave_unread(BROKEN if error.errno in _NOWHERE else CLOSED, path, root)
+                continue
+            is_folder = stat.S_ISDIR(mode)
+            if self._is_excluded(path, root, is_folder=is_folder):
                 self.leave_out(EXCLUDED, path)
             elif _is_ignored(path, rules, is_folder=is_folder):
                 self.leave_out(IGNORED, path)
             elif is_folder:
                 yield from self._inside(path, root, rules)
-            elif not path.is_file():
+            elif not stat.S_ISREG(mode):
                 self.leave_out(SPECIAL, path)
             elif path.suffix.lower() in KINDS:
-                yield path, inside
+                yield path, name_of(path.relative_to(root))
             else:
                 self.leave_out(UNKNOWN, path)
 
+    def _leave_unread(self, why: str, path: Path, root: Path) -> None:
+        self.leave_out(why, path)
+        name = path.relative_to(root)
+        self.unread.add((root, "" if path == root else name_of(name)))
 
-def _is_ignored(path: Path, rules: Iterable[tuple[Path, GitIgnoreSpec]], *, is_folder: bool) -> bool:
-    """Tell whether the last rule about a path says that it is ignored."""
-    ignored = False
-    absolute = _absolute(path)
-    for folder, spec in rules:
-        if absolute.is_relative_to(folder):
-            said = spec.check_file(_matched(absolute.relative_to(folder), is_folder=is_folder)).include
-            ignored = ignored if said is None else said
-    return ignored
+    def _is_excluded(self, path: Path, root: Path, *, is_folder: bool) -> bool:
+        return bool(decided(self._exclude, os.fsencode(path.relative_to(root)), is_folder=is_folder))
+
+    def _rules_with(self, folder: Path, rules: _Rules) -> _Rules:
+        """Return rules with those of a folder's own .gitignore behind them; note what is wrong with it."""
+        file = folder / ".gitignore"
+        if not os.path.isfile(file):  # noqa: PTH113 - as above
+            return rules
+        problems = self._problems[file] = []
+        try:
+            own, faults = rules_of(file.read_bytes().split(b"\n"))
+        except OSError as error:
+            problems.append(ReadProblem(file, None, f"{error.strerror}; it leaves nothing out"))
+            return rules
+        for line, fault in faults.items():
+            problems.append(ReadProblem(file, line, f"the pattern leaves nothing out: {fault}"))
+        return [*rules, (os.fsencode(folder / "_")[:-1], own)]
 
 
-def _matched(path: Path, *, is_folder: bool) -> str:
-    """Return a path as patterns match it; what is not UTF-8 in its name is a question mark."""
-    return path.as_posix().encode(errors="replace").decode() + "/" * is_folder
+_Rules = list[tuple[bytes, list[Rule]]]
+"""The rules of .gitignore files, each with its folder; the last one that names a path decides."""
+
+
+def _is_ignored(path: Path, rules: _Rules, *, is_folder: bool) -> bool:
+    """Tell whether the last rule about a path inside the folders of the rules says that it is ignored."""
+    whole = os.fsencode(path)
+    for folder, own in reversed(rules):
+        if (said := decided(own, whole.removeprefix(folder), is_folder=is_folder)) is not None:
+            return said
+    return False
+
+
+def name_of(path: PurePath) -> str:
+    r"""Return a path as ids and sources have it; bytes of it that are not UTF-8 are spelled out.
+
+    >>> name_of(PurePath(os.fsdecode(b"in/caf\xe9.md")))
+    'in/caf\\xe9.md'
+    """
+    return os.fsencode(path.as_posix()).decode(errors="backslashreplace")
 
 
 def _absolute(path: Path) -> Path:
@@ -231,19 +293,9 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100
 
 
-def _rules_above(root: Path) -> Iterator[tuple[Path, GitIgnoreSpec]]:
-    """Yield the .gitignore rules of the folders above one, from the git repository that it is in."""
+def _within_repository(root: Path) -> list[Path]:
+    """Return the folders from the git repository that a folder is in to itself; without one, itself."""
     above = [root, *root.parents]
-    repository = next((number for number, folder in enumerate(above) if (folder / ".git").exists()), 0)
-    for folder in reversed(above[1 : repository + 1]):
-        if (spec := _rules_of(folder)) is not None:
-            yield folder, spec
-
-
-def _rules_of(folder: Path) -> GitIgnoreSpec | None:
-    from pathspec import GitIgnoreSpec
-
-    file = folder / ".gitignore"
-    if not file.is_file():
-        return None
-    return GitIgnoreSpec.from_lines(file.read_text(errors="replace").splitlines())
+    is_one = (os.path.exists(folder / ".git") for folder in above)  # noqa: PTH110 - as above
+    repository = next((n for n, found in enumerate(is_one) if found), 0)
+    return above[repository::-1]
