@@ -221,6 +221,63 @@ def test_patterns_exclude(folder: Path) -> None:
     assert found.left_out == {finding.EXCLUDED: {".log": 2, "folder": 1}}
 
 
+@pytest.mark.parametrize(
+    ("given", "pattern", "kept"),
+    [
+        ("docs", "docs/drafts", "a.md sub/drafts/c.md"),
+        ("docs", "docs/drafts/", "a.md sub/drafts/c.md"),
+        ("docs", "./docs/drafts", "a.md sub/drafts/c.md"),
+        ("docs", "{here}/docs/drafts", "a.md sub/drafts/c.md"),
+        ("{here}/docs", "docs/drafts", "a.md sub/drafts/c.md"),
+        ("docs", "./drafts", "a.md sub/drafts/c.md"),
+        ("docs", "/drafts", "a.md sub/drafts/c.md"),
+        ("docs", "drafts", "a.md"),
+        (".", "./docs/drafts", "docs/a.md docs/sub/drafts/c.md"),
+        ("docs/a.md docs/drafts/b.md", "*.md", ""),
+        ("docs/a.md docs/drafts/b.md", "docs/a.md", "b.md"),
+        ("docs/a.md docs/drafts/b.md", "./docs/drafts/", "a.md"),
+        ("docs/a.md docs/drafts/b.md", "drafts/", "a.md"),
+        ("docs/a.md docs/drafts docs/sub", "drafts", "a.md"),
+        ("docs/a.md docs/drafts docs/sub", "docs/drafts", "a.md drafts/c.md"),
+    ],
+)
+def test_patterns_are_from_the_folder_or_from_here(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    given: str,
+    pattern: str,
+    kept: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    make(folder, "a.md", "drafts/b.md", "sub/drafts/c.md")
+    here = folder.parent
+    monkeypatch.chdir(here)
+    make(here, "z.txt")
+    paths = [Path(path.format(here=here)) for path in f"{given} z.txt".split()]
+    paths = paths[:-1] if kept and len(paths) == 2 else paths
+    found = find(paths, exclude=[pattern.format(here=here)])
+    assert " ".join(name for _, name in found.names.values() if name != "z.txt") == kept
+    assert {*found.left_out} == {finding.EXCLUDED}
+    assert caplog.text == ""
+
+
+def test_a_pattern_that_leaves_nothing_out_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    make(folder, "a.md", "docs/b.md", "sub/c.md")
+    monkeypatch.chdir(folder.parent)
+    patterns = ["docs", "drafts, b.md", "*.MD", "!x.md", "sub", "docs/sub/c.md"]
+    assert names(find([folder], exclude=patterns), folder) == ["a.md"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"The pattern {one!r} left nothing out." for one in ("drafts, b.md", "*.MD", "docs/sub/c.md")
+    ]
+    with pytest.raises(ValueError, match=r"1 left out \(\.md 1\), excluded"):
+        find([folder / "a.md"], exclude=["*.md"])
+    # The last pattern that names a path decides, for a file that is named itself, too.
+    kept = find([folder / "a.md", folder / "sub"], exclude=["*", "!*.md"])
+    assert names(kept, folder) == ["a.md", "sub/c.md"]
+
+
 def test_gitignore_is_honoured(folder: Path) -> None:
     make(
         folder,

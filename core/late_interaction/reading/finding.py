@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import logging
 import os
 import stat
 from collections import Counter
@@ -12,9 +13,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
 from late_interaction.images.loading import HEIF_SUFFIXES
+from late_interaction.reading.excluding import Excluded, absolute
 from late_interaction.reading.ignoring import Rule, decided, rules_of
 from late_interaction.reading.kinds import KINDS, Kind, kind_of
 from late_interaction.reading.problems import ReadProblem
+
+logger = logging.getLogger(__name__)
 
 UNKNOWN = "of kinds that are not read"
 IGNORED = "named in .gitignore"
@@ -124,12 +128,14 @@ def find(paths: Iterable[Path], *, exclude: Sequence[str] = (), gitignore: bool 
 
     Args:
         paths: files and folders.
-        exclude: patterns as in .gitignore, such as "drafts/" or "*.log", from each folder in `paths`.
+        exclude: patterns as in .gitignore, such as "drafts/" or "*.log", from each folder in `paths`, or paths from the
+            working directory, such as "docs/drafts". Files that are named themselves are left out, too. A warning names
+            each pattern that leaves nothing out.
         gitignore: leave out what the .gitignore files say, of the folders, those inside them and, within a git
             repository, those above them. A file that is named itself is read all the same.
 
     Raises:
-        ValueError: a path does not exist, or there is nothing to read in all of them.
+        ValueError: a path does not exist, there is nothing to read in all of them, or a pattern is none.
     """
     walk = _Walk(exclude, gitignore=gitignore)
     found: dict[Path, tuple[Path, tuple[Path, str]]] = {}
@@ -138,12 +144,14 @@ def find(paths: Iterable[Path], *, exclude: Sequence[str] = (), gitignore: bool 
 
     def add(file: Path, base: Path, name: str) -> None:
         """Note a file, once however many links lead to it."""
-        real, kept = file.resolve(), _absolute(file)
+        real, kept = file.resolve(), absolute(file)
         if real not in found or (found[real][0].is_symlink() and not kept.is_symlink()):
-            found[real] = kept, (_absolute(base), name)
+            found[real] = kept, (absolute(base), name)
 
     for path in paths:
-        if path.is_dir():
+        if walk.excluded.has_given(path, alone=len(paths) == 1):
+            walk.leave_out(EXCLUDED, path)
+        elif path.is_dir():
             for file, name in walk.files(path):
                 add(file, path, name)
         elif not path.exists():
@@ -155,6 +163,8 @@ def find(paths: Iterable[Path], *, exclude: Sequence[str] = (), gitignore: bool 
             named.add(path.resolve())
         else:
             walk.leave_out(UNKNOWN, path)
+    for pattern in walk.excluded.unused:
+        logger.warning("The pattern %r left nothing out.", pattern)
     names = dict(found.values())
     result = Found(
         tuple(names),
@@ -176,9 +186,7 @@ class _Walk:
     """Goes through folders, and notes what it leaves out."""
 
     def __init__(self, exclude: Sequence[str], *, gitignore: bool) -> None:
-        self._exclude, faults = rules_of(map(os.fsencode, exclude))
-        for number, fault in faults.items():
-            raise ValueError(f"{exclude[number - 1]!r} excludes nothing: {fault}.")
+        self.excluded = Excluded(exclude)
         self._gitignore = gitignore
         self._seen: set[tuple[int, int]] = set()
         self._problems: dict[Path, list[ReadProblem]] = {}
@@ -198,7 +206,7 @@ class _Walk:
     def files(self, root: Path) -> Iterator[tuple[Path, str]]:
         """Yield the files in a folder and their paths from it, those of a folder before those after it by name."""
         self._seen.clear()
-        root = _absolute(root)
+        root = absolute(root)
         rules: _Rules = []
         for folder in _within_repository(root) if self._gitignore else ():
             if _is_ignored(folder, rules, is_folder=True):
@@ -229,7 +237,7 @@ class _Walk:
                 self._leave_unread(BROKEN if error.errno in _NOWHERE else CLOSED, path, root)
                 continue
             is_folder = stat.S_ISDIR(mode)
-            if self._is_excluded(path, root, is_folder=is_folder):
+            if self.excluded.has(path, root, is_folder=is_folder):
                 self.leave_out(EXCLUDED, path)
             elif _is_ignored(path, rules, is_folder=is_folder):
                 self.leave_out(IGNORED, path)
@@ -246,9 +254,6 @@ class _Walk:
         self.leave_out(why, path)
         name = path.relative_to(root)
         self.unread.add((root, "" if path == root else name_of(name)))
-
-    def _is_excluded(self, path: Path, root: Path, *, is_folder: bool) -> bool:
-        return bool(decided(self._exclude, os.fsencode(path.relative_to(root)), is_folder=is_folder))
 
     def _rules_with(self, folder: Path, rules: _Rules) -> _Rules:
         """Return rules with those of a folder's own .gitignore behind them; note what is wrong with it."""
@@ -286,11 +291,6 @@ def name_of(path: PurePath) -> str:
     'in/caf\\xe9.md'
     """
     return os.fsencode(path.as_posix()).decode(errors="backslashreplace")
-
-
-def _absolute(path: Path) -> Path:
-    """Return a path from the root, by the names of the links in it."""
-    return Path(os.path.abspath(path))  # noqa: PTH100
 
 
 def _within_repository(root: Path) -> list[Path]:
