@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import shlex
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -197,6 +198,7 @@ class FolderSync:
                 self._unchanged += ids
             else:
                 self._to_read.append(file)
+        self._warn_of_copies()
 
     def _is_unchanged(self, file: _File, ids: Sequence[str]) -> bool:
         kind = kind_of(file.path)
@@ -371,6 +373,32 @@ class FolderSync:
             where[0] == scope and (where[1].startswith(name) if is_folder else where[1] == (name or where[1]))
             for scope, name, is_folder in self._covers
         )
+
+    def _warn_of_copies(self) -> None:
+        """Tell of files that are new, and in the index by a longer or shorter name, of a folder above or inside."""
+        own = {file.origin[0] for file in self._files}
+        there: dict[str, set[str]] = {}
+        for _, mark in self._known.values():
+            if mark is not None and "source" in mark and mark["scope"] not in own:
+                there.setdefault(mark["file"].partition("-")[0], set()).add(mark["source"])
+        copies = {
+            name: other
+            for file in self._to_read
+            if (name := file.origin[1]) and file.origin not in self._of_source
+            for other in there.get(file.mark.partition("-")[0], ())
+            if f"/{name}".endswith(f"/{other}") != f"/{other}".endswith(f"/{name}")
+        }
+        if copies:
+            name, other = map(printable, next(iter(copies.items())))
+            logger.warning(
+                "%d of the new files are in the index already, from another folder or root: %s is there as %s. Each is "
+                "found twice from now on. Give one root= in all calls, and delete the others: late-interaction delete "
+                "--source %s",
+                len(copies),
+                name,
+                other,
+                shlex.quote(other),
+            )
 
     def _warn_of_paths(self) -> None:
         """Tell of documents whose ids are paths, as earlier releases made them, of files that have moved since.

@@ -485,6 +485,27 @@ def test_a_file_that_cannot_be_read_is_a_failure(
     assert report.files == {"indexed": 2, "unchanged": 0, "left_out": 1, "failed": 1}
 
 
+def test_files_of_another_root_are_told_once(
+    index: SyncPipeline, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "LICENSE.txt").write_text("of all\n")
+    (folder.parent / "two").mkdir()
+    (folder.parent / "two" / "LICENSE.txt").write_text("of all\n")
+    index.sync(folder)
+    assert caplog.text == ""
+    index.sync(folder / "in")
+    index.sync(folder / "in")
+    index.sync(folder, root=folder.parent)
+    index.sync(folder.parent / "two")  # the same name is a failure that is told anyway
+    told = [record.getMessage() for record in caplog.records]
+    assert [re.sub(r" of the new .* root: |\. Each .*", " ", one) for one in told] == [
+        "1 b.md is there as in/b.md ",
+        "3 one/LICENSE.txt is there as LICENSE.txt ",
+        "1 LICENSE.txt is there as one/LICENSE.txt ",
+    ]
+    assert told[0].endswith("late-interaction delete --source in/b.md")
+
+
 @pytest.mark.parametrize("root", [None, "above"])
 def test_what_is_in_a_closed_folder_is_kept(
     index: SyncPipeline, folder: Path, monkeypatch: pytest.MonkeyPatch, root: str | None

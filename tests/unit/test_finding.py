@@ -219,6 +219,7 @@ def test_patterns_exclude(folder: Path) -> None:
     found = find([folder], exclude=["*.log", "drafts/"])
     assert names(found, folder) == ["a.txt", "sub/drafts.txt"]
     assert found.left_out == {finding.EXCLUDED: {".log": 2, "folder": 1}}
+    assert names(find([folder], exclude="*.log"), folder) == ["a.txt", "drafts/c.txt", "sub/drafts.txt"]
 
 
 @pytest.mark.parametrize(

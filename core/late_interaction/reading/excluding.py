@@ -20,6 +20,7 @@ class Excluded:
     """
 
     def __init__(self, patterns: Sequence[str]) -> None:
+        patterns = [patterns] if isinstance(patterns, str) else patterns
         for number, fault in rules_of(map(os.fsencode, patterns))[1].items():
             raise ValueError(f"{patterns[number - 1]!r} excludes nothing: {fault}.")
         self._patterns = patterns
