@@ -366,6 +366,8 @@ class FolderSync:
 
     def _is_covered(self, where: Origin) -> bool:
         """Tell whether a file would be among those that were given, if it were there; not where nobody can look."""
+        if not where[1]:
+            return False  # It is a row, whose scope was given for these files, too.
         for scope, name in self._unread:
             if where[0] == scope and (not name or f"{where[1]}/".startswith(f"{name}/")):
                 return False

@@ -21,6 +21,7 @@ from late_interaction import (
     ReadOptions,
     SyncPipeline,
 )
+from late_interaction.cli.delete import _is_of
 from late_interaction.evaluation import load_beir
 from late_interaction.folders import FolderSync
 from late_interaction.reading.kinds import Kind
@@ -125,6 +126,12 @@ def test_scopes_do_not_touch_each_other(index: SyncPipeline) -> None:
     assert other.new == ("b",)
     assert [failure.doc_id for failure in other.failed] == ["a"]  # type: ignore[attr-defined]
     assert index.get_documents(["a"])[0].content == "wing"
+
+
+@pytest.mark.parametrize("scope", ["", "products"])
+def test_files_in_the_scope_of_rows_do_not_remove_them(index: SyncPipeline, folder: Path, scope: str) -> None:
+    index.sync([row("a", "wing")], scope=scope)
+    assert index.sync(folder, scope=scope, prune=True).removed == ()
 
 
 def test_equal_ids_are_told_and_the_first_is_kept(index: SyncPipeline) -> None:
@@ -547,6 +554,21 @@ def test_what_needs_an_extra_that_is_not_here_is_kept(
     assert "page.html#1" in index.sync(folder).new
     monkeypatch.setattr("late_interaction.reading.finding.importlib.util.find_spec", lambda name: None)
     assert index.sync(folder, prune=True).deleted == ()
+
+
+def test_documents_are_known_by_the_file_that_they_are_of(index: SyncPipeline, folder: Path) -> None:
+    (folder / "table.csv").write_text("id,text,source\n1,ferry,Reuters\n2,bus,a%c\n")
+    (folder / "2024-05-01").mkdir()
+    (folder / "2024-05-01" / "x_y.txt").write_text("of May")
+    (folder / "2024-05-01T00:00:00.txt").write_text("of May, too")
+    index.sync(folder)
+    index.index_documents([row("day", "x", source="2024-05-01T00:00:00"), row("other", "x", source="abc")])
+    counted = {
+        name: index.count(_is_of(name)) for name in ("table.csv", "Reuters", "2024-05-01", "a%c", "a_c")
+    }
+    assert counted == {"table.csv": 2, "Reuters": 1, "2024-05-01": 1, "a%c": 1, "a_c": 0}
+    assert index.count(_is_of("2024-05-01/x_y.txt")) == 1
+    assert index.count(_is_of("b\\c")) == 0
 
 
 def test_a_pattern_of_gitignore_that_is_none_is_a_failure(index: SyncPipeline, folder: Path) -> None:
