@@ -129,7 +129,13 @@ class FolderSync:
         self._root = None if root is None else Path(os.path.abspath(root))  # noqa: PTH100 - links keep their names
         self._corpora = beir.corpora(self.found)
         self._beside = set().union(*self._corpora.values())
-        self._files = [self._file(path) for path in self.found.files if path not in self._beside]
+        self._twice: list[ReadProblem] = []
+        by_origin: dict[Origin, _File] = {}
+        for file in (self._file(path) for path in self.found.files if path not in self._beside):
+            if (first := by_origin.setdefault(file.origin, file)) is not file:
+                reason = f"has the name of {first.path} in this scope, which is kept: give a root= above both"
+                self._twice.append(ReadProblem(file.path, None, reason))
+        self._files = list(by_origin.values())
         self._unread = {self._unread_origin(*one) for one in self.found.unread}
         self._covers = {self._named(Path(os.path.abspath(path))) for path in paths}  # noqa: PTH100
         self._known: dict[str, tuple[Document, Mark | None]] = {}
@@ -272,7 +278,7 @@ class FolderSync:
             prune: delete the documents of files that are gone.
             show_progress: show a progress bar.
         """
-        for problem in self.found.problems:
+        for problem in (*self.found.problems, *self._twice):
             self._note(problem)
         done = SyncRun(store, index, self._scope or "")
         done.holding = {file.origin for file in self._files}
@@ -447,7 +453,7 @@ class FolderSync:
             "indexed": states["indexed"],
             "unchanged": states["unchanged"],
             "left_out": left_out,
-            "failed": states["failed"],
+            "failed": states["failed"] + len(self._twice),
         }
 
 

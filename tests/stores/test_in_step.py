@@ -310,6 +310,22 @@ def test_equal_ids_of_two_files_name_both(index: SyncPipeline, tmp_path: Path) -
     assert report.files == {"indexed": 1, "unchanged": 0, "left_out": 0, "failed": 1}
 
 
+def test_two_files_of_one_name_in_one_scope_are_told_in_each_call(
+    index: SyncPipeline, folder: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "two"
+    other.mkdir()
+    (other / "a.txt").write_text("another wing\n")
+    for indexed in (2, 0):
+        report = index.sync([folder, other], scope="both", prune=True)
+        reason = f"has the name of {folder / 'a.txt'} in this scope, which is kept: give a root= above both"
+        assert [str(one) for one in report.failed] == [f"{other / 'a.txt'}: {reason}"]
+        assert report.files == {"indexed": indexed, "unchanged": 2 - indexed, "left_out": 1, "failed": 1}
+        assert index.get_documents(["a.txt#1"])[0].content == "the wing is thin"
+    together = index.sync([folder, other], scope="both", root=tmp_path, prune=True)
+    assert (len(together.new), together.failed) == (3, ())
+
+
 def test_an_id_stays_with_the_file_that_has_it(index: SyncPipeline, tmp_path: Path) -> None:
     files = tmp_path / "files"
     files.mkdir()
