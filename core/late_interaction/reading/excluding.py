@@ -40,7 +40,7 @@ class Excluded:
         if folder not in self._rules:
             lines = (os.fsencode(line) for one in self._patterns for line in _lines(one, folder))
             self._rules[folder], _ = rules_of(lines)
-        inside, said = os.fsencode(path.relative_to(folder)), False
+        inside, said = os.fsencode(path.relative_to(folder).as_posix()), False
         for rule in self._rules[folder]:
             if rule.names(inside, is_folder=is_folder):
                 self._used.add((rule.line - 1) // 2)
@@ -77,7 +77,7 @@ def absolute(path: Path) -> Path:
 def _lines(pattern: str, folder: Path) -> tuple[str, str]:
     """Return a pattern as it is from a folder, and as a path from the working directory, if that leads into it."""
     mark, path = ("!", pattern[1:]) if pattern.startswith("!") else ("", pattern)
-    whole = f"{absolute(Path(path))}{'/' * path.endswith('/')}"
-    above = os.path.join(folder, "")  # noqa: PTH118
+    whole = f"{absolute(Path(path)).as_posix()}{'/' * path.endswith('/')}"
+    above = (folder / "_").as_posix()[:-1]
     inside = f"{mark}/{whole.removeprefix(above)}" if whole.startswith(above) and whole != above else ""
     return f"{mark}/{path[2:]}" if path.startswith("./") else pattern, inside

@@ -268,7 +268,7 @@ class _Walk:
             return rules
         for line, fault in faults.items():
             problems.append(ReadProblem(file, line, f"the pattern leaves nothing out: {fault}"))
-        return [*rules, (os.fsencode(folder / "_")[:-1], own)]
+        return [*rules, (os.fsencode((folder / "_").as_posix())[:-1], own)]
 
 
 _Rules = list[tuple[bytes, list[Rule]]]
@@ -277,7 +277,7 @@ _Rules = list[tuple[bytes, list[Rule]]]
 
 def _is_ignored(path: Path, rules: _Rules, *, is_folder: bool) -> bool:
     """Tell whether the last rule about a path inside the folders of the rules says that it is ignored."""
-    whole = os.fsencode(path)
+    whole = os.fsencode(path.as_posix())
     for folder, own in reversed(rules):
         if (said := decided(own, whole.removeprefix(folder), is_folder=is_folder)) is not None:
             return said
