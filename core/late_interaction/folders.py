@@ -7,8 +7,9 @@ import hashlib
 import json
 import logging
 import os
+import shlex
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -23,7 +24,7 @@ from late_interaction.printable import printable
 from late_interaction.progress import tqdm
 from late_interaction.reading import beir
 from late_interaction.reading.files import read_rows
-from late_interaction.reading.finding import Found
+from late_interaction.reading.finding import Found, name_of
 from late_interaction.reading.kinds import Kind, kind_of
 from late_interaction.reading.problems import ReadProblem
 from late_interaction.rows import Row, row_text
@@ -33,11 +34,12 @@ from late_interaction.types import Document, IndexedIds
 
 logger = logging.getLogger(__name__)
 
-_READING = 2
+_READING = 3
 """Counts what changes the rows of a file: another number, and every file is read again."""
 
 _PLAIN = (Kind.TEXT, Kind.MARKDOWN, Kind.RST, Kind.CODE)
 _WITH_FILES = (Kind.CSV, Kind.JSON, Kind.JSON_LINES)
+_FEW, _MOST = 10, 0.9
 _AT_ONCE = 16
 _DELETED_AT_ONCE = 1000
 _SHORT = 4096
@@ -127,7 +129,14 @@ class FolderSync:
         self._root = None if root is None else Path(os.path.abspath(root))  # noqa: PTH100 - links keep their names
         self._corpora = beir.corpora(self.found)
         self._beside = set().union(*self._corpora.values())
-        self._files = [self._file(path) for path in self.found.files if path not in self._beside]
+        self._twice: list[ReadProblem] = []
+        by_origin: dict[Origin, _File] = {}
+        for file in (self._file(path) for path in self.found.files if path not in self._beside):
+            if (first := by_origin.setdefault(file.origin, file)) is not file:
+                reason = f"has the name of {first.path} in this scope, which is kept: give a root= above both"
+                self._twice.append(ReadProblem(file.path, None, reason))
+        self._files = list(by_origin.values())
+        self._unread = {self._unread_origin(*one) for one in self.found.unread}
         self._covers = {self._named(Path(os.path.abspath(path))) for path in paths}  # noqa: PTH100
         self._known: dict[str, tuple[Document, Mark | None]] = {}
         self._of_source: dict[Origin, list[str]] = {}
@@ -162,13 +171,17 @@ class FolderSync:
             digest = ""  # Reading it says why.
         return _File(path, (scope, source), f"{digest}-{self._reading.fingerprint(images=self._images)}")
 
+    def _unread_origin(self, base: Path, name: str) -> Origin:
+        scope, prefix, _ = self._named(base)
+        return scope, f"{prefix}{name}".rstrip("/")
+
     def _named(self, path: Path) -> tuple[str, str, bool]:
         """Return the scope of a path that was given, what its files' names begin with, and whether it is a folder."""
         is_folder = path.is_dir()
         base = self._root or (path if is_folder else path.parent)
         if not path.is_relative_to(base):
             raise ValueError(f"{path} is not inside of the root {base}.")
-        inside = path.relative_to(base).as_posix()
+        inside = name_of(path.relative_to(base))
         prefix = "" if inside == "." else inside + "/" * is_folder
         scope = self._scope
         if scope is None:
@@ -191,6 +204,7 @@ class FolderSync:
                 self._unchanged += ids
             else:
                 self._to_read.append(file)
+        self._warn_of_copies()
 
     def _is_unchanged(self, file: _File, ids: Sequence[str]) -> bool:
         kind = kind_of(file.path)
@@ -204,7 +218,10 @@ class FolderSync:
         )
 
     async def _adopt(self, store: Store) -> None:
-        """Take over the documents of a scope whose files are mostly here, unchanged: the folder has moved."""
+        """Take over the documents of a scope whose files are here, unchanged: the folder has moved.
+
+        All of them have to be here; of ten and more, nine tenths.
+        """
         if self._scope is not None:
             return
         here = {file.origin[1]: file for file in self._files}
@@ -219,9 +236,15 @@ class FolderSync:
                 for name, digest in files.items()
                 if name in here and here[name].mark.startswith(digest + "-")
             ]
-            if 2 * len(same) < len(files) or not same:
+            if len(same) < (len(files) if len(files) < _FEW else _MOST * len(files)):
                 continue
             to = here[same[0]].origin[0]
+            logger.warning(
+                "This folder is taken for one that was indexed before: of the %d files of that one, %d are here "
+                "unchanged, under the same names. Its documents are this folder's now.",
+                len(files),
+                len(same),
+            )
             # Those of unchanged files come last: a call that breaks off here leaves enough to know the folder by.
             moved = [
                 (doc_id, document, {**mark, "scope": to})
@@ -255,6 +278,8 @@ class FolderSync:
             prune: delete the documents of files that are gone.
             show_progress: show a progress bar.
         """
+        for problem in (*self.found.problems, *self._twice):
+            self._note(problem)
         done = SyncRun(store, index, self._scope or "")
         done.holding = {file.origin for file in self._files}
         if self._to_read:
@@ -271,12 +296,13 @@ class FolderSync:
         broken = done.broken | {self._origin_of(problem.file) for problem in self.problems}
         kept = {*done.origins, *self._unchanged}
         read = {file.origin for file in self._to_read} - broken
+        paths = {str(file.path.resolve()) for file in self._to_read if file.origin not in broken}
         gone, shortened = [], []
         for doc_id, (document, mark) in self._known.items():
             if doc_id in kept:
                 continue
             if mark is None:
-                if self._is_of_a_path(document, broken):
+                if _is_of_a_path(document, paths):
                     shortened.append(doc_id)
             elif (where := origin(mark)) in read:
                 shortened.append(doc_id)
@@ -345,11 +371,42 @@ class FolderSync:
         return next((file.origin for file in self._files if file.path == path), ("", str(path)))
 
     def _is_covered(self, where: Origin) -> bool:
-        """Tell whether a file would be among those that were given, if it were there."""
+        """Tell whether a file would be among those that were given, if it were there; not where nobody can look."""
+        if not where[1]:
+            return False  # It is a row, whose scope was given for these files, too.
+        for scope, name in self._unread:
+            if where[0] == scope and (not name or f"{where[1]}/".startswith(f"{name}/")):
+                return False
         return any(
             where[0] == scope and (where[1].startswith(name) if is_folder else where[1] == (name or where[1]))
             for scope, name, is_folder in self._covers
         )
+
+    def _warn_of_copies(self) -> None:
+        """Tell of files that are new, and in the index by a longer or shorter name, of a folder above or inside."""
+        own = {file.origin[0] for file in self._files}
+        there: dict[str, set[str]] = {}
+        for _, mark in self._known.values():
+            if mark is not None and "source" in mark and mark["scope"] not in own:
+                there.setdefault(mark["file"].partition("-")[0], set()).add(mark["source"])
+        copies = {
+            name: other
+            for file in self._to_read
+            if (name := file.origin[1]) and file.origin not in self._of_source
+            for other in there.get(file.mark.partition("-")[0], ())
+            if f"/{name}".endswith(f"/{other}") != f"/{other}".endswith(f"/{name}")
+        }
+        if copies:
+            name, other = map(printable, next(iter(copies.items())))
+            logger.warning(
+                "%d of the new files are in the index already, from another folder or root: %s is there as %s. Each is "
+                "found twice from now on. Give one root= in all calls, and delete the others: late-interaction delete "
+                "--source %s",
+                len(copies),
+                name,
+                other,
+                shlex.quote(other),
+            )
 
     def _warn_of_paths(self) -> None:
         """Tell of documents whose ids are paths, as earlier releases made them, of files that have moved since.
@@ -377,14 +434,6 @@ class FolderSync:
                 printable(root),
             )
 
-    def _is_of_a_path(self, document: Document, broken: set[Origin]) -> bool:
-        """Tell whether an earlier release wrote this document of one of the files, with the file's path as its id."""
-        source = document.metadata.get("source")
-        return isinstance(source, str) and any(
-            source == str(file.path) and file.origin not in broken and document.doc_id.startswith(source)
-            for file in self._to_read
-        )
-
     # --- the report
 
     def _left_out(self) -> dict[str, int]:
@@ -404,8 +453,14 @@ class FolderSync:
             "indexed": states["indexed"],
             "unchanged": states["unchanged"],
             "left_out": left_out,
-            "failed": states["failed"],
+            "failed": states["failed"] + len(self._twice),
         }
+
+
+def _is_of_a_path(document: Document, paths: Collection[str]) -> bool:
+    """Tell whether an earlier release wrote this document of one of these files, with the file's path as its id."""
+    source = document.metadata.get("source")
+    return isinstance(source, str) and source in paths and document.doc_id.startswith(source)
 
 
 def _size(path: Path) -> int:

@@ -217,12 +217,12 @@ class SyncRun:
             self._fail(number, doc_id, reason, mark)
             return None
         same = _same_vectors(old, pending, mark)
-        if not same and old.mark is not None and old.mark["scope"] != mark["scope"]:
-            whose = old.mark.get("source") or f"the rows of {old.mark['scope'] or 'another call'}"
-            reason = (
-                f"{self._places[doc_id]} has the id of another folder's {whose}, which is kept: give a root= or scope= "
-                "to tell them apart."
-            )
+        if (
+            old.mark is not None
+            and old.mark["scope"] != mark["scope"]
+            and not (same and _is_of_rows(old.mark))
+        ):
+            reason = f"{self._places[doc_id]} has the id of {_whose(old.mark)}"
             self._fail(number, doc_id, reason, mark)
             return None
         if not same:
@@ -237,6 +237,22 @@ class SyncRun:
             self.changed.append(doc_id)
             self._updated.add(doc_id)
         return MetadataChange(with_mark(metadata, mark), replace=True)
+
+
+def _is_of_rows(mark: Mark) -> bool:
+    return "source" not in mark
+
+
+def _whose(mark: Mark) -> str:
+    """Return whose a document of another scope is, and what can be done."""
+    if _is_of_rows(mark):
+        return (
+            f"the rows of {mark['scope'] or 'another call'}, which is kept: give other ids, or that scope=."
+        )
+    return (
+        f"another folder's {mark['source']}, which is kept: sync both folders with a root= above them. If it is the "
+        f'same folder, moved and changed since, give scope="{mark["scope"]}".'
+    )
 
 
 def _same_vectors(old: Document, pending: Pending, mark: Mark) -> bool:

@@ -216,7 +216,9 @@ def test_indexing_again_replaces_what_changed_and_deletes_what_is_gone(
     assert [result["content"] for result in found["results"]] == ["# The wing\n\nHello world."]
 
 
-def test_index_again_needs_no_model(db: str, docs: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_index_again_needs_no_model(
+    db: str, docs: Path, model: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def load(*_: object, **__: object) -> None:
         raise AssertionError("the model was loaded")
 
@@ -227,8 +229,10 @@ def test_index_again_needs_no_model(db: str, docs: Path, model: str, monkeypatch
     assert "0 new, 0 changed, 2 unchanged, 3 removed, 1 left out (.zip 1). The index has 5." in told
     assert "--prune deletes 3 documents" in told
     assert "2 files: 1 unchanged, 1 left out." in told
-    moved = docs.rename(docs.with_name("moved"))
-    assert run_json("index", moved, "--db", db, "--prune")["deleted"] == ["j0", "j1", "j2"]
+    assert run_json("index", docs, "--db", db, "--prune")["deleted"] == ["j0", "j1", "j2"]
+    moved = run("index", docs.rename(docs.with_name("moved")), "--db", db, "--prune", code=0)
+    assert "0 new, 0 changed, 2 unchanged, 0 removed" in moved.stdout
+    assert "taken for one that was indexed before" in caplog.text
     assert run_json("info", "--db", db)["documents"] == 2
     assert str(docs.parent) not in json.dumps([run_json("info", "--db", db)["spec"]])
 
@@ -331,6 +335,15 @@ def test_questions_are_taken_one_after_another(db: str, model: str, monkeypatch:
         assert "give a question, or -i" in run("search", *both, "--db", db, code=2).output
 
 
+def test_a_question_that_is_no_text_is_named(db: str, model: str) -> None:
+    questions = b"wing\n\ncaf\xe9\ncaf\xc3\xa9\n"
+    asked = run(
+        "search", "-i", "--db", db, "--model", model, "--mode", "lexical", "--json", code=0, stdin=questions
+    )
+    assert [json.loads(line)["query"] for line in asked.stdout.splitlines()] == ["wing", "café"]
+    assert asked.stderr == "Error: line 3 is not utf-8, and is left out.\n"
+
+
 def test_a_question_that_cannot_be_answered_does_not_end_the_others(
     db: str, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -372,6 +385,12 @@ def test_delete_asks_and_tells_how_many(db: str) -> None:
     )
     assert run_json("delete", "--filter", '{"year": 2001}', "--db", db, "--yes")["deleted"] == 1
     assert run_json("delete", "--source", "./notes.md", "--db", db, "--yes") == {"deleted": 2, "documents": 1}
+    nothing = run("delete", "--source", "notes.md", "--source", "docs/a.md", "--db", db, "--yes", code=1)
+    assert "No document is of 'notes.md', 'docs/a.md'. Sources are paths from the" in nothing.stderr
+    assert "such as 'rows.jsonl'." in nothing.stderr
+    some = run("delete", "--source", "notes.md", "--source", "rows.jsonl", "--db", db, "--yes", code=0)
+    assert "1 document deleted. The index has 0." in some.stdout
+    assert "No document is of 'notes.md'." in some.stderr
     assert run("delete", "--db", db, "--yes", code=2).stdout == ""
     run("delete", "--filter", "{}", "--db", db, "--yes", code=2)
 
@@ -457,6 +476,10 @@ def test_a_users_mistake_is_one_message_and_code_1(
         (("index", ".", "--db", ".", "--filterable", "5"), "not a JSON object"),
         (("index", ".", "--db", ".", "--packing", "int4"), "--packing"),
         (("index", "no such file", "--db", "."), "does not exist"),
+        (("index", "", "--db", "."), "does not exist"),
+        (("index", ".", "--db", ""), "it is empty; a variable of the shell may not be set"),
+        (("info", "--db", " "), "it is empty"),
+        (("copy", ".", ""), "it is empty"),
         (("eval", "no such folder"), "does not exist"),
         (("eval", ".", "--pool-factor", "0"), "--pool-factor"),
         (("searching",), "No such command"),

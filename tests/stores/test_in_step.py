@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -20,8 +21,10 @@ from late_interaction import (
     ReadOptions,
     SyncPipeline,
 )
+from late_interaction.cli.delete import _is_of
 from late_interaction.evaluation import load_beir
 from late_interaction.folders import FolderSync
+from late_interaction.reading.kinds import Kind
 from late_interaction.syncing import Progress, file_hash
 from tests.stores.astra import QUICK
 from tests.support import pdfs
@@ -125,6 +128,12 @@ def test_scopes_do_not_touch_each_other(index: SyncPipeline) -> None:
     assert index.get_documents(["a"])[0].content == "wing"
 
 
+@pytest.mark.parametrize("scope", ["", "products"])
+def test_files_in_the_scope_of_rows_do_not_remove_them(index: SyncPipeline, folder: Path, scope: str) -> None:
+    index.sync([row("a", "wing")], scope=scope)
+    assert index.sync(folder, scope=scope, prune=True).removed == ()
+
+
 def test_equal_ids_are_told_and_the_first_is_kept(index: SyncPipeline) -> None:
     report = index.sync([row("a", "wing"), row("a", "flow"), {"content": "no id"}])
     assert [str(one) for one in report.failed] == [
@@ -174,6 +183,17 @@ def test_only_changed_files_are_read(index: SyncPipeline, folder: Path) -> None:
     assert index.get_documents(["a.txt#1"])[0].content == "the wing is thick"
 
 
+def test_links_are_read_as_their_names_say(index: SyncPipeline, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "3f2a").write_text("# Head\n\nthe heat\n")
+    (tmp_path / "data.txt").write_text("id,text\n7,the lift\n")
+    (folder / "link.md").symlink_to(tmp_path / "3f2a")
+    (folder / "table.csv").symlink_to(tmp_path / "data.txt")
+    report = index.sync(folder)
+    assert (report.new, report.failed) == (("a.txt#1", "in/b.md#1", "link.md#1", "7"), ())
+    assert index.get_documents(["link.md#1"])[0].metadata["heading"] == "Head"
+    assert len(index.sync(folder / "link.md").unchanged) == 1
+
+
 def test_a_file_that_is_gone_or_shorter(index: SyncPipeline, folder: Path) -> None:
     lines = '{"text": "one wing"}\n', '{"text": "two wings"}\n'
     (folder / "long.jsonl").write_text("".join(lines))
@@ -187,14 +207,76 @@ def test_a_file_that_is_gone_or_shorter(index: SyncPipeline, folder: Path) -> No
     assert ids(index) == ["in/b.md#1", "long.jsonl:1"]
 
 
-def test_a_moved_folder_changes_nothing(index: SyncPipeline, folder: Path) -> None:
+def test_a_moved_folder_changes_nothing(
+    index: SyncPipeline, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     index.sync(folder)
-    (folder / "in" / "b.md").write_text("another text\n")
     moved = folder.rename(folder.with_name("two"))
     index.model.n_encoded = 0  # type: ignore[attr-defined]
     report = index.sync(moved, prune=True)
-    assert (report.changed, report.unchanged, report.removed) == (("in/b.md#1",), ("a.txt#1",), ())
-    assert index.model.n_encoded == 1  # type: ignore[attr-defined]
+    assert (report.changed, report.unchanged, report.removed) == ((), ("a.txt#1", "in/b.md#1"), ())
+    assert index.model.n_encoded == 0  # type: ignore[attr-defined]
+    assert "taken for one that was indexed before: of the 2 files of that one, 2 are here" in caplog.text
+    caplog.clear()
+    assert not index.sync(moved).failed
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(("n_files", "n_changed", "is_known"), [(9, 1, False), (10, 1, True), (20, 3, False)])
+def test_a_folder_is_known_by_nine_tenths_of_its_files(
+    tmp_path: Path, n_files: int, n_changed: int, *, is_known: bool
+) -> None:
+    folder = tmp_path / "one"
+    folder.mkdir()
+    for n in range(n_files):
+        (folder / f"{n}.txt").write_text(f"wing {n}\n")
+    with SyncPipeline(tmp_path / "db", Counting()) as index:
+        index.sync(folder)
+        moved = folder.rename(tmp_path / "two")
+        for n in range(n_changed):
+            (moved / f"{n}.txt").write_text(f"flow {n}\n")
+        report = index.sync(moved, prune=True)
+        assert len(report.failed) == (0 if is_known else n_files)
+        assert len(report.changed) == (n_changed if is_known else 0)
+        if is_known:
+            return
+        # The message says how to name it.
+        told = str(report.failed[0])
+        [scope] = re.findall(r'moved and changed since, give scope="(.+)"\.$', told)
+        again = index.sync(moved, scope=scope, prune=True)
+        assert (len(again.changed), len(again.unchanged), again.failed) == (
+            n_changed,
+            n_files - n_changed,
+            (),
+        )
+        assert not index.sync(moved).failed  # as all of it is unchanged now
+
+
+def test_two_projects_with_the_same_licence_are_two_folders(index: SyncPipeline, tmp_path: Path) -> None:
+    for name, own in (("p1", "whales"), ("p2", "bees")):
+        (tmp_path / name).mkdir()
+        for shared in ("LICENSE.txt", "CONTRIBUTING.md"):
+            (tmp_path / name / shared).write_text(f"{shared} of all\n")
+        (tmp_path / name / "README.md").write_text(f"about {own}\n")
+        (tmp_path / name / f"{own}.md").write_text(f"a guide to {own}\n")
+    index.sync(tmp_path / "p1", prune=True)
+    before = [asdict(document) for document in index.find()]
+    report = index.sync(tmp_path / "p2", prune=True)
+    assert (report.new, report.changed, report.removed) == (("bees.md#1",), (), ())
+    assert [failure.doc_id for failure in report.failed] == [  # type: ignore[attr-defined]
+        "CONTRIBUTING.md#1",
+        "LICENSE.txt#1",
+        "README.md#1",
+    ]
+    assert "another folder's README.md, which is kept: sync both folders with a root=" in str(
+        report.failed[2]
+    )
+    assert [asdict(one) for one in index.find() if one.doc_id != "bees.md#1"] == before
+    # What the second one loses is its own, too.
+    for shared in ("LICENSE.txt", "README.md"):
+        (tmp_path / "p2" / shared).unlink()
+    assert index.sync(tmp_path / "p2", prune=True).deleted == ()
+    assert len(index.sync(tmp_path / "p1").unchanged) == 4
 
 
 def test_two_folders_keep_out_of_each_others_way(index: SyncPipeline, folder: Path, tmp_path: Path) -> None:
@@ -226,6 +308,22 @@ def test_equal_ids_of_two_files_name_both(index: SyncPipeline, tmp_path: Path) -
     assert report.new == ("1",)
     assert f"{files / 'b.csv'}:2 has the id of {files / 'a.csv'}:2" in str(report.failed[0])
     assert report.files == {"indexed": 1, "unchanged": 0, "left_out": 0, "failed": 1}
+
+
+def test_two_files_of_one_name_in_one_scope_are_told_in_each_call(
+    index: SyncPipeline, folder: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "two"
+    other.mkdir()
+    (other / "a.txt").write_text("another wing\n")
+    for indexed in (2, 0):
+        report = index.sync([folder, other], scope="both", prune=True)
+        reason = f"has the name of {folder / 'a.txt'} in this scope, which is kept: give a root= above both"
+        assert [str(one) for one in report.failed] == [f"{other / 'a.txt'}: {reason}"]
+        assert report.files == {"indexed": indexed, "unchanged": 2 - indexed, "left_out": 1, "failed": 1}
+        assert index.get_documents(["a.txt#1"])[0].content == "the wing is thin"
+    together = index.sync([folder, other], scope="both", root=tmp_path, prune=True)
+    assert (len(together.new), together.failed) == (3, ())
 
 
 def test_an_id_stays_with_the_file_that_has_it(index: SyncPipeline, tmp_path: Path) -> None:
@@ -304,7 +402,7 @@ def test_a_call_that_is_stopped_before_any_write_goes_on_where_it_was(
     """A moved folder, of which a file is changed, one shorter, one gone, one new, and of one a column."""
     index = make()
     lines = [json.dumps({"id": f"r{n}", "text": f"row {n}", "n": n}) for n in range(40)]
-    names = [f"same{n}.txt" for n in range(4)]
+    names = [f"same{n}.txt" for n in range(27)]
 
     def before() -> Path:
         index.clear()
@@ -410,10 +508,100 @@ def test_a_file_that_cannot_be_read_is_a_failure(
     assert report.files == {"indexed": 2, "unchanged": 0, "left_out": 1, "failed": 1}
 
 
+def test_files_of_another_root_are_told_once(
+    index: SyncPipeline, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "LICENSE.txt").write_text("of all\n")
+    (folder.parent / "two").mkdir()
+    (folder.parent / "two" / "LICENSE.txt").write_text("of all\n")
+    index.sync(folder)
+    assert caplog.text == ""
+    index.sync(folder / "in")
+    index.sync(folder / "in")
+    index.sync(folder, root=folder.parent)
+    index.sync(folder.parent / "two")  # the same name is a failure that is told anyway
+    told = [record.getMessage() for record in caplog.records]
+    assert [re.sub(r" of the new .* root: |\. Each .*", " ", one) for one in told] == [
+        "1 b.md is there as in/b.md ",
+        "3 one/LICENSE.txt is there as LICENSE.txt ",
+        "1 LICENSE.txt is there as one/LICENSE.txt ",
+    ]
+    assert told[0].endswith("late-interaction delete --source in/b.md")
+
+
+@pytest.mark.parametrize("root", [None, "above"])
+def test_what_is_in_a_closed_folder_is_kept(
+    index: SyncPipeline, folder: Path, monkeypatch: pytest.MonkeyPatch, root: str | None
+) -> None:
+    options: dict[str, Any] = {"prune": True, "gitignore": False, "root": root and folder.parent}
+    (folder / "in" / "deeper").mkdir()
+    (folder / "in" / "deeper" / "c.txt").write_text("the heat\n")
+    (folder / "inner.txt").write_text("another\n")
+    (folder / "drive").symlink_to(folder.parent / "drive")
+    (folder.parent / "drive").mkdir()
+    (folder.parent / "drive" / "d.txt").write_text("on a drive\n")
+    before = index.sync(folder, **options).new
+    assert len(before) == 5
+    inside = Path.iterdir
+
+    def closed(path: Path) -> Any:
+        if path.name == "in":
+            raise PermissionError(13, "Permission denied")
+        return inside(path)
+
+    monkeypatch.setattr(Path, "iterdir", closed)
+    (folder / "inner.txt").unlink()
+    (folder.parent / "drive").rename(folder.parent / "not mounted")
+    report = index.sync(folder, **options)
+    assert [doc_id.rpartition("/")[2] for doc_id in report.deleted] == ["inner.txt#1"]
+    assert report.left_out == {"folder": 1, "without a suffix": 1, ".zip": 1}
+    monkeypatch.undo()
+    (folder / "drive").unlink()
+    assert [doc_id.rpartition("/")[2] for doc_id in index.sync(folder, **options).deleted] == ["d.txt#1"]
+
+
+def test_what_needs_an_extra_that_is_not_here_is_kept(
+    index: SyncPipeline, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "page.html").write_text("a page")
+    monkeypatch.setattr("late_interaction.reading.finding.importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr("late_interaction.folders.kind_of", lambda file: Kind.TEXT)
+    monkeypatch.setattr("late_interaction.reading.files.kind_of", lambda file: Kind.TEXT)
+    assert "page.html#1" in index.sync(folder).new
+    monkeypatch.setattr("late_interaction.reading.finding.importlib.util.find_spec", lambda name: None)
+    assert index.sync(folder, prune=True).deleted == ()
+
+
+def test_documents_are_known_by_the_file_that_they_are_of(index: SyncPipeline, folder: Path) -> None:
+    (folder / "table.csv").write_text("id,text,source\n1,ferry,Reuters\n2,bus,a%c\n")
+    (folder / "2024-05-01").mkdir()
+    (folder / "2024-05-01" / "x_y.txt").write_text("of May")
+    (folder / "2024-05-01T00:00:00.txt").write_text("of May, too")
+    index.sync(folder)
+    index.index_documents([row("day", "x", source="2024-05-01T00:00:00"), row("other", "x", source="abc")])
+    counted = {
+        name: index.count(_is_of(name)) for name in ("table.csv", "Reuters", "2024-05-01", "a%c", "a_c")
+    }
+    assert counted == {"table.csv": 2, "Reuters": 1, "2024-05-01": 1, "a%c": 1, "a_c": 0}
+    assert index.count(_is_of("2024-05-01/x_y.txt")) == 1
+    assert index.count(_is_of("b\\c")) == 0
+
+
+def test_a_pattern_of_gitignore_that_is_none_is_a_failure(index: SyncPipeline, folder: Path) -> None:
+    (folder / ".gitignore").write_text("c.zip\nin\\\n")
+    report = index.sync(folder)
+    assert [str(one) for one in report.failed] == [
+        f"{folder / '.gitignore'}:2: the pattern leaves nothing out: nothing is behind its backslash"
+    ]
+    assert report.files == {"indexed": 2, "unchanged": 0, "left_out": 1, "failed": 0}
+
+
 def test_ids_of_an_earlier_release_are_replaced(index: SyncPipeline, folder: Path) -> None:
     path = (folder / "a.txt").resolve()
     index.index_documents([row(f"{path}#1", "the wing is thin", source=str(path))])
-    report = index.sync(folder)
+    linked = folder.with_name("linked")
+    linked.symlink_to(folder)  # those ids had the paths without links
+    report = index.sync(linked)
     assert report.deleted == (f"{path}#1",)
     assert ids(index) == ["a.txt#1", "in/b.md#1"]
 
@@ -480,11 +668,11 @@ def test_no_path_of_a_machine_is_stored(
 
 def test_pictures_of_a_moved_folder_are_found_and_not_encoded(make: Open, pictures: Path) -> None:
     index = make(model := ColourModel())
+    rows = pictures / "in" / "rows.jsonl"
+    rows.write_text("".join(line for line in rows.open() if str(pictures) not in line))
     n_documents = len(index.sync(pictures).new)
     before = index.find()
     moved = pictures.rename(pictures.with_name("elsewhere"))
-    absolute = moved / "in" / "rows.jsonl"
-    absolute.write_text(absolute.read_text().replace(str(pictures), str(moved)))
     model.batches.clear()
     report = index.sync(moved, prune=True)
     assert (report.new, report.changed, report.removed, report.failed) == ((), (), (), ())

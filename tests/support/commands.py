@@ -10,7 +10,9 @@ from typer.testing import CliRunner, Result
 from late_interaction.cli import app
 
 
-def run(*arguments: object, code: int | None = None, columns: int = 200, stdin: str | None = None) -> Result:
+def run(
+    *arguments: object, code: int | None = None, columns: int = 200, stdin: str | bytes | None = None
+) -> Result:
     """Run `late-interaction` with these arguments; it must end with `code` where one is given."""
     runner = CliRunner(env={"COLUMNS": str(columns)})
     result = runner.invoke(app, [str(argument) for argument in arguments], input=stdin)

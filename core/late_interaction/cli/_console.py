@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import Iterable, Iterator
@@ -71,10 +72,17 @@ def note(message: str) -> None:
 def asked() -> Iterator[str]:
     """Yield questions: those of a terminal until an empty line, Ctrl-D or Ctrl-C; else each line of stdin.
 
-    On a terminal the arrow keys edit a question and bring earlier ones back, where Python has readline.
+    A line that is not of the encoding is named, and the next one is taken. On a terminal the arrow keys edit a question
+    and bring earlier ones back, where Python has readline.
     """
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
     if not sys.stdin.isatty():
-        yield from filter(None, map(str.strip, sys.stdin))
+        for number, line in enumerate(map(str.strip, sys.stdin), 1):
+            if line.isascii() or line == line.encode(errors="replace").decode():
+                yield from filter(None, [line])
+            else:
+                note(f"Error: line {number} is not {sys.stdin.encoding}, and is left out.")
         return
     with suppress(ImportError):
         import readline  # noqa: F401 - input() uses it

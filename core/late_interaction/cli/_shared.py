@@ -34,7 +34,15 @@ err = CleanConsole(stderr=True)
 
 PLACES = f"a folder, or {ASTRA}NAME in the database that the ASTRA_DB_… variables name"
 
-DbOption = Annotated[str, typer.Option("--db", help=f"Where the index is: {PLACES}.")]
+
+def a_place(value: str) -> str:
+    """Return where an index is; refuse "", which would be the working directory."""
+    if not value.strip():
+        raise typer.BadParameter("it is empty; a variable of the shell may not be set.")
+    return value
+
+
+DbOption = Annotated[str, typer.Option("--db", callback=a_place, help=f"Where the index is: {PLACES}.")]
 NameOption = Annotated[str, typer.Option("--name", help="Name of the index, where it is in a folder.")]
 DeviceOption = Annotated[
     str | None, typer.Option("--device", help="cpu, cuda, mps; the best there is by default.")

@@ -14,6 +14,7 @@ from late_interaction.cli._shared import (
     LexicalOption,
     NameOption,
     SkipExistingOption,
+    a_place,
     attached,
     errors_reported,
     out,
@@ -26,8 +27,10 @@ from late_interaction.stores.opening import ASTRA, DEFAULT_NAME
 
 
 def copy(
-    source: Annotated[str, typer.Argument(help=f"Where from: {PLACES}.", show_default=False)],
-    target: Annotated[str, typer.Argument(help="Where to, likewise.", show_default=False)],
+    source: Annotated[
+        str, typer.Argument(callback=a_place, help=f"Where from: {PLACES}.", show_default=False)
+    ],
+    target: Annotated[str, typer.Argument(callback=a_place, help="Where to, likewise.", show_default=False)],
     name: NameOption = DEFAULT_NAME,
     to_name: Annotated[
         str | None, typer.Option(help="Name of the copy, where it goes into a folder. By default the same.")

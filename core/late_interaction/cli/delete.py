@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+import re
+from typing import Annotated, Any
 
 import typer
 
+from late_interaction.cli._console import note
 from late_interaction.cli._shared import (
     DbOption,
     JsonOption,
@@ -18,6 +20,8 @@ from late_interaction.cli._shared import (
     print_json,
 )
 from late_interaction.filters import parse_filter
+from late_interaction.metadata import MARK
+from late_interaction.stores.base import Store
 from late_interaction.stores.opening import DEFAULT_NAME
 
 
@@ -42,15 +46,19 @@ def delete(
     chosen = json_object(filter_json, "--filter")
     if filter_json is not None and not chosen:
         raise typer.BadParameter("an empty filter is every document.", param_hint="--filter")
-    if source:
-        names = [one.removeprefix("./").rstrip("/") for one in source]
-        chosen = {
-            "$or": [{"source": {"$in": names}}, *({"source": {"$startswith": f"{one}/"}} for one in names)]
-        }
+    names = [one.removeprefix("./").rstrip("/") for one in source or ()]
+    if names:
+        chosen = {"$or": [_is_of(one) for one in names]}
 
     async def run() -> tuple[int, int]:
         matching = parse_filter(chosen)
         async with attached(db, name) as (store, _):
+            missing = [one for one in names if not await store.count(parse_filter(_is_of(one)))]
+            if missing:
+                told = f"No document is of {', '.join(map(repr, missing))}. {await _how_sources_look(store)}"
+                if len(missing) == len(names):
+                    raise ValueError(told)
+                note(told)
             found = await store.count(matching) if matching else len(await store.existing(ids or []))
             if found and not yes:
                 typer.confirm(f"Delete {_documents(found)} of {store.location}?", abort=True, err=True)
@@ -63,6 +71,22 @@ def delete(
         print_json({"deleted": deleted, "documents": documents})
     else:
         out.print(f"{_documents(deleted)} deleted. The index has {documents}.")
+
+
+def _is_of(name: str) -> dict[str, Any]:
+    """Return a filter of the documents of a file or folder, also where a column `source` of the file says otherwise.
+
+    `$like` compares letters, where `$eq` takes names such as 2024-05-01 for dates.
+    """
+    same = re.sub(r"([%_\\])", r"\\\1", name)
+    either = ({"$like": same}, {"$startswith": f"{name}/"})
+    return {"$or": [{field: one} for field in ("source", f"{MARK}.source") for one in either]}
+
+
+async def _how_sources_look(store: Store) -> str:
+    documents = await store.find(parse_filter({"source": {"$exists": True}}), limit=1)
+    like = f", such as {documents[0].metadata['source']!r}" if documents else ""
+    return f"Sources are paths from the folder that was indexed{like}."
 
 
 def _documents(n: int) -> str:

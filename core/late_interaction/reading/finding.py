@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import logging
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from pathlib import Path, PurePath
 
 from late_interaction.images.loading import HEIF_SUFFIXES
+from late_interaction.reading.excluding import Excluded, absolute
+from late_interaction.reading.ignoring import Rule, decided, rules_of
 from late_interaction.reading.kinds import KINDS, Kind, kind_of
+from late_interaction.reading.problems import ReadProblem
 
-if TYPE_CHECKING:
-    from pathspec import GitIgnoreSpec
+logger = logging.getLogger(__name__)
 
 UNKNOWN = "of kinds that are not read"
 IGNORED = "named in .gitignore"
@@ -25,22 +29,30 @@ SPECIAL = "which are no files, but pipes or devices"
 NEEDS_EYES = "which need a visual model such as ColQwen2"
 NEEDS_EXTRA = "which need pip install 'late-interaction[files]'"
 
+_NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
     """The files to read, and what is left out.
 
     Attributes:
-        files: each once, in the order of their names within a folder, links resolved.
+        files: each once, in the order of their names within a folder. One that a link leads to has the link's path, and
+            so its name and kind, unless it is found under its own name, too.
         named: those that were named themselves, and not by a folder.
         left_out: for each reason, how many files of each suffix; one left out whole is a "folder".
         names: of each file the folder that it was found through, and its path from there, with slashes.
+        unread: files and folders that are there and cannot be read here, named as in `names`; what an index has of them
+            is kept.
+        problems: what is wrong with .gitignore files.
     """
 
     files: tuple[Path, ...]
     named: frozenset[Path] = frozenset()
     left_out: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     names: Mapping[Path, tuple[Path, str]] = field(default_factory=dict)
+    unread: frozenset[tuple[Path, str]] = frozenset()
+    problems: tuple[ReadProblem, ...] = ()
 
     @property
     def n_left_out(self) -> int:
@@ -69,14 +81,16 @@ class Found:
                 needed = "pillow_heif"
             return NEEDS_EXTRA if needed and missing[needed] else None
 
-        kept, left_out = [], {why: Counter(counts) for why, counts in self.left_out.items()}
+        kept, unread = [], set(self.unread)
+        left_out = {why: Counter(counts) for why, counts in self.left_out.items()}
         for file in self.files:
             why = None if file in self.named else reason(file)
             if why is None:
                 kept.append(file)
             else:
                 left_out.setdefault(why, Counter())[file.suffix.lower()] += 1
-        return replace(self, files=tuple(kept), left_out=left_out)
+                unread.add(self.names[file])
+        return replace(self, files=tuple(kept), left_out=left_out, unread=frozenset(unread))
 
     def __str__(self) -> str:
         r"""Return what is left out, a line for each reason.
@@ -114,33 +128,52 @@ def find(paths: Iterable[Path], *, exclude: Sequence[str] = (), gitignore: bool 
 
     Args:
         paths: files and folders.
-        exclude: patterns as in .gitignore, such as "drafts/" or "*.log", from each folder in `paths`.
+        exclude: patterns as in .gitignore, such as "drafts/" or "*.log", from each folder in `paths`, or paths from the
+            working directory, such as "docs/drafts". Files that are named themselves are left out, too. A warning names
+            each pattern that leaves nothing out.
         gitignore: leave out what the .gitignore files say, of the folders, those inside them and, within a git
             repository, those above them. A file that is named itself is read all the same.
 
     Raises:
-        ValueError: a path does not exist, or there is nothing to read in all of them.
+        ValueError: a path does not exist, there is nothing to read in all of them, or a pattern is none.
     """
-    from pathspec import GitIgnoreSpec
-
-    walk = _Walk(GitIgnoreSpec.from_lines(exclude), gitignore=gitignore)
-    found: dict[Path, tuple[Path, str]] = {}
+    walk = _Walk(exclude, gitignore=gitignore)
+    found: dict[Path, tuple[Path, tuple[Path, str]]] = {}
     named: set[Path] = set()
     paths = list(paths)
+
+    def add(file: Path, base: Path, name: str) -> None:
+        """Note a file, once however many links lead to it."""
+        real, kept = file.resolve(), absolute(file)
+        if real not in found or (found[real][0].is_symlink() and not kept.is_symlink()):
+            found[real] = kept, (absolute(base), name)
+
     for path in paths:
-        if path.is_dir():
+        if walk.excluded.has_given(path, alone=len(paths) == 1):
+            walk.leave_out(EXCLUDED, path)
+        elif path.is_dir():
             for file, name in walk.files(path):
-                found.setdefault(file, (_absolute(path), name))
+                add(file, path, name)
         elif not path.exists():
             raise ValueError(f"There is no file or folder {path}.")
         elif not path.is_file():
             walk.leave_out(SPECIAL, path)
         elif path.suffix.lower() in KINDS:
-            found.setdefault(path.resolve(), (_absolute(path).parent, path.name))
+            add(path, path.parent, name_of(Path(path.name)))
             named.add(path.resolve())
         else:
             walk.leave_out(UNKNOWN, path)
-    result = Found(tuple(found), frozenset(named), walk.left_out, found)
+    for pattern in walk.excluded.unused:
+        logger.warning("The pattern %r left nothing out.", pattern)
+    names = dict(found.values())
+    result = Found(
+        tuple(names),
+        frozenset(found[real][0] for real in named),
+        walk.left_out,
+        names,
+        frozenset(walk.unread),
+        tuple(walk.problems),
+    )
     if not found:
         left_out = f" {result}.".replace("\n", "; ") if result.left_out else ""
         raise ValueError(
@@ -150,91 +183,119 @@ def find(paths: Iterable[Path], *, exclude: Sequence[str] = (), gitignore: bool 
 
 
 class _Walk:
-    """Goes through folders, and counts what it leaves out."""
+    """Goes through folders, and notes what it leaves out."""
 
-    def __init__(self, exclude: GitIgnoreSpec, *, gitignore: bool) -> None:
-        self._exclude = exclude
+    def __init__(self, exclude: Sequence[str], *, gitignore: bool) -> None:
+        self.excluded = Excluded(exclude)
         self._gitignore = gitignore
         self._seen: set[tuple[int, int]] = set()
+        self._problems: dict[Path, list[ReadProblem]] = {}
         self.left_out: dict[str, Counter[str]] = {}
+        self.unread: set[tuple[Path, str]] = set()
+
+    @property
+    def problems(self) -> list[ReadProblem]:
+        """What is wrong with .gitignore files."""
+        return [problem for problems in self._problems.values() for problem in problems]
 
     def leave_out(self, why: str, path: Path) -> None:
-        suffix = "folder" if path.is_dir() else path.suffix.lower() or "without a suffix"
+        is_folder = os.path.isdir(path)  # noqa: PTH112 - Path's raises an error in a folder that is closed
+        suffix = "folder" if is_folder else path.suffix.lower() or "without a suffix"
         self.left_out.setdefault(why, Counter())[suffix] += 1
 
     def files(self, root: Path) -> Iterator[tuple[Path, str]]:
         """Yield the files in a folder and their paths from it, those of a folder before those after it by name."""
         self._seen.clear()
-        rules = list(_rules_above(_absolute(root))) if self._gitignore else []
+        root = absolute(root)
+        rules: _Rules = []
+        for folder in _within_repository(root) if self._gitignore else ():
+            if _is_ignored(folder, rules, is_folder=True):
+                self.leave_out(IGNORED, root)
+                return
+            if folder != root:
+                rules = self._rules_with(folder, rules)
         yield from self._inside(root, root, rules)
 
-    def _inside(self, folder: Path, root: Path, rules: list[tuple[Path, Any]]) -> Iterator[tuple[Path, str]]:
-        stat = folder.stat()
-        if (stat.st_dev, stat.st_ino) in self._seen:
-            return
-        self._seen.add((stat.st_dev, stat.st_ino))
-        if self._gitignore and (own := _rules_of(folder)) is not None:
-            rules = [*rules, (_absolute(folder), own)]
+    def _inside(self, folder: Path, root: Path, rules: _Rules) -> Iterator[tuple[Path, str]]:
         try:
+            status = folder.stat()
+            if (status.st_dev, status.st_ino) in self._seen:
+                return
+            self._seen.add((status.st_dev, status.st_ino))
             inside_it = sorted(folder.iterdir())
         except OSError:
-            self.leave_out(CLOSED, folder)
+            self._leave_unread(CLOSED, folder, root)
             return
+        if self._gitignore:
+            rules = self._rules_with(folder, rules)
         for path in inside_it:
             if path.name.startswith("."):
                 continue
-            is_folder = path.is_dir()
-            inside = _matched(path.relative_to(root), is_folder=is_folder)
-            if not path.exists():
-                self.leave_out(BROKEN, path)
-            elif self._exclude.match_file(inside):
+            try:
+                mode = path.stat().st_mode
+            except OSError as error:
+                self._leave_unread(BROKEN if error.errno in _NOWHERE else CLOSED, path, root)
+                continue
+            is_folder = stat.S_ISDIR(mode)
+            if self.excluded.has(path, root, is_folder=is_folder):
                 self.leave_out(EXCLUDED, path)
             elif _is_ignored(path, rules, is_folder=is_folder):
                 self.leave_out(IGNORED, path)
             elif is_folder:
                 yield from self._inside(path, root, rules)
-            elif not path.is_file():
+            elif not stat.S_ISREG(mode):
                 self.leave_out(SPECIAL, path)
             elif path.suffix.lower() in KINDS:
-                yield path.resolve(), inside
+                yield path, name_of(path.relative_to(root))
             else:
                 self.leave_out(UNKNOWN, path)
 
+    def _leave_unread(self, why: str, path: Path, root: Path) -> None:
+        self.leave_out(why, path)
+        name = path.relative_to(root)
+        self.unread.add((root, "" if path == root else name_of(name)))
 
-def _is_ignored(path: Path, rules: Iterable[tuple[Path, GitIgnoreSpec]], *, is_folder: bool) -> bool:
-    """Tell whether the last rule about a path says that it is ignored."""
-    ignored = False
-    absolute = _absolute(path)
-    for folder, spec in rules:
-        if absolute.is_relative_to(folder):
-            said = spec.check_file(_matched(absolute.relative_to(folder), is_folder=is_folder)).include
-            ignored = ignored if said is None else said
-    return ignored
+    def _rules_with(self, folder: Path, rules: _Rules) -> _Rules:
+        """Return rules with those of a folder's own .gitignore behind them; note what is wrong with it."""
+        file = folder / ".gitignore"
+        if not os.path.isfile(file):  # noqa: PTH113 - as above
+            return rules
+        problems = self._problems[file] = []
+        try:
+            own, faults = rules_of(file.read_bytes().split(b"\n"))
+        except OSError as error:
+            problems.append(ReadProblem(file, None, f"{error.strerror}; it leaves nothing out"))
+            return rules
+        for line, fault in faults.items():
+            problems.append(ReadProblem(file, line, f"the pattern leaves nothing out: {fault}"))
+        return [*rules, (os.fsencode((folder / "_").as_posix())[:-1], own)]
 
 
-def _matched(path: Path, *, is_folder: bool) -> str:
-    """Return a path as patterns match it; what is not UTF-8 in its name is a question mark."""
-    return path.as_posix().encode(errors="replace").decode() + "/" * is_folder
+_Rules = list[tuple[bytes, list[Rule]]]
+"""The rules of .gitignore files, each with its folder; the last one that names a path decides."""
 
 
-def _absolute(path: Path) -> Path:
-    """Return a path from the root, by the names of the links in it."""
-    return Path(os.path.abspath(path))  # noqa: PTH100
+def _is_ignored(path: Path, rules: _Rules, *, is_folder: bool) -> bool:
+    """Tell whether the last rule about a path inside the folders of the rules says that it is ignored."""
+    whole = os.fsencode(path.as_posix())
+    for folder, own in reversed(rules):
+        if (said := decided(own, whole.removeprefix(folder), is_folder=is_folder)) is not None:
+            return said
+    return False
 
 
-def _rules_above(root: Path) -> Iterator[tuple[Path, GitIgnoreSpec]]:
-    """Yield the .gitignore rules of the folders above one, from the git repository that it is in."""
+def name_of(path: PurePath) -> str:
+    r"""Return a path as ids and sources have it; bytes of it that are not UTF-8 are spelled out.
+
+    >>> name_of(PurePath(os.fsdecode(b"in/caf\xe9.md")))
+    'in/caf\\xe9.md'
+    """
+    return os.fsencode(path.as_posix()).decode(errors="backslashreplace")
+
+
+def _within_repository(root: Path) -> list[Path]:
+    """Return the folders from the git repository that a folder is in to itself; without one, itself."""
     above = [root, *root.parents]
-    repository = next((number for number, folder in enumerate(above) if (folder / ".git").exists()), 0)
-    for folder in reversed(above[1 : repository + 1]):
-        if (spec := _rules_of(folder)) is not None:
-            yield folder, spec
-
-
-def _rules_of(folder: Path) -> GitIgnoreSpec | None:
-    from pathspec import GitIgnoreSpec
-
-    file = folder / ".gitignore"
-    if not file.is_file():
-        return None
-    return GitIgnoreSpec.from_lines(file.read_text(errors="replace").splitlines())
+    is_one = (os.path.exists(folder / ".git") for folder in above)  # noqa: PTH110 - as above
+    repository = next((n for n, found in enumerate(is_one) if found), 0)
+    return above[repository::-1]
