@@ -73,6 +73,7 @@ def test_a_folder_in_step_and_deletions(server, text_model, tmp_path, monkeypatc
     assert json.loads(run("index", docs, *given, "--json").stdout)["documents"] == 4
     monkeypatch.setattr(sys.modules["late_interaction.cli.index"], "load_model", None)
     moved = docs.rename(tmp_path / "moved")
+    assert "0 new, 0 changed, 4 unchanged, 0 removed" in run("index", moved, *given).stdout
     (moved / "b.txt").unlink()
     told = run("index", moved, *given).stdout
     assert "0 new, 0 changed, 3 unchanged, 1 removed. The index has 4. --prune deletes 1 documents" in told

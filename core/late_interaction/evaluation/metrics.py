@@ -34,13 +34,13 @@ def evaluate(run: Run, qrels: Qrels) -> dict[str, float]:
 
 def evaluate_queries(run: Run, qrels: Qrels) -> dict[str, dict[str, float]]:
     """Compute the metrics of each query of `qrels`, by its id; see `evaluate`."""
-    if not qrels:
-        raise ValueError("there is no judged query: qrels is empty.")
     scores = {
         query_id: {doc_id: float(score) for doc_id, score in of_query.items()}
         for query_id, of_query in run.items()
     }
     measures = _measures()
+    if not qrels:
+        raise ValueError("there is no judged query: qrels is empty.")
     names = {measure: metric for metric, measure in measures.items()}
     values: dict[str, dict[str, float]] = {query_id: {} for query_id in qrels}
     for found in trec_eval().iter_calc(list(names), qrels, scores):
