@@ -301,16 +301,25 @@ def search_operation(
     return search
 
 
+def check_search_type(search_type: str, options: Mapping[str, Any]) -> None:
+    """Check that a search type and the arguments of the search fit.
+
+    Raises:
+        ValueError: it is a mode, and the arguments have another one.
+    """
+    if search_type in MODE_TYPES and options.get("mode", search_type) != search_type:
+        raise ValueError(f"search_type={search_type!r} and mode={options['mode']!r} exclude each other.")
+
+
 def of_search_type(search_type: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return the search type that LangChain knows, and the arguments of the search: "hybrid" and "lexical" are modes.
 
     Raises:
         ValueError: the arguments have another mode.
     """
+    check_search_type(search_type, options)
     if search_type not in MODE_TYPES:
         return search_type, dict(options)
-    if options.get("mode", search_type) != search_type:
-        raise ValueError(f"search_type={search_type!r} and mode={options['mode']!r} exclude each other.")
     return "similarity", {**options, "mode": search_type}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ConfigDict, Field, model_validator
 from typing_extensions import override
 
-from langchain_lateint._operations import of_search_type
+from langchain_lateint._operations import check_search_type
 from langchain_lateint._retrieving import SearchRetriever
 from langchain_lateint.vectorstores import LateInteractionVectorStore
 
@@ -72,7 +72,7 @@ class LateInteractionRetriever(SearchRetriever):
         search_type, threshold = values.get("search_type", "similarity"), values.get("score_threshold")
         if search_type not in cls.allowed_search_types:
             raise ValueError(f"search_type is one of {', '.join(cls.allowed_search_types)}.")
-        of_search_type(search_type, values["search_kwargs"])  # which checks them
+        check_search_type(search_type, values["search_kwargs"])
         if threshold is not None and search_type not in ("similarity", _THRESHOLD):
             raise ValueError(f"a score_threshold goes with search_type={_THRESHOLD!r}.")
         if threshold is None and search_type == _THRESHOLD:

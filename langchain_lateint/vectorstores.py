@@ -19,12 +19,12 @@ from langchain_lateint._operations import (
     Filter,
     Ids,
     Operation,
+    check_search_type,
     check_writing,
     copy_operation,
     delete_operation,
     find_operation,
     get_operation,
-    of_search_type,
     parts_of,
     update_operation,
 )
@@ -216,7 +216,7 @@ class LateInteractionVectorStore(UsualWays):
         if twice := kwargs.keys() & search_kwargs.keys():
             raise TypeError(f"{', '.join(sorted(twice))} is given twice, once of it in search_kwargs.")
         search_kwargs.update(kwargs)
-        of_search_type(fields.get("search_type", "similarity"), search_kwargs)  # which checks them
+        check_search_type(fields.get("search_type", "similarity"), search_kwargs)
         tags = fields.pop("tags", None) or self._get_retriever_tags()
         return SearchRetriever(vectorstore=self, tags=tags, search_kwargs=search_kwargs, **fields)
 

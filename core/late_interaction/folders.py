@@ -23,6 +23,7 @@ from late_interaction.pacing import Rows
 from late_interaction.printable import printable
 from late_interaction.progress import tqdm
 from late_interaction.reading import beir
+from late_interaction.reading.excluding import absolute
 from late_interaction.reading.files import read_rows
 from late_interaction.reading.finding import Found, name_of
 from late_interaction.reading.kinds import Kind, kind_of
@@ -126,7 +127,7 @@ class FolderSync:
         self._images = images
         self._reading = reading or ReadOptions()
         self._scope = scope
-        self._root = None if root is None else Path(os.path.abspath(root))  # noqa: PTH100 - links keep their names
+        self._root = None if root is None else absolute(Path(root))
         self._corpora = beir.corpora(self.found)
         self._beside = set().union(*self._corpora.values())
         self._twice: list[ReadProblem] = []
@@ -137,7 +138,7 @@ class FolderSync:
                 self._twice.append(ReadProblem(file.path, None, reason))
         self._files = list(by_origin.values())
         self._unread = {self._unread_origin(*one) for one in self.found.unread}
-        self._covers = {self._named(Path(os.path.abspath(path))) for path in paths}  # noqa: PTH100
+        self._covers = {self._named(absolute(path)) for path in paths}
         self._known: dict[str, tuple[Document, Mark | None]] = {}
         self._of_source: dict[Origin, list[str]] = {}
         self._is_compared = False

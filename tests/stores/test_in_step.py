@@ -29,6 +29,7 @@ from late_interaction.syncing import Progress, file_hash
 from tests.stores.astra import QUICK
 from tests.support import pdfs
 from tests.support.colours import ColourModel, picture
+from tests.support.folders import close_folder
 from tests.support.models import HashModel
 from tools.data_api import DataApiServer, run_in_thread
 
@@ -542,14 +543,7 @@ def test_what_is_in_a_closed_folder_is_kept(
     (folder.parent / "drive" / "d.txt").write_text("on a drive\n")
     before = index.sync(folder, **options).new
     assert len(before) == 5
-    inside = Path.iterdir
-
-    def closed(path: Path) -> Any:
-        if path.name == "in":
-            raise PermissionError(13, "Permission denied")
-        return inside(path)
-
-    monkeypatch.setattr(Path, "iterdir", closed)
+    close_folder(monkeypatch, "in")
     (folder / "inner.txt").unlink()
     (folder.parent / "drive").rename(folder.parent / "not mounted")
     report = index.sync(folder, **options)

@@ -13,6 +13,7 @@ import pytest
 from late_interaction.reading import finding
 from late_interaction.reading.finding import Found, find
 from late_interaction.reading.kinds import Kind, kind_of
+from tests.support.folders import close_folder
 
 
 @pytest.fixture
@@ -87,14 +88,7 @@ def test_a_link_has_its_own_name_and_kind(folder: Path, tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_opened_is_counted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(folder, "a.txt", "shut/b.txt")
-    inside = Path.iterdir
-
-    def closed(path: Path) -> object:
-        if path.name == "shut":
-            raise PermissionError(13, "Permission denied")
-        return inside(path)
-
-    monkeypatch.setattr(Path, "iterdir", closed)
+    close_folder(monkeypatch, "shut")
     found = find([folder])
     assert names(found, folder) == ["a.txt"]
     assert found.left_out == {finding.CLOSED: {"folder": 1}}
